@@ -1,0 +1,197 @@
+//! Learning curves as SVG: no font and no raster library is needed, and a browser or GitHub shows them.
+//!
+//! Colours are Okabe and Ito's eight, told apart by colour-blind readers too.
+
+use crate::metrics::{Record, Stage};
+use anyhow::{Context, Result, anyhow, ensure};
+use plotters::prelude::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+const SIZE: (u32, u32) = (860, 480);
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(60, 60, 60),
+];
+const INK: RGBColor = RGBColor(60, 60, 60);
+/// Past this a number is as good as infinite for a picture.
+const FARTHEST: f64 = 1e30;
+/// Series of at most so many points show each as a dot.
+const DOTTED: usize = 60;
+
+/// One line of a picture.
+pub struct Series {
+    pub name: String,
+    /// (x, y), in the order of x; points that are not finite are left out.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// The values of a metric over the steps of a stage. Of a step told twice, the later telling counts.
+pub fn points(records: &[Record], stage: Stage, name: &str) -> Vec<(f64, f64)> {
+    let told = records.iter().filter(|record| record.stage == stage);
+    let values: BTreeMap<u64, f64> = told.filter_map(|record| Some((record.step, record.get(name)?))).collect();
+    values.into_iter().map(|(step, value)| (step as f64, value)).collect()
+}
+
+/// Draws `series` into an SVG file, which is replaced whole.
+///
+/// `x` and `y` are the axes' labels. A `y` that ends in `%` says that the values are shares from 0 to 1
+/// (where one is not, they are drawn as plain numbers).
+///
+/// # Errors
+/// No series has a point to draw, or the file cannot be written.
+pub fn learning_curve(path: &Path, title: &str, series: &[Series], x: &str, y: &str) -> Result<()> {
+    let mut svg = String::new();
+    draw(&mut svg, title, series, x, y).with_context(|| format!("cannot draw {}", path.display()))?;
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    fs::write(&partial, svg)
+        .and_then(|()| fs::rename(&partial, path))
+        .inspect_err(|_| drop(fs::remove_file(&partial)))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn draw(svg: &mut String, title: &str, series: &[Series], x: &str, y: &str) -> Result<()> {
+    let drawable = |&&(x, y): &&(f64, f64)| x.abs() < FARTHEST && y.abs() < FARTHEST;
+    let lines: Vec<(&str, Vec<(f64, f64)>)> = series
+        .iter()
+        .map(|line| (line.name.as_str(), line.points.iter().filter(drawable).copied().collect()))
+        .collect();
+    let all = || lines.iter().flat_map(|(_, points)| points.iter().copied());
+    ensure!(all().next().is_some(), "there is no point to draw");
+    let is_share = y.ends_with('%') && all().all(|(_, y)| (0.0..=1.0).contains(&y));
+    let xs = range(all().map(|(x, _)| x), 0.0);
+    let mut ys = range(all().map(|(_, y)| y), 0.06);
+    if is_share {
+        ys = 0.0..ys.end.clamp(0.05, 1.0);
+    }
+
+    let plain = |error: DrawingAreaErrorKind<_>| anyhow!("{error}");
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    area.fill(&WHITE).map_err(plain)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 20).into_font().color(&INK))
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
+        .build_cartesian_2d(xs, ys)
+        .map_err(plain)?;
+    let share = |value: &f64| format!("{:.0} %", value * 100.0);
+    let number = |value: &f64| short(*value);
+    chart
+        .configure_mesh()
+        .x_desc(x)
+        .y_desc(y.trim_end_matches(['%', ' ', ',']))
+        .x_labels(9)
+        .y_labels(8)
+        .x_label_formatter(&number)
+        .y_label_formatter(if is_share { &share } else { &number })
+        .axis_style(INK)
+        .label_style(("sans-serif", 14).into_font().color(&INK))
+        .bold_line_style(INK.mix(0.16))
+        .light_line_style(TRANSPARENT)
+        .draw()
+        .map_err(plain)?;
+    for ((name, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))
+            .map_err(plain)?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        if points.len() <= DOTTED {
+            chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled()))).map_err(plain)?;
+        }
+    }
+    if lines.len() > 1 {
+        // Curves leave the corner free that they do not end in.
+        let ends = lines.iter().filter_map(|(_, points)| Some(points.last()?.1 - points.first()?.1));
+        let rises = ends.sum::<f64>() >= 0.0;
+        chart
+            .configure_series_labels()
+            .position(if rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight })
+            .label_font(("sans-serif", 14).into_font().color(&INK))
+            .background_style(WHITE.mix(0.85))
+            .border_style(INK.mix(0.3))
+            .draw()
+            .map_err(plain)?;
+    }
+    area.present().map_err(plain)
+}
+
+/// From the least to the greatest value, widened by a share of itself, and never empty.
+fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    let size = low.abs().max(high.abs());
+    // A range that the numbers' precision cannot divide would have no marks.
+    if high - low <= 1e-9 * size || high == low {
+        let half = if size > 0.0 { 0.1 * size } else { 0.5 };
+        return low - half..high + half;
+    }
+    low - margin * (high - low)..high + margin * (high - low)
+}
+
+/// A mark's number: as few digits as tell it from its neighbours.
+fn short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        1e-3..1e6 => {
+            let digits = format!("{value:.3}");
+            digits.trim_end_matches('0').trim_end_matches('.').into()
+        }
+        _ => format!("{value:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(points: &[(f64, f64)]) -> [Series; 2] {
+        ["a < b & c", "other"].map(|name| Series { name: name.into(), points: points.to_vec() })
+    }
+
+    #[test]
+    fn a_curve_is_a_whole_svg_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("curve.svg");
+        let points = [(0.0, 0.2), (10.0, 0.35), (20.0, f64::NAN), (30.0, 0.5)];
+        learning_curve(&path, "Countdown <quickstart> & co", &series(&points), "PPO step", "accuracy, %").unwrap();
+        let svg = fs::read_to_string(&path).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && !svg.contains("NaN"));
+        assert!(
+            svg.contains("&lt;quickstart&gt; &amp; co") && svg.contains("a &lt; b &amp; c") && svg.contains("20 %")
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn odd_values_are_drawn_or_refused_and_never_hang() {
+        let draw = |points: &[(f64, f64)], y| draw(&mut String::new(), "t", &series(points), "x", y);
+        for odd in [0.0, -3.0, 1e-300, 1e29, -1e29, 0.1 + 0.2] {
+            draw(&[(0.0, odd)], "loss").unwrap();
+            draw(&[(0.0, odd)], "share, %").unwrap();
+            draw(&[(0.0, odd), (1.0, odd + 1.0)], "loss").unwrap();
+            draw(&[(odd, 1.0), (odd + 1.0, 2.0), (1e29, f64::INFINITY)], "loss").unwrap();
+        }
+        assert!(draw(&[(0.0, f64::NAN)], "loss").is_err());
+        assert!(draw(&[], "loss").is_err());
+    }
+
+    #[test]
+    fn a_step_told_twice_counts_once() {
+        let telling = |step, value| {
+            let mut record = Record::new(Stage::Ppo, step);
+            record.set("x", value);
+            record
+        };
+        let records = [telling(1, 1.0), telling(2, 2.0), Record::new(Stage::Ppo, 3), telling(1, 3.0)];
+        assert_eq!(points(&records, Stage::Ppo, "x"), [(1.0, 3.0), (2.0, 2.0)]);
+    }
+}

@@ -1,0 +1,6 @@
+//! Reading finished and running experiments: curves from the records of a run folder.
+
+mod curve;
+
+pub use crate::metrics::jsonl::read as read_jsonl;
+pub use curve::{Series, learning_curve, points};

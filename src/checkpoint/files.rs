@@ -1,0 +1,154 @@
+//! The files of a checkpoint: models as Hugging Face folders, loose tensors as safetensors.
+
+use crate::model::Weights;
+use crate::torch;
+use anyhow::{Context, Result, bail, ensure};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// What travels with the weights, where it lies beside them.
+const COMPANIONS: [&str; 8] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+];
+
+/// Writes a model into `dir` as transformers would, with the configuration and tokenizer files of `source` (and of
+/// `tokenizer`, which win).
+pub fn save_model(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    for from in [source, tokenizer] {
+        for name in COMPANIONS {
+            let file = from.join(name);
+            if file.exists() && !(from == tokenizer && name == "config.json" && source != tokenizer) {
+                fs::copy(&file, dir.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+            }
+        }
+    }
+    save_tensors(&dir.join("model.safetensors"), weights.entries())
+}
+
+/// Writes a critic into `dir` as transformers' token classifier with one label.
+pub fn save_critic(dir: &Path, weights: &Weights, source: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let text = fs::read_to_string(source.join("config.json"))?;
+    let mut config: serde_json::Value = serde_json::from_str(&text)?;
+    if let Some(name) = config["architectures"][0].as_str().map(|n| n.replace("ForCausalLM", "ForTokenClassification"))
+    {
+        config["architectures"] = serde_json::json!([name]);
+    }
+    config["id2label"] = serde_json::json!({"0": "value"});
+    config["label2id"] = serde_json::json!({"value": 0});
+    fs::write(dir.join("config.json"), serde_json::to_string_pretty(&config)?)?;
+    save_tensors(&dir.join("model.safetensors"), weights.entries())
+}
+
+/// Writes named tensors as one safetensors file, with the metadata that transformers looks for.
+pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Result<()> {
+    let views = tensors.iter().map(|(name, tensor)| Ok((name.as_ref(), Contiguous::new(tensor)?)));
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Fills `targets` in place with the tensors of the same names in a safetensors file.
+///
+/// # Errors
+/// A damaged file, or one without a target's name, shape or type.
+pub fn load_tensors<S: AsRef<str>>(path: &Path, targets: &mut [(S, Tensor)]) -> Result<()> {
+    let file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    // SAFETY: the mapping is read only, and dropped before this function returns.
+    let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))?;
+    let stored = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
+    for (name, target) in targets {
+        let name = name.as_ref();
+        let data = stored.tensor(name).with_context(|| format!("{} has no tensor {name}", path.display()))?;
+        let shape: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
+        let kind = torch::kind_of(data.dtype());
+        ensure!(
+            shape == target.size() && kind == Some(target.kind()),
+            "{}: tensor {name} is {:?} {shape:?}, expected {:?} {:?}",
+            path.display(),
+            data.dtype(),
+            target.kind(),
+            target.size()
+        );
+        tch::no_grad(|| target.copy_(&Tensor::from_data_size(data.data(), &shape, target.kind())));
+    }
+    Ok(())
+}
+
+/// A tensor as safetensors wants to see it: plain memory on the host.
+struct Contiguous {
+    tensor: Tensor,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Contiguous {
+    fn new(tensor: &Tensor) -> Result<Self> {
+        let Some(dtype) = torch::dtype_of(tensor.kind()) else {
+            bail!("tensors of kind {:?} are not stored", tensor.kind());
+        };
+        let shape = tensor.size().iter().map(|&d| d as usize).collect();
+        Ok(Self { tensor: tensor.detach().to_device(Device::Cpu).contiguous(), dtype, shape })
+    }
+}
+
+impl View for Contiguous {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(torch::bytes(&self.tensor))
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn tensors_return_as_they_were_written_and_misfits_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let written = [
+            ("half", Tensor::from_slice(&[1.5f32, -2.0]).to_kind(Kind::BFloat16)),
+            ("slice", Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]).transpose(0, 1)),
+            ("count", Tensor::from(7.0f32)),
+        ];
+        save_tensors(&path, &written).unwrap();
+        let mut read: Vec<_> = written.iter().map(|(name, t)| (*name, t.zeros_like())).collect();
+        load_tensors(&path, &mut read).unwrap();
+        for ((name, got), (_, expected)) in read.iter().zip(&written) {
+            assert_eq!(torch::to_host(got), torch::to_host(expected), "{name}");
+        }
+        let wrong = [("half", Tensor::from(1.0f32)), ("other", Tensor::from(1.0f32))];
+        for target in wrong {
+            let name = target.0;
+            let error = load_tensors(&path, &mut [target]).unwrap_err();
+            assert!(format!("{error:#}").contains(name), "{error:#}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Checkpoints: folders that are either complete or absent.
+//!
+//! `RUN/step_000040/` holds `model/` and `critic/` (Hugging Face folders), `optimizer.safetensors`, `state.json`,
+//! `recipe.toml` and, written last, `COMPLETE`. A folder is filled under a temporary name, synced to disk, and renamed.
+
+mod files;
+mod folder;
+
+pub use files::{load_tensors, save_critic, save_model, save_tensors};
+pub use folder::{latest, list, prune, step_dir, write_folder};

@@ -1,0 +1,43 @@
+//! PPO for language models: recipe -> plan -> warm start -> rollouts, rewards, updates -> checkpoints and metrics.
+//!
+//! The loop is `train::ppo`; what it learns is a `task`; what it teaches is a `model`.
+
+pub mod algo;
+pub mod analysis;
+pub mod checkpoint;
+pub mod metrics;
+pub mod model;
+pub mod optim;
+pub mod recipe;
+pub mod rng;
+pub mod rollout;
+pub mod task;
+pub mod text;
+pub mod torch;
+pub mod train;
+
+use std::fmt;
+
+/// Something the user gave that cannot be used, in one message that says what was expected. Exit code 2.
+#[derive(Debug)]
+pub struct BadInput(pub String);
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// A signal ended the run after its checkpoint was written. Exit code 75: a scheduler may start it again.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("stopped on a signal; continue with --resume")
+    }
+}
+
+impl std::error::Error for Stopped {}

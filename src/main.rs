@@ -1,0 +1,19 @@
+//! The binary: parse, call, map errors to exit codes.
+//!
+//! 0 done, 2 bad input, 1 failed, 75 stopped on a signal with a checkpoint written.
+
+mod cli;
+
+use clap::Parser;
+use ppo_train::{BadInput, Stopped};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Err(error) = cli::run(cli::Cli::parse()) else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    match error {
+        e if e.is::<BadInput>() => ExitCode::from(2),
+        e if e.is::<Stopped>() => ExitCode::from(75),
+        _ => ExitCode::FAILURE,
+    }
+}

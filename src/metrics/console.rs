@@ -1,0 +1,311 @@
+//! What a run shows while it lasts: a live bar on a terminal, plain lines elsewhere, and tables.
+//!
+//! Progress goes to stderr, tables to stdout: `ppo-train ... > results` keeps the tables alone. Texts that a model wrote
+//! are shown without control characters, which a terminal would obey.
+
+use super::record::{Record, Stage};
+use console::{Term, measure_text_width};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// All bars on the screen, so that lines printed meanwhile stand above them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Columns of a table where the terminal does not say.
+const WIDTH: usize = 100;
+/// Shortest time between two plain lines, of steps with figures and of bare counts.
+const STEP_LINES: Duration = Duration::from_secs(1);
+const COUNT_LINES: Duration = Duration::from_secs(10);
+
+/// The figures a step shows: a short name, and the metrics it is read from, the first that stands.
+const SFT: &[(&str, &[&str])] = &[
+    ("loss", &["sft/loss"]),
+    ("val", &["sft/val_loss"]),
+    ("grad", &["sft/grad_norm"]),
+    ("lr", &["sft/lr"]),
+    ("tok/s", &["sft/tokens_per_s"]),
+];
+const PPO: &[(&str, &[&str])] = &[
+    ("reward", &["critic/score/mean"]),
+    ("acc", &["reward/accuracy"]),
+    ("kl", &["actor/reward_kl_penalty", "actor/kl_loss"]),
+    ("ent", &["actor/entropy"]),
+    ("len", &["response_length/mean"]),
+];
+
+/// How far something that lasts has come. Dropping it takes its bar away, and leaves the last figures as a line.
+pub struct Progress {
+    label: String,
+    done: u64,
+    total: u64,
+    /// Where this process began to count: what is left is estimated from its own pace.
+    first: u64,
+    begun: Instant,
+    last_step: Instant,
+    last_line: Option<Instant>,
+    bar: Option<ProgressBar>,
+    /// The last line with figures, while only the bar shows it.
+    unsaid: Option<String>,
+}
+
+impl Progress {
+    /// `total` things, each called `label` ("step").
+    pub fn new(total: u64, label: &str) -> Self {
+        Self::resumed(0, total, label)
+    }
+
+    /// The same with `done` of them behind it.
+    pub fn resumed(done: u64, total: u64, label: &str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = BARS.add(ProgressBar::new(total).with_position(done).with_prefix(label.to_string()));
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:20} {pos}/{len}  {wide_msg} {elapsed}") {
+                bar.set_style(style.progress_chars("━╸─"));
+            }
+            bar.enable_steady_tick(Duration::from_secs(1));
+            bar
+        });
+        let now = Instant::now();
+        Self {
+            label: label.into(),
+            done,
+            total,
+            first: done,
+            begun: now,
+            last_step: now,
+            last_line: None,
+            bar,
+            unsaid: None,
+        }
+    }
+
+    /// One more is done, and these are its figures.
+    pub fn step(&mut self, record: &Record) {
+        let took = record.get("timing_s/step").unwrap_or(self.last_step.elapsed().as_secs_f64());
+        let mut message = figures(record);
+        message.push(seconds(took));
+        self.count(1, message, STEP_LINES);
+    }
+
+    /// `count` more are done.
+    pub fn advance(&mut self, count: u64) {
+        self.count(count, Vec::new(), COUNT_LINES);
+    }
+
+    fn count(&mut self, count: u64, mut message: Vec<String>, pause: Duration) {
+        self.done += count;
+        self.last_step = Instant::now();
+        if let Some(left) = self.left() {
+            message.push(format!("left {}", seconds(left)));
+        }
+        let message = message.join("  ");
+        let line = format!("{} {}/{}  {message}", self.label, self.done, self.total);
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.done);
+            bar.set_message(message);
+            self.unsaid = (pause == STEP_LINES).then_some(line);
+            return;
+        }
+        // A log wants no thousand lines of steps that take no time.
+        let quiet_since = self.last_line.unwrap_or(self.begun);
+        let first_step = self.last_line.is_none() && pause == STEP_LINES;
+        if first_step || self.done >= self.total || quiet_since.elapsed() >= pause {
+            warn(line.trim_end());
+            self.last_line = Some(Instant::now());
+        }
+    }
+
+    /// Seconds to the end at the mean pace so far.
+    fn left(&self) -> Option<f64> {
+        let (here, left) = (self.done.saturating_sub(self.first), self.total.saturating_sub(self.done));
+        (here > 0 && left > 0).then(|| self.begun.elapsed().as_secs_f64() * left as f64 / here as f64)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            BARS.remove(bar);
+        }
+        if let Some(line) = &self.unsaid {
+            warn(line);
+        }
+    }
+}
+
+/// Prints to stdout, above any bar.
+pub fn print(text: &str) {
+    BARS.suspend(|| println!("{text}"));
+}
+
+/// Prints to stderr, above any bar.
+pub fn warn(text: &str) {
+    BARS.suspend(|| eprintln!("{text}"));
+}
+
+/// The figures of a record that its stage shows, as "name value".
+fn figures(record: &Record) -> Vec<String> {
+    let chosen = match record.stage {
+        Stage::Sft => SFT,
+        Stage::Ppo => PPO,
+        Stage::Evaluation => {
+            let scores = record.scalars().filter_map(|(name, value)| Some((name.strip_prefix("val/")?, value)));
+            return scores.map(|(name, value)| format!("{name} {}", figure(value))).collect();
+        }
+    };
+    let found = chosen.iter().filter_map(|(short, names)| Some((short, names.iter().find_map(|n| record.get(n))?)));
+    found.map(|(short, value)| format!("{short} {}", figure(value))).collect()
+}
+
+/// A number in about three digits.
+pub fn figure(value: f64) -> String {
+    let size = value.abs();
+    match size {
+        _ if value == 0.0 => "0".into(),
+        _ if !value.is_finite() => format!("{value}"),
+        _ if !(1e-3..1e6).contains(&size) => format!("{value:.1e}"),
+        _ => format!("{value:.*}", (2.0 - size.log10().floor()).clamp(0.0, 4.0) as usize),
+    }
+}
+
+/// A duration: "3.9 s", "2m 21s", "1h 04m", "2d 03h".
+pub fn seconds(value: f64) -> String {
+    let whole = value.round() as u64;
+    match whole {
+        _ if value < 9.95 => format!("{value:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        3600..86_400 => format!("{}h {:02}m", whole / 3600, whole / 60 % 60),
+        _ => format!("{}d {:02}h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
+/// A table that fits the terminal (or 100 columns): cells that are too wide lose their middle, columns of numbers stand
+/// to the right. A short row is filled up with empty cells.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = Term::stdout().size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns).max(40));
+    table_within(width, head, rows)
+}
+
+fn table_within(width: usize, head: &[&str], rows: &[Vec<String>]) -> String {
+    const GAP: usize = 2;
+    const NARROWEST: usize = 5;
+    let cell = |row: &[String], column: usize| row.get(column).map(|text| one_line(text)).unwrap_or_default();
+    let mut columns: Vec<Vec<String>> = head.iter().map(|title| vec![title.to_string()]).collect();
+    for (index, column) in columns.iter_mut().enumerate() {
+        column.extend(rows.iter().map(|row| cell(row, index)));
+    }
+
+    let widest = |column: &Vec<String>| column.iter().map(|text| measure_text_width(text)).max().unwrap_or(0);
+    let mut widths: Vec<usize> = columns.iter().map(widest).collect();
+    let room = width.saturating_sub(GAP * columns.len().saturating_sub(1));
+    while widths.iter().sum::<usize>() > room {
+        match widths.iter_mut().max() {
+            Some(width) if *width > NARROWEST => *width -= 1,
+            _ => break,
+        }
+    }
+
+    let is_number = |text: &String| text.is_empty() || text.trim_end_matches([' ', '%']).parse::<f64>().is_ok();
+    let right: Vec<bool> = columns.iter().map(|column| column[1..].iter().all(is_number)).collect();
+    let mut lines = vec![String::new(); rows.len() + 1];
+    for ((column, &width), &right) in columns.iter().zip(&widths).zip(&right) {
+        for (line, text) in lines.iter_mut().zip(column) {
+            let text = shorten(text, width);
+            let space = " ".repeat(width.saturating_sub(measure_text_width(&text)));
+            let gap = if line.is_empty() { "" } else { "  " };
+            *line += &if right { format!("{gap}{space}{text}") } else { format!("{gap}{text}{space}") };
+        }
+    }
+    let rule: Vec<String> = widths.iter().map(|&width| "─".repeat(width)).collect();
+    lines.insert(1, rule.join("  "));
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    lines.join("\n")
+}
+
+/// The text on one line and harmless: line feeds as a sign, other control characters as the replacement character.
+fn one_line(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => '↵',
+        '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    text.trim_end().chars().map(shown).collect()
+}
+
+/// The text in at most `width` columns, its middle left out.
+fn shorten(text: &str, width: usize) -> String {
+    if measure_text_width(text) <= width {
+        return text.to_string();
+    }
+    let room = width.saturating_sub(1);
+    let head = fitting(text.chars(), room.div_ceil(2));
+    let tail = fitting(text.chars().rev(), room / 2);
+    format!("{head}…{}", tail.chars().rev().collect::<String>())
+}
+
+/// The first characters that fit.
+fn fitting(characters: impl Iterator<Item = char>, width: usize) -> String {
+    let mut left = width;
+    let fits = |c: &char| {
+        let own = measure_text_width(c.encode_utf8(&mut [0; 4]));
+        let fits = own <= left;
+        left = left.saturating_sub(own);
+        fits
+    };
+    characters.take_while(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn figures_are_short() {
+        let values = [0.412, 0.38, 0.0021, 58.1, 1024.0, 1e-6, -3.25, 9.9996, 0.0, f64::NAN, 2.5e7];
+        let expected = ["0.412", "0.380", "0.0021", "58.1", "1024", "1.0e-6", "-3.25", "10.00", "0", "NaN", "2.5e7"];
+        assert_eq!(values.map(figure), expected);
+        let durations = [3.94, 9.97, 141.2, 59.7, 3840.0, 183_600.0].map(seconds);
+        assert_eq!(durations, ["3.9 s", "10 s", "2m 21s", "1m 00s", "1h 04m", "2d 03h"]);
+    }
+
+    #[test]
+    fn a_step_shows_the_figures_of_its_stage() {
+        let mut record = Record::new(Stage::Ppo, 12);
+        record.set("actor/entropy", 0.61);
+        record.set("critic/score/mean", 0.412);
+        record.set("actor/kl_loss", 0.0021);
+        assert_eq!(figures(&record), ["reward 0.412", "kl 0.0021", "ent 0.610"]);
+        let mut record = Record::new(Stage::Evaluation, 12);
+        record.set("val/countdown/accuracy", 0.38);
+        assert_eq!(figures(&record), ["countdown/accuracy 0.380"]);
+    }
+
+    #[test]
+    fn a_table_shortens_what_is_long_and_obeys_nothing() {
+        let rows = [
+            vec!["5 7 12 = 59".into(), "<think>\n5*12=60\u{1b}[2J".repeat(9), "1.00".into(), "right".into()],
+            vec!["1 2 3 = 6".into(), "?".into(), "0.1".into()],
+        ];
+        let table = table_within(60, &["problem", "response", "reward", "verdict"], &rows);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert!(lines.iter().all(|line| measure_text_width(line) <= 60), "{table}");
+        assert!(lines[2].contains("<think>↵5*12=60") && lines[2].contains('…') && !table.contains('\u{1b}'), "{table}");
+        assert!(lines[3].starts_with("1 2 3 = 6    ?") && lines[3].ends_with("   0.1"), "{table}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_keeps_to_its_width(cells in prop::collection::vec("\\PC{0,60}|.{0,60}", 4), width in 40usize..120) {
+            let rows: Vec<Vec<String>> = cells.chunks(2).map(<[String]>::to_vec).collect();
+            let table = table_within(width, &["a", "b"], &rows);
+            prop_assert_eq!(table.split('\n').count(), 4);
+            prop_assert!(table.lines().all(|line| measure_text_width(line) <= width), "{}", table);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `metrics.jsonl`: a record a line, flat, for pandas and `jq`:
+//! `{"stage": "ppo", "step": 12, "time": 1.7e9, "actor/pg_loss": 0.01, ..., "texts": {"samples/0": "..."}}`.
+//!
+//! JSON has no NaN: values that are not finite are the strings `"NaN"`, `"Infinity"`, `"-Infinity"` (which pandas and
+//! Rust's `parse` read back). Histograms are left to TensorBoard; their mean, maximum and minimum are scalars.
+
+use super::record::{Record, Stage};
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// The record as one line, with its line feed.
+pub(super) fn line(record: &Record) -> Vec<u8> {
+    let mut fields = Map::new();
+    fields.insert("stage".into(), record.stage.name().into());
+    fields.insert("step".into(), record.step.into());
+    fields.insert("time".into(), number(record.time));
+    fields.extend(record.scalars().map(|(name, value)| (name.to_string(), number(value))));
+    let texts: Map<_, _> = record.texts().map(|(tag, text)| (tag.to_string(), text.into())).collect();
+    if !texts.is_empty() {
+        fields.insert("texts".into(), texts.into());
+    }
+    let mut line = Value::Object(fields).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+fn number(value: f64) -> Value {
+    match value {
+        _ if value.is_finite() => json!(value),
+        _ if value.is_nan() => json!("NaN"),
+        _ if value > 0.0 => json!("Infinity"),
+        _ => json!("-Infinity"),
+    }
+}
+
+fn parse(line: &str) -> Result<Record> {
+    let fields: Map<String, Value> = serde_json::from_str(line)?;
+    let stage = fields.get("stage").and_then(Value::as_str).and_then(Stage::from_name).context("no stage")?;
+    let step = fields.get("step").and_then(Value::as_u64).context("no step")?;
+    let mut record = Record::new(stage, step);
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("stage" | "step", _) => {}
+            ("time", Value::Number(time)) => record.time = time.as_f64().unwrap_or_default(),
+            ("texts", Value::Object(texts)) => {
+                for (tag, text) in texts {
+                    record.text(tag, text.as_str().context("a text is no string")?);
+                }
+            }
+            (_, Value::Number(value)) => record.set(name, value.as_f64().context("a number is too large")?),
+            (_, Value::String(value)) => {
+                let value = value.parse().ok().with_context(|| format!("{name} is {value:?}, which is no number"))?;
+                record.set(name, value);
+            }
+            (_, value) => bail!("{name} is {value}, which is no number"),
+        }
+    }
+    Ok(record)
+}
+
+/// The records of a `metrics.jsonl`, oldest first. A last line without its end (the run is writing it, or broke off in
+/// it) is passed over.
+///
+/// # Errors
+/// A file that cannot be read, or a whole line that is no record.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+    let records = whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    records
+        .map(|(i, line)| parse(line).with_context(|| format!("{}: line {} is no record", path.display(), i + 1)))
+        .collect()
+}
+
+/// Cuts off what a resumed run will write again, and a torn last line; returns the bytes that stay.
+///
+/// Records lie in the order of the run, so that what is undone is the file's end, and cutting it is one `ftruncate`:
+/// it is done or not done, and needs no free space.
+pub(super) fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mut kept = 0;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let undone = match std::str::from_utf8(line).map_err(anyhow::Error::from).and_then(parse) {
+            Ok(record) => record.stage.first_undone(resume).is_some_and(|first| record.step >= first),
+            // A whole line that somebody else wrote is no reason to cut what follows.
+            Err(_) => resume.is_none(),
+        };
+        if undone || !line.ends_with(b"\n") {
+            break;
+        }
+        kept += line.len();
+    }
+    if kept < bytes.len() {
+        let file = OpenOptions::new().write(true).open(path);
+        file.and_then(|file| file.set_len(kept as u64).and_then(|()| file.sync_all()))
+            .with_context(|| format!("cannot cut {} at the step the run goes on from", path.display()))?;
+    }
+    Ok(kept as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_returns_as_it_was_written() {
+        let mut record = Record::new(Stage::Evaluation, 12);
+        record.time = 1.75e9;
+        for (name, value) in [("a/x", 0.25), ("a/inf", f64::INFINITY), ("a/minus", f64::NEG_INFINITY), ("z", -0.0)] {
+            record.set(name, value);
+        }
+        record.text("samples/0", "<think>\n\"\u{1b}\"</think>");
+        let line = String::from_utf8(line(&record)).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(parse(&line).unwrap(), record);
+        record.set("a/nan", f64::NAN);
+        let nan = parse(std::str::from_utf8(&super::line(&record)).unwrap()).unwrap().get("a/nan");
+        assert!(nan.unwrap().is_nan());
+    }
+
+    #[test]
+    fn a_resumed_run_finds_only_what_it_will_not_write_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let all = [(Stage::Sft, 1), (Stage::Sft, 40), (Stage::Evaluation, 0), (Stage::Ppo, 1), (Stage::Ppo, 2)];
+        let expected = [(Some((Stage::Ppo, 1)), 4), (Some((Stage::Ppo, 9)), 5), (Some((Stage::Sft, 39)), 1), (None, 0)];
+        for (resume, kept) in expected {
+            let mut bytes: Vec<u8> = all.iter().flat_map(|&(stage, step)| line(&Record::new(stage, step))).collect();
+            bytes.extend(b"{\"stage\": \"ppo\", \"st");
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(read(&path).unwrap().len(), 5);
+            assert_eq!(cut(&path, resume).unwrap(), fs::metadata(&path).unwrap().len());
+            let left: Vec<_> = read(&path).unwrap().iter().map(|record| (record.stage, record.step)).collect();
+            assert_eq!(left, all[..kept], "{resume:?}");
+        }
+        assert_eq!(cut(&dir.path().join("absent"), None).unwrap(), 0);
+    }
+}

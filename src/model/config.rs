@@ -1,0 +1,245 @@
+//! The shape of a model, read from a Hugging Face `config.json`.
+//!
+//! Two families share one decoder: `Qwen2ForCausalLM` (bias on q, k and v) and `LlamaForCausalLM` (no bias, rope
+//! scaling of type `llama3`). transformers 5 writes `rope_parameters` for `rope_theta` and `rope_scaling`; both forms
+//! are read.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::path::Path;
+
+/// Everything the decoder needs to know of a checkpoint, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    pub family: Family,
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub intermediate_size: i64,
+    pub num_hidden_layers: i64,
+    pub num_attention_heads: i64,
+    pub num_key_value_heads: i64,
+    pub head_dim: i64,
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    pub rope_scaling: Option<Llama3Scaling>,
+    pub tie_word_embeddings: bool,
+    /// Bias on the q, k and v projections.
+    pub attention_bias: bool,
+    /// Context length in tokens.
+    pub max_position_embeddings: i64,
+    /// Standard deviation of random weights.
+    pub initializer_range: f64,
+    /// Ids that end a sequence; `generation_config.json` may add more.
+    pub eos_token_ids: Vec<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Qwen2,
+    Llama,
+}
+
+/// Rope scaling of Llama 3.1 and later: long wavelengths are stretched by `factor`, short ones kept, those between
+/// interpolated.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Llama3Scaling {
+    pub factor: f64,
+    pub low_freq_factor: f64,
+    pub high_freq_factor: f64,
+    pub original_max_position_embeddings: f64,
+}
+
+impl ModelConfig {
+    /// Reads `DIR/config.json`, and further end-of-sequence ids from `DIR/generation_config.json` where there is one.
+    ///
+    /// # Errors
+    /// A missing file, a key of the wrong type, an architecture or rope type that is not supported, or shapes that
+    /// cannot be (heads that do not divide, say), each with the file's path and the key.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("config.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("no model folder at {}: config.json cannot be read", dir.display()))?;
+        let mut config = Self::from_json(&text).with_context(|| format!("in {}", path.display()))?;
+        let generation = dir.join("generation_config.json");
+        if generation.exists() {
+            let text = std::fs::read_to_string(&generation)?;
+            let raw: RawGeneration =
+                serde_json::from_str(&text).with_context(|| format!("in {}", generation.display()))?;
+            for id in raw.eos_token_id.ids() {
+                if !config.eos_token_ids.contains(&id) {
+                    config.eos_token_ids.push(id);
+                }
+            }
+        }
+        Ok(config)
+    }
+
+    /// Parses the text of a `config.json`.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let raw: RawConfig = serde_json::from_str(text)?;
+        let family = match raw.architectures.first().map(String::as_str) {
+            Some("Qwen2ForCausalLM") => Family::Qwen2,
+            Some("LlamaForCausalLM") => Family::Llama,
+            Some(other) => {
+                bail!("architecture `{other}` is not supported: expected Qwen2ForCausalLM or LlamaForCausalLM")
+            }
+            None => bail!("`architectures` is empty: expected Qwen2ForCausalLM or LlamaForCausalLM"),
+        };
+        ensure!(raw.hidden_act == "silu", "hidden_act `{}` is not supported: expected silu", raw.hidden_act);
+        ensure!(!raw.mlp_bias, "mlp_bias = true is not supported");
+        ensure!(!raw.use_sliding_window, "use_sliding_window = true is not supported");
+        let rope = raw.rope()?;
+        let heads = raw.num_attention_heads;
+        let config = Self {
+            family,
+            vocab_size: raw.vocab_size,
+            hidden_size: raw.hidden_size,
+            intermediate_size: raw.intermediate_size,
+            num_hidden_layers: raw.num_hidden_layers,
+            num_attention_heads: heads,
+            num_key_value_heads: raw.num_key_value_heads.unwrap_or(heads),
+            head_dim: raw.head_dim.unwrap_or_else(|| raw.hidden_size / heads.max(1)),
+            rms_norm_eps: raw.rms_norm_eps,
+            rope_theta: rope.0,
+            rope_scaling: rope.1,
+            tie_word_embeddings: raw.tie_word_embeddings,
+            attention_bias: match family {
+                Family::Qwen2 => true,
+                Family::Llama => raw.attention_bias,
+            },
+            max_position_embeddings: raw.max_position_embeddings,
+            initializer_range: raw.initializer_range,
+            eos_token_ids: raw.eos_token_id.ids(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        // Wide bounds, in which no product of shapes overflows.
+        for (name, value, most) in [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 16),
+            ("intermediate_size", self.intermediate_size, 1 << 20),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
+            ("num_attention_heads", self.num_attention_heads, 1 << 10),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
+            ("head_dim", self.head_dim, 1 << 12),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 24),
+        ] {
+            ensure!((1..=most).contains(&value), "{name} = {value}: expected a number from 1 to {most}");
+        }
+        let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
+        ensure!(heads % groups == 0, "num_key_value_heads = {groups} does not divide num_attention_heads = {heads}");
+        ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings turn pairs", self.head_dim);
+        ensure!(
+            !(self.family == Family::Llama && self.attention_bias),
+            "attention_bias = true is not supported for LlamaForCausalLM"
+        );
+        Ok(())
+    }
+
+    /// Number of weights of the language model (a tied head is counted once).
+    pub fn parameters(&self) -> u64 {
+        let (h, m, d) = (self.hidden_size, self.intermediate_size, self.head_dim);
+        let (q, kv) = (self.num_attention_heads * d, self.num_key_value_heads * d);
+        let bias = if self.attention_bias { q + 2 * kv } else { 0 };
+        let layer = h * (q + 2 * kv) + bias + q * h + 3 * h * m + 2 * h;
+        let head = if self.tie_word_embeddings { 0 } else { self.vocab_size * h };
+        (self.vocab_size * h + head + self.num_hidden_layers * layer + h) as u64
+    }
+}
+
+/// `config.json` as the file has it.
+#[derive(Deserialize)]
+struct RawConfig {
+    #[serde(default)]
+    architectures: Vec<String>,
+    vocab_size: i64,
+    hidden_size: i64,
+    intermediate_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    num_key_value_heads: Option<i64>,
+    head_dim: Option<i64>,
+    #[serde(default = "silu")]
+    hidden_act: String,
+    rms_norm_eps: f64,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RawRope>,
+    rope_parameters: Option<RawRope>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
+    use_sliding_window: bool,
+    max_position_embeddings: i64,
+    #[serde(default = "initializer_range")]
+    initializer_range: f64,
+    #[serde(default)]
+    eos_token_id: Ids,
+}
+
+fn silu() -> String {
+    "silu".into()
+}
+
+fn initializer_range() -> f64 {
+    0.02
+}
+
+impl RawConfig {
+    /// Base frequency and scaling, from whichever of the two forms the file uses.
+    fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
+        let table = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let theta = table.and_then(|t| t.rope_theta).or(self.rope_theta).context("missing field `rope_theta`")?;
+        let Some(table) = table else { return Ok((theta, None)) };
+        match table.rope_type.as_deref().or(table.r#type.as_deref()) {
+            None | Some("default") => Ok((theta, None)),
+            Some("llama3") => {
+                let scaling = serde_json::from_value(serde_json::Value::Object(table.rest.clone()))
+                    .context("in the rope scaling of type llama3")?;
+                Ok((theta, Some(scaling)))
+            }
+            Some(other) => bail!("rope type `{other}` is not supported: expected default or llama3"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawRope {
+    rope_type: Option<String>,
+    r#type: Option<String>,
+    rope_theta: Option<f64>,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct RawGeneration {
+    #[serde(default)]
+    eos_token_id: Ids,
+}
+
+/// An id, a list of ids, or nothing: `config.json` knows all three.
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    #[default]
+    None,
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl Ids {
+    fn ids(&self) -> Vec<i64> {
+        match self {
+            Ids::None => vec![],
+            Ids::One(id) => vec![*id],
+            Ids::Many(ids) => ids.clone(),
+        }
+    }
+}

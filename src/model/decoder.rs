@@ -1,0 +1,216 @@
+//! The decoder of Qwen2 and Llama: config -> attention -> mlp -> layer -> model.
+//!
+//! Two ways through it share every weight and every line but the attention itself: `forward` reads whole right-padded
+//! sequences causally (training, scoring, and the prefill, which keeps its keys and values), `step` reads one token a
+//! row against a cache that is passed in. Right padding needs no mask: no real token looks to its right.
+//!
+//! Shapes: B batch, T time, H hidden, N query heads, K key-value heads, G = N / K, D head dimension.
+
+use super::config::ModelConfig;
+use super::rope::{Rope, rotate};
+use super::weights::Weights;
+use tch::Tensor;
+
+/// Keys and values of one layer, [B, K, T, D] each, keys already turned by their positions.
+pub struct KeyValues {
+    pub keys: Tensor,
+    pub values: Tensor,
+}
+
+/// Where one decoding step finds and leaves its keys and values.
+pub trait Cache {
+    /// Adds this step's keys and values, [B, K, 1, D] each, and returns all of the layer so far, [B, K, T, D] each.
+    fn extend(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> KeyValues;
+    /// Added to the attention scores: 0 where a row may look and -inf where it may not, [B, 1, 1, T].
+    fn bias(&self) -> &Tensor;
+}
+
+/// A linear map with an optional bias.
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    fn new(weights: &Weights, name: &str, bias: bool) -> Self {
+        let bias = bias.then(|| weights.get(&format!("{name}.bias")));
+        Self { weight: weights.get(&format!("{name}.weight")), bias }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
+    }
+}
+
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    heads: i64,
+    groups: i64,
+    head_dim: i64,
+}
+
+impl Attention {
+    /// Queries [B, N, T, D] and keys and values [B, K, T, D], turned by their positions.
+    fn project(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> (Tensor, KeyValues) {
+        let (b, t, _) = x.size3().expect("hidden states are [B, T, H]");
+        let split = |y: Tensor, heads| y.view([b, t, heads, self.head_dim]).transpose(1, 2); // [B, heads, T, D]
+        let queries = rotate(&split(self.q_proj.forward(x), self.heads), cos, sin);
+        let keys = rotate(&split(self.k_proj.forward(x), self.groups), cos, sin);
+        (queries, KeyValues { keys, values: split(self.v_proj.forward(x), self.groups) })
+    }
+
+    /// Every token looks at itself and at all before it. [B, N, T, D]
+    fn causal(&self, queries: &Tensor, kv: &KeyValues) -> Tensor {
+        let (b, _, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
+        // The fused CPU kernel wants a key head for each query head.
+        let repeat = |x: &Tensor| {
+            let shared = [b, self.groups, self.heads / self.groups, t, d];
+            x.unsqueeze(2).expand(shared, false).reshape([b, self.heads, t, d])
+        };
+        let (keys, values) = (repeat(&kv.keys), repeat(&kv.values));
+        Tensor::scaled_dot_product_attention(queries, &keys, &values, None::<&Tensor>, 0.0, true, None, false)
+    }
+
+    /// One query a head against the cache, the G heads of a group as the rows of one product. [B, N, 1, D]
+    fn cached(&self, queries: &Tensor, kv: &KeyValues, bias: &Tensor) -> Tensor {
+        let (b, d) = (queries.size()[0], self.head_dim);
+        let queries = queries.view([b, self.groups, self.heads / self.groups, d]) * (d as f64).powf(-0.5);
+        let scores = queries.matmul(&kv.keys.transpose(2, 3)) + bias; // [B, K, G, T]
+        scores.softmax(-1, None).matmul(&kv.values).view([b, self.heads, 1, d])
+    }
+
+    /// Heads back side by side and through the output projection. [B, T, H]
+    fn output(&self, mixed: &Tensor) -> Tensor {
+        let (b, n, t, d) = mixed.size4().expect("mixed heads are [B, N, T, D]");
+        self.o_proj.forward(&mixed.transpose(1, 2).reshape([b, t, n * d]))
+    }
+}
+
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    /// SwiGLU (arXiv:2002.05202).
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.down_proj.forward(&(self.gate_proj.forward(x).silu() * self.up_proj.forward(x)))
+    }
+}
+
+struct Layer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Layer {
+    /// `attend` maps the queries and this call's keys and values to mixed heads.
+    fn forward(
+        &self,
+        x: &Tensor,
+        rope: &(Tensor, Tensor),
+        attend: impl FnOnce(&Tensor, KeyValues) -> Tensor,
+    ) -> Tensor {
+        let (queries, kv) = self.self_attn.project(&self.input_layernorm.forward(x), &rope.0, &rope.1);
+        let x = x + self.self_attn.output(&attend(&queries, kv));
+        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
+    }
+}
+
+/// The decoder without its head.
+pub struct Decoder {
+    embed_tokens: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    rope: Rope,
+}
+
+impl Decoder {
+    /// Builds the decoder over `weights`, for sequences of at most `positions` tokens.
+    pub fn new(config: &ModelConfig, weights: &Weights, positions: i64) -> Self {
+        let norm = |name: &str| RmsNorm { weight: weights.get(name), eps: config.rms_norm_eps };
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let at = format!("model.layers.{i}");
+                let linear = |name: &str, bias| Linear::new(weights, &format!("{at}.{name}"), bias);
+                Layer {
+                    input_layernorm: norm(&format!("{at}.input_layernorm.weight")),
+                    self_attn: Attention {
+                        q_proj: linear("self_attn.q_proj", config.attention_bias),
+                        k_proj: linear("self_attn.k_proj", config.attention_bias),
+                        v_proj: linear("self_attn.v_proj", config.attention_bias),
+                        o_proj: linear("self_attn.o_proj", false),
+                        heads: config.num_attention_heads,
+                        groups: config.num_key_value_heads,
+                        head_dim: config.head_dim,
+                    },
+                    post_attention_layernorm: norm(&format!("{at}.post_attention_layernorm.weight")),
+                    mlp: Mlp {
+                        gate_proj: linear("mlp.gate_proj", false),
+                        up_proj: linear("mlp.up_proj", false),
+                        down_proj: linear("mlp.down_proj", false),
+                    },
+                }
+            })
+            .collect();
+        let flat = weights.flat();
+        let rope = Rope::new(config, positions, flat.kind(), flat.device());
+        Self { embed_tokens: weights.get("model.embed_tokens.weight"), layers, norm: norm("model.norm.weight"), rope }
+    }
+
+    /// Hidden states after the last norm, [B, T, H], for token ids [B, T] padded on the right.
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        self.run(ids, |_, _| ())
+    }
+
+    /// `forward` that also returns each layer's keys and values.
+    pub fn prefill(&self, ids: &Tensor) -> (Tensor, Vec<KeyValues>) {
+        let mut kept = Vec::with_capacity(self.layers.len());
+        let hidden = self.run(ids, |keys, values| {
+            kept.push(KeyValues { keys: keys.shallow_clone(), values: values.shallow_clone() });
+        });
+        (hidden, kept)
+    }
+
+    fn run(&self, ids: &Tensor, mut keep: impl FnMut(&Tensor, &Tensor)) -> Tensor {
+        let rope = self.rope.prefix(ids.size()[1]);
+        let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false); // [B, T, H]
+        for layer in &self.layers {
+            x = layer.forward(&x, &rope, |queries, kv| {
+                keep(&kv.keys, &kv.values);
+                layer.self_attn.causal(queries, &kv)
+            });
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Hidden states of one more token a row, [B, H], for token ids [B] at `positions` [B].
+    pub fn step(&self, ids: &Tensor, positions: &Tensor, cache: &mut dyn Cache) -> Tensor {
+        let rope = self.rope.rows(positions);
+        let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false).unsqueeze(1); // [B, 1, H]
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, &rope, |queries, kv| {
+                let all = cache.extend(i, &kv.keys, &kv.values);
+                layer.self_attn.cached(queries, &all, cache.bias())
+            });
+        }
+        self.norm.forward(&x).squeeze_dim(1)
+    }
+}

@@ -1,0 +1,161 @@
+//! Checks of what is learnt on what: name, model, task, prompt, reward, device, evaluation.
+
+use super::{Checked, count, within};
+use crate::model::config::ModelConfig;
+use crate::recipe::plan::{entries, similar};
+use crate::recipe::raw::{Device, Evaluation, Prompt, Recipe, Reward, Task};
+use crate::recipe::source::Sources;
+use crate::recipe::spelling::nearest;
+use std::path::{Path, PathBuf};
+
+/// The templates that come with the program.
+const TEMPLATES: [&str; 4] = ["base", "base_think", "chat", "compact"];
+
+pub fn name(name: &str, at: &Sources) -> Checked {
+    let odd = name.chars().find(|c| "/\\:*?\"<>|".contains(*c) || c.is_control());
+    let what = match odd {
+        _ if name.is_empty() => "`name` is empty".to_string(),
+        _ if name.starts_with(['.', '-']) => "`name` cannot begin with a dot or a dash".to_string(),
+        _ if name.trim() != name => "`name` cannot begin or end with a space".to_string(),
+        _ if name.len() > 100 => format!("`name` has {} bytes, at most 100 make a folder's name", name.len()),
+        Some(odd) => format!("`name` cannot hold {odd:?}"),
+        None => return Ok(()),
+    };
+    Err(at.bad("name", format!("{what}\nit names the run folder: expected a plain word such as \"first-run\"")))
+}
+
+pub fn model(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
+    let (model, key) = (&recipe.model, "model.path");
+    let dir = &model.path;
+    let shown = dir.display();
+    at.ensure(dir.is_dir(), key, format_args!("there is no model folder {shown}{}", similar(dir)))?;
+    let has = |dir: &Path, file: &str| dir.join(file).is_file();
+    if !has(dir, "config.json") {
+        let inner = entries(dir).into_iter().find(|name| has(&dir.join(name), "config.json"));
+        let hint = inner.map_or(String::new(), |name| format!("\ndid you mean {}?", dir.join(name).display()));
+        return Err(at.bad(key, format!("{shown} has no config.json, so it is no model folder{hint}")));
+    }
+    let config = ModelConfig::from_dir(dir).map_err(|e| {
+        let cause = format!("{e:#}").replace('\n', " ");
+        at.bad(key, format!("the model cannot be used: {cause}"))
+    })?;
+    if !model.random_weights && !has(dir, "model.safetensors") && !has(dir, "model.safetensors.index.json") {
+        let what = "has no weights (model.safetensors, or model.safetensors.index.json and its shards)\n\
+                    to start from random weights set model.random_weights = true";
+        return Err(at.bad(key, format!("{shown} {what}")));
+    }
+    let (key, tokenizer) = match &model.tokenizer {
+        Some(dir) => ("model.tokenizer", dir),
+        None => (key, dir),
+    };
+    let shown = tokenizer.display();
+    at.ensure(tokenizer.is_dir(), key, format_args!("there is no tokenizer folder {shown}{}", similar(tokenizer)))?;
+    at.ensure(
+        has(tokenizer, "tokenizer.json"),
+        key,
+        format_args!("{shown} has no tokenizer.json\nmodel.tokenizer can name another folder that has one"),
+    )?;
+    Ok((config, tokenizer.clone()))
+}
+
+pub fn task(task: &Task, at: &Sources) -> Checked {
+    count(at, "task.train", task.train, 1)?;
+    count(at, "task.validation", task.validation, 1)?;
+    count(at, "task.test", task.test, 1)?;
+    let files = [
+        ("task.train_file", &task.train_file),
+        ("task.validation_file", &task.validation_file),
+        ("task.test_file", &task.test_file),
+    ];
+    let missing: Vec<&str> = files.iter().filter(|(_, file)| file.is_none()).map(|(key, _)| *key).collect();
+    for (key, file) in files {
+        let Some(file) = file else { continue };
+        at.ensure(
+            missing.is_empty(),
+            key,
+            format_args!("all three splits come from files, or none\nalso set {}", missing.join(" and ")),
+        )?;
+        at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
+    }
+    let (numbers, [low, high]) = (&task.numbers, task.targets);
+    at.ensure(!numbers.is_empty(), "task.numbers", "`task.numbers` is empty\nfor example [3, 4]")?;
+    for n in numbers {
+        at.ensure(
+            (2..=6).contains(n),
+            "task.numbers",
+            format_args!("a problem of {n} numbers cannot be generated, expected counts from 2 to 6"),
+        )?;
+    }
+    let largest = task.max_number;
+    at.ensure(
+        (1..=1_000_000).contains(&largest),
+        "task.max_number",
+        format_args!("`task.max_number` is {largest}, expected 1 to 1000000"),
+    )?;
+    at.ensure(
+        0 <= low && low <= high,
+        "task.targets",
+        format_args!("`task.targets` is [{low}, {high}], expected the lowest target, from 0 on, before the highest"),
+    )?;
+    // Six ones make at most 3 * 3 = 9; from 2 on nothing exceeds the product of all numbers.
+    let most = numbers.iter().copied().max().unwrap_or(2);
+    let reach = if largest == 1 { 9.0 } else { (largest as f64).powi(most as i32) };
+    at.ensure(
+        low as f64 <= reach,
+        "task.targets",
+        format_args!("no {most} numbers up to {largest} make {low}, the largest they make is {reach}"),
+    )
+}
+
+pub fn reward(reward: &Reward, at: &Sources) -> Checked {
+    within(at, "reward.accuracy", reward.accuracy, 0.0, 1e6)?;
+    within(at, "reward.format", reward.format, 0.0, 1e6)?;
+    let both = reward.accuracy + reward.format;
+    at.ensure(both > 0.0, "reward.accuracy", "no response can earn a reward: `accuracy` and `format` are both 0")
+}
+
+pub fn device(device: &Device, at: &Sources) -> Checked {
+    let name = device.device.as_str();
+    let gpu = name.strip_prefix("cuda:").is_some_and(|n| n.len() < 4 && n.parse::<u16>().is_ok());
+    at.ensure(
+        gpu || ["cpu", "cuda", "auto"].contains(&name),
+        "device.device",
+        format_args!("there is no device `{name}`\nexpected cpu, cuda, cuda:N (N from 0 on), or auto"),
+    )?;
+    at.ensure(
+        device.threads <= 4096,
+        "device.threads",
+        format_args!("`device.threads` is {}, expected 0 (one for each core) to 4096", device.threads),
+    )
+}
+
+pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Checked {
+    count(at, "evaluation.every", evaluation.every, 0)?;
+    at.ensure(
+        evaluation.problems <= task.validation,
+        "evaluation.problems",
+        format_args!(
+            "an evaluation of {} problems, but task.validation is {}\nset it to 0 to take them all",
+            evaluation.problems, task.validation
+        ),
+    )?;
+    let ways = &evaluation.decoding;
+    at.ensure(
+        !ways.is_empty() && (1..ways.len()).all(|i| !ways[..i].contains(&ways[i])),
+        "evaluation.decoding",
+        "`evaluation.decoding` names each way once\nexpected [\"greedy\"], [\"sampled\"] or both",
+    )
+}
+
+pub fn prompt(prompt: &Prompt, at: &Sources) -> Checked {
+    let template = &prompt.template;
+    if !TEMPLATES.contains(&template.as_str()) && !Path::new(template).is_file() {
+        let near = nearest(template, TEMPLATES).map_or(String::new(), |t| format!("did you mean \"{t}\"? "));
+        let known = TEMPLATES.join(", ");
+        return Err(at.bad(
+            "prompt.template",
+            format!("there is no template `{template}`\n{near}expected {known}, or the path of a template file"),
+        ));
+    }
+    Ok(())
+}

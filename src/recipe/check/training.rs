@@ -1,0 +1,241 @@
+//! Checks of how it is learnt: warm start, rollouts, PPO.
+
+use super::{Checked, above_zero, count, within};
+use crate::model::config::ModelConfig;
+use crate::recipe::plan::similar;
+use crate::recipe::raw::{Advantage, KlEstimator, KlIn, Ppo, Rollout, Sft, Task};
+use crate::recipe::source::Sources;
+use crate::recipe::spelling::nearest;
+use std::path::Path;
+
+pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Checked {
+    if sft.data == "solver" {
+        at.ensure(
+            sft.validation_data.is_none(),
+            "sft.validation_data",
+            "the solver writes its own validation rows\nremove `validation_data`, or set `data` to a file",
+        )?;
+    } else {
+        let file = Path::new(&sft.data);
+        let hint = match nearest(&sft.data, ["solver"]) {
+            Some(_) if similar(file).is_empty() => "; did you mean \"solver\"?".to_string(),
+            _ => similar(file),
+        };
+        let what = format!("there is no file {}{hint}\nexpected a JSONL file, or \"solver\"", sft.data);
+        at.ensure(file.is_file(), "sft.data", what)?;
+        at.ensure(
+            sft.validation_data.is_some() || sft.validation == 0,
+            "sft.data",
+            format_args!(
+                "{} validation rows, but no file to read them from\nset sft.validation_data, or sft.validation = 0",
+                sft.validation
+            ),
+        )?;
+        if let Some(file) = &sft.validation_data {
+            let what = format!("there is no file {}{}", file.display(), similar(file));
+            at.ensure(file.is_file(), "sft.validation_data", what)?;
+        }
+    }
+    for (key, value, least) in [
+        ("sft.train", sft.train, 1),
+        ("sft.validation", sft.validation, 0),
+        ("sft.epochs", sft.epochs, 1),
+        ("sft.batch", sft.batch, 1),
+        ("sft.context", sft.context, 2),
+        ("sft.micro_batch_tokens", sft.micro_batch_tokens, 1),
+    ] {
+        count(at, key, value, least)?;
+    }
+    let [fewest, most] = sft.tries;
+    at.ensure(
+        1 <= fewest && fewest <= most && most <= 10_000,
+        "sft.tries",
+        format_args!("`sft.tries` is [{fewest}, {most}], expected the fewest, from 1 on, before the most"),
+    )?;
+    within(at, "sft.insight", sft.insight, 0.0, 1.0)?;
+    at.ensure(
+        sft.batch <= sft.train,
+        "sft.batch",
+        format_args!("`sft.batch` is {}, more than the {} rows there are to train on", sft.batch, sft.train),
+    )?;
+    let context = config.max_position_embeddings;
+    at.ensure(
+        sft.context as i64 <= context,
+        "sft.context",
+        format_args!("`sft.context` is {}, but the model's context is {context} tokens", sft.context),
+    )?;
+    at.ensure(
+        sft.micro_batch_tokens >= sft.context,
+        "sft.micro_batch_tokens",
+        format_args!(
+            "a row of {} tokens (sft.context) does not fit a micro-batch of {}",
+            sft.context, sft.micro_batch_tokens
+        ),
+    )?;
+    above_zero(at, "sft.lr", sft.lr, 1.0)?;
+    within(at, "sft.warmup", sft.warmup, 0.0, 1.0)?;
+    within(at, "sft.weight_decay", sft.weight_decay, 0.0, 100.0)?;
+    within(at, "sft.grad_clip", sft.grad_clip, 0.0, 1e6)
+}
+
+pub fn rollout(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Checked {
+    count(at, "rollout.prompts_per_step", rollout.prompts_per_step, 1)?;
+    count(at, "rollout.samples_per_prompt", rollout.samples_per_prompt, 1)?;
+    let sequences = rollout.prompts_per_step.saturating_mul(rollout.samples_per_prompt);
+    count(at, "rollout.samples_per_prompt", sequences, 1)?;
+    count(at, "rollout.max_prompt_tokens", rollout.max_prompt_tokens, 1)?;
+    count(at, "rollout.max_response_tokens", rollout.max_response_tokens, 1)?;
+    above_zero(at, "rollout.temperature", rollout.temperature, 100.0)?;
+    above_zero(at, "rollout.top_p", rollout.top_p, 1.0)?;
+    at.ensure(
+        rollout.top_k as i128 <= i128::from(config.vocab_size),
+        "rollout.top_k",
+        format_args!("`rollout.top_k` is {}, the vocabulary has {} (0: all)", rollout.top_k, config.vocab_size),
+    )?;
+    let named = !rollout.stop_tokens.iter().any(String::is_empty);
+    at.ensure(named, "rollout.stop_tokens", "a stop token is empty, so nothing would end at it")?;
+    count(at, "rollout.batch", rollout.batch, 0)?;
+    at.ensure(
+        rollout.batch == 0 || rollout.batch >= rollout.samples_per_prompt,
+        "rollout.batch",
+        format_args!(
+            "{} sequences at a time, but the {} samples of a prompt are decoded together",
+            rollout.batch, rollout.samples_per_prompt
+        ),
+    )
+}
+
+/// Without PPO nothing is rolled out, and the default lengths may exceed a small model's context.
+pub fn context(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Checked {
+    let (prompt, response) = (rollout.max_prompt_tokens, rollout.max_response_tokens);
+    let context = config.max_position_embeddings;
+    at.ensure(
+        (prompt + response) as i64 <= context,
+        "rollout.max_response_tokens",
+        format_args!(
+            "{prompt} prompt and {response} response tokens are {}, but the model's context is {context}\n\
+             shorten rollout.max_prompt_tokens or rollout.max_response_tokens",
+            prompt + response
+        ),
+    )
+}
+
+pub fn ppo_numbers(ppo: &Ppo, at: &Sources) -> Checked {
+    count(at, "ppo.steps", ppo.steps, 1)?;
+    count(at, "ppo.epochs", ppo.epochs, 1)?;
+    count(at, "ppo.micro_batch_tokens", ppo.micro_batch_tokens, 1)?;
+    within(at, "ppo.gamma", ppo.gamma, 0.0, 1.0)?;
+    within(at, "ppo.lambda", ppo.lambda, 0.0, 1.0)?;
+    above_zero(at, "ppo.actor_lr", ppo.actor_lr, 1.0)?;
+    let critic = ppo.needs_critic();
+    if critic {
+        above_zero(at, "ppo.critic_lr", ppo.critic_lr, 1.0)?;
+        above_zero(at, "ppo.value_coef", ppo.value_coef, 1e6)?;
+    }
+    within(at, "ppo.weight_decay", ppo.weight_decay, 0.0, 100.0)?;
+    for beta in ppo.betas {
+        at.ensure(
+            (0.0..1.0).contains(&beta),
+            "ppo.betas",
+            format_args!("a beta of {beta}, expected two numbers from 0 to below 1"),
+        )?;
+    }
+    above_zero(at, "ppo.adam_eps", ppo.adam_eps, 1.0)?;
+    within(at, "ppo.grad_clip", ppo.grad_clip, 0.0, 1e6)?;
+    above_zero(at, "ppo.clip_low", ppo.clip_low, 1.0)?;
+    above_zero(at, "ppo.clip_high", ppo.clip_high, 1e6)?;
+    at.ensure(
+        ppo.clip_dual == 0.0 || (ppo.clip_dual > 1.0 && ppo.clip_dual.is_finite()),
+        "ppo.clip_dual",
+        format_args!("`ppo.clip_dual` is {}, expected a number above 1 (usual: 3), or 0 for none", ppo.clip_dual),
+    )?;
+    within(at, "ppo.value_clip", ppo.value_clip, 0.0, 1e6)?;
+    within(at, "ppo.value_coef", ppo.value_coef, 0.0, 1e6)?;
+    within(at, "ppo.entropy_coef", ppo.entropy_coef, 0.0, 1e6)?;
+    at.ensure(
+        ppo.lr_warmup_steps <= ppo.steps,
+        "ppo.lr_warmup_steps",
+        format_args!("{} steps of warm-up in a run of {}", ppo.lr_warmup_steps, ppo.steps),
+    )?;
+    at.ensure(
+        ppo.critic_warmup_steps == 0 || critic,
+        "ppo.critic_warmup_steps",
+        "there is no critic to warm up\nonly advantage = \"gae\" has one; set critic_warmup_steps = 0",
+    )?;
+    at.ensure(
+        ppo.critic_warmup_steps < ppo.steps,
+        "ppo.critic_warmup_steps",
+        format_args!(
+            "the actor would never learn: the critic alone learns for {} of {} steps",
+            ppo.critic_warmup_steps, ppo.steps
+        ),
+    )
+}
+
+pub fn batches(ppo: &Ppo, rollout: &Rollout, task: &Task, at: &Sources) -> Checked {
+    let (prompts, samples) = (rollout.prompts_per_step, rollout.samples_per_prompt);
+    let sequences = prompts * samples;
+    let critic = ppo.critic_mini_batch.filter(|_| ppo.needs_critic()).map(|size| ("ppo.critic_mini_batch", size));
+    for (key, size) in [("ppo.mini_batch", ppo.mini_batch)].into_iter().chain(critic) {
+        count(at, key, size, 1)?;
+        if sequences % size != 0 {
+            let small = (1..=sequences.isqrt()).filter(|n| sequences % n == 0);
+            let fitting: Vec<usize> = small.flat_map(|n| [n, sequences / n]).collect();
+            let below = fitting.iter().filter(|n| **n < size).max().map(usize::to_string);
+            let above = fitting.iter().filter(|n| **n > size).min().map(usize::to_string);
+            let near: Vec<String> = below.into_iter().chain(above).collect();
+            let what = format!(
+                "the {sequences} sequences of a step ({prompts} prompts of {samples}) are no multiple of {size}"
+            );
+            return Err(at.bad(key, format!("{what}\nthe nearest that fits is {}", near.join(" or "))));
+        }
+    }
+    if ppo.advantage != Advantage::Gae && samples < 2 {
+        let name = if ppo.advantage == Advantage::Grpo { "grpo" } else { "rloo" };
+        return Err(at.bad(
+            "rollout.samples_per_prompt",
+            format!(
+                "advantage = \"{name}\" compares the samples of a prompt, and there is one of each\n\
+                 set rollout.samples_per_prompt to 2 or more, or ppo.advantage = \"gae\""
+            ),
+        ));
+    }
+    at.ensure(
+        prompts <= task.train,
+        "rollout.prompts_per_step",
+        format_args!("{prompts} prompts a step, but there are {} training problems (task.train)", task.train),
+    )?;
+    let longest = rollout.max_prompt_tokens + rollout.max_response_tokens;
+    at.ensure(
+        ppo.micro_batch_tokens >= longest,
+        "ppo.micro_batch_tokens",
+        format_args!(
+            "a sequence of {longest} tokens (max_prompt_tokens + max_response_tokens) does not fit a micro-batch of {}",
+            ppo.micro_batch_tokens
+        ),
+    )
+}
+
+pub fn kl(ppo: &Ppo, at: &Sources) -> Checked {
+    within(at, "ppo.kl_coef", ppo.kl_coef, 0.0, 1e6)?;
+    within(at, "ppo.kl_target", ppo.kl_target, 0.0, 1e6)?;
+    above_zero(at, "ppo.kl_horizon", ppo.kl_horizon, 1e12)?;
+    if ppo.kl_target > 0.0 {
+        at.ensure(
+            ppo.kl_in == KlIn::Reward,
+            "ppo.kl_target",
+            "only a KL taken off the reward adapts to a target\nset kl_in = \"reward\", or kl_target = 0",
+        )?;
+        at.ensure(
+            ppo.kl_coef > 0.0,
+            "ppo.kl_coef",
+            "the adaptive coefficient is scaled from kl_coef, and from 0 it never moves",
+        )?;
+    }
+    at.ensure(
+        ppo.kl_in != KlIn::Loss || ppo.kl_estimator != KlEstimator::K1 || ppo.kl_coef == 0.0,
+        if at.has("ppo.kl_estimator") { "ppo.kl_estimator" } else { "ppo.kl_in" },
+        "the gradient of k1 in the loss is 0 on average, so nothing would hold the actor back\n\
+         set kl_estimator = \"k2\" or \"k3\", or kl_in = \"reward\"",
+    )
+}

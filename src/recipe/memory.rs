@@ -1,0 +1,141 @@
+//! How much memory a plan needs, part by part: an upper bound from shapes alone, nothing is measured.
+//!
+//! In the formulas: P parameters, L layers, H hidden size, N query heads, K key-value heads, D head dimension,
+//! I intermediate size, V vocabulary, and w bytes a number in the compute precision (bfloat16 2, float32 4).
+//!
+//! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head.
+//! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32.
+//! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
+//! - KV cache: 2 L K D w for each of rows x (max_prompt_tokens + max_response_tokens). Rows are the sequences decoded
+//!   at a time, in rollouts or in an evaluation, whichever has more.
+//! - decoding work: one layer of the prefill, (4 H + 3 N D + 4 I) w a prompt token (nothing is kept for a gradient),
+//!   or one step's logits, rows x V in float32 five times (scores, scaled, log-softmax, probabilities, their sum),
+//!   whichever is more.
+//! - activations: what autograd keeps of a micro-batch, nothing recomputed. A token and layer: the two norms' inputs and
+//!   outputs 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values repeated to all
+//!   heads) and its output 4 N D w, with its log-sum-exp 4 N; of the MLP the gate, its silu, the up projection and
+//!   their product 4 I w; the norms' deviations 8. On top, once, the last norm's input and output 2 H w.
+//! - logits: response tokens of a micro-batch x V, five float32 copies (scores, divided by the temperature, log-softmax
+//!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
+//!   bfloat16 the scores before they become float32.
+//!
+//! A micro-batch counts as full, its tokens all responses: short prompts come near it. Not counted: the CUDA context and
+//! kernels' workspaces, gaps in the allocator, batches of token ids, rotary tables.
+
+use super::plan::Plan;
+use super::raw::Precision;
+use Phase::{ActorUpdate, CriticUpdate, Rollout, WarmStart};
+
+/// A stretch of a run with its own memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    WarmStart,
+    Rollout,
+    ActorUpdate,
+    CriticUpdate,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 4] = [WarmStart, Rollout, ActorUpdate, CriticUpdate];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            WarmStart => "warm start",
+            Rollout => "rollout",
+            ActorUpdate => "actor update",
+            CriticUpdate => "critic update",
+        }
+    }
+}
+
+/// Bytes that are held in some phases. A name comes twice where its size differs between phases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    pub name: &'static str,
+    pub bytes: u64,
+    pub phases: &'static [Phase],
+}
+
+/// All of PPO.
+const STEP: &[Phase] = &[Rollout, ActorUpdate, CriticUpdate];
+
+/// The parts of a plan, none of them empty; the formulas stand at the top of this file.
+pub fn estimate(plan: &Plan) -> Vec<Part> {
+    // Bytes are counted in f64: exact as far as anybody has memory, and no product overflows.
+    let (recipe, config) = (&plan.recipe, &plan.config);
+    let half = recipe.device.precision == Precision::Bfloat16;
+    let w = if half { 2.0 } else { 4.0 };
+    let parameters = config.parameters() as f64;
+    let (h, v, i) = (config.hidden_size as f64, config.vocab_size as f64, config.intermediate_size as f64);
+    let (n, layers) = (config.num_attention_heads as f64, config.num_hidden_layers as f64);
+    let q = n * config.head_dim as f64;
+    let kv = (config.num_key_value_heads * config.head_dim) as f64;
+    let gradient = if half { w + 4.0 } else { w };
+    let optimizer = if half { 12.0 } else { 8.0 };
+    let activations = |tokens: f64| {
+        let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + 4.0 * n + 8.0;
+        tokens * (layers * layer + 2.0 * h * w)
+    };
+    let logits = |tokens: f64| tokens * v * (20.0 + if half { w } else { 0.0 });
+
+    let mut parts = Vec::new();
+    let mut part = |name, bytes: f64, phases| parts.push(Part { name, bytes: bytes as u64, phases });
+    let always = match (&recipe.sft, &recipe.ppo) {
+        (None, _) => STEP,
+        (Some(_), None) => &[WarmStart],
+        (Some(_), Some(_)) => &Phase::ALL,
+    };
+    part("actor weights", parameters * w, always);
+    part("actor gradients", parameters * gradient, always);
+    part("actor optimizer", parameters * optimizer, always);
+    if let Some(sft) = &recipe.sft {
+        let tokens = sft.micro_batch_tokens.min(sft.batch * sft.context) as f64;
+        part("activations", activations(tokens), &[WarmStart]);
+        part("logits", logits(tokens), &[WarmStart]);
+    }
+    let Some(ppo) = &recipe.ppo else { return parts };
+    if ppo.needs_critic() {
+        let critic = parameters - if config.tie_word_embeddings { 0.0 } else { v * h } + h + 1.0;
+        part("critic weights", critic * w, STEP);
+        part("critic gradients", critic * gradient, STEP);
+        part("critic optimizer", critic * optimizer, STEP);
+    }
+    if ppo.needs_reference() {
+        part("reference weights", parameters * w, STEP);
+    }
+
+    let (samples, batch) = (recipe.rollout.samples_per_prompt, recipe.rollout.batch);
+    let problems = plan.evaluation_problems();
+    let (rows, evaluated) = match batch {
+        0 => (plan.sequences_per_step(), problems),
+        _ => (plan.sequences_per_step().min(batch / samples * samples), problems.min(batch)),
+    };
+    let prompts = (rows / samples).max(evaluated) as f64;
+    let rows = rows.max(evaluated) as f64;
+    part("KV cache", rows * plan.max_sequence_tokens() as f64 * layers * 2.0 * kv * w, &[Rollout]);
+    let prefill = prompts * recipe.rollout.max_prompt_tokens as f64 * (4.0 * h + 3.0 * q + 4.0 * i) * w;
+    part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
+
+    let response = recipe.rollout.max_response_tokens;
+    let micro = |sequences: usize| ppo.micro_batch_tokens.min(sequences * plan.max_sequence_tokens());
+    part("activations", activations(micro(ppo.mini_batch) as f64), &[ActorUpdate]);
+    part("logits", logits(micro(ppo.mini_batch).min(ppo.mini_batch * response) as f64), &[ActorUpdate]);
+    if ppo.needs_critic() {
+        part("activations", activations(micro(ppo.critic_sequences()) as f64), &[CriticUpdate]);
+    }
+    parts
+}
+
+/// Bytes held in a phase.
+pub fn total(parts: &[Part], phase: Phase) -> u64 {
+    parts.iter().filter(|part| part.phases.contains(&phase)).fold(0, |sum: u64, part| sum.saturating_add(part.bytes))
+}
+
+/// The phase that needs most, and its bytes.
+pub fn peak(parts: &[Part]) -> (Phase, u64) {
+    Phase::ALL
+        .map(|phase| (phase, total(parts, phase)))
+        .into_iter()
+        .max_by_key(|(_, bytes)| *bytes)
+        .unwrap_or((Rollout, 0))
+}

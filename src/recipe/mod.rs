@@ -1,0 +1,33 @@
+//! Recipes: raw TOML -> checked plan -> printed report.
+//!
+//! Decided: only a `Plan` runs, and a plan holds nothing that the checks have not seen. Whatever is wrong with a recipe
+//! is one `BadInput` message with the place in the file or the override, what was expected, and the nearest right name.
+
+mod check;
+mod memory;
+mod plan;
+mod raw;
+mod report;
+mod source;
+mod spelling;
+
+pub use memory::{Part, Phase, estimate, peak, total};
+pub use plan::Plan;
+pub use raw::*;
+pub use report::{json, report};
+
+use anyhow::Result;
+use std::path::Path;
+
+/// Reads a recipe, applies the overrides `KEY=VALUE` of `sets` in order, and checks it. `out` is the run folder
+/// (default: `checkpoints/NAME`).
+///
+/// # Errors
+/// `BadInput` for the first thing found wrong: one message that shows its line.
+pub fn load(path: &Path, sets: &[String], out: Option<&Path>) -> Result<Plan> {
+    let (recipe, sources) = source::read(path, sets)?;
+    Ok(Plan::check(recipe, &sources, out)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! A checked recipe, and the figures that follow from it.
+
+use super::raw::{Advantage, KlIn, Ppo, Recipe, Sft};
+use super::source::Sources;
+use super::{check, spelling};
+use crate::BadInput;
+use crate::model::config::ModelConfig;
+use std::path::{Path, PathBuf};
+
+/// What a run does: a recipe that passed every check.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub recipe: Recipe,
+    /// The recipe as TOML, overrides merged and defaults written out; stored in the run folder.
+    pub text: String,
+    pub config: ModelConfig,
+    /// The folder of `tokenizer.json`.
+    pub tokenizer_dir: PathBuf,
+    /// The run folder.
+    pub out: PathBuf,
+}
+
+impl Plan {
+    /// Checks a recipe as a whole. `out` is the run folder (default: `checkpoints/NAME`).
+    ///
+    /// # Errors
+    /// The first combination that cannot run, or would run to no purpose.
+    pub fn check(recipe: Recipe, sources: &Sources, out: Option<&Path>) -> Result<Self, BadInput> {
+        let (config, tokenizer_dir) = check::check(&recipe, sources)?;
+        let out = out.map_or_else(|| Path::new("checkpoints").join(&recipe.name), Path::to_path_buf);
+        if out.exists() && !out.is_dir() {
+            return Err(BadInput(format!("the run folder {} is a file; choose another with --out DIR", out.display())));
+        }
+        let text = toml::to_string(&recipe).map_err(|e| sources.bad("", format!("it cannot be written back: {e}")))?;
+        Ok(Self { recipe, text, config, tokenizer_dir, out })
+    }
+
+    /// Sequences rolled out a step.
+    pub fn sequences_per_step(&self) -> usize {
+        self.recipe.rollout.prompts_per_step * self.recipe.rollout.samples_per_prompt
+    }
+
+    /// Longest sequence of a rollout, in tokens.
+    pub fn max_sequence_tokens(&self) -> usize {
+        self.recipe.rollout.max_prompt_tokens + self.recipe.rollout.max_response_tokens
+    }
+
+    /// Tokens of a step's rollouts, prompts included, if each has the greatest length.
+    pub fn max_tokens_per_step(&self) -> usize {
+        self.sequences_per_step() * self.max_sequence_tokens()
+    }
+
+    /// Optimizer steps of the actor in a PPO step.
+    pub fn actor_updates(&self, ppo: &Ppo) -> usize {
+        ppo.epochs * self.sequences_per_step() / ppo.mini_batch
+    }
+
+    /// Optimizer steps of the critic in a PPO step (0 without one).
+    pub fn critic_updates(&self, ppo: &Ppo) -> usize {
+        if ppo.needs_critic() { ppo.epochs * self.sequences_per_step() / ppo.critic_sequences() } else { 0 }
+    }
+
+    /// Problems an evaluation takes.
+    pub fn evaluation_problems(&self) -> usize {
+        match self.recipe.evaluation.problems {
+            0 => self.recipe.task.validation,
+            count => count,
+        }
+    }
+}
+
+impl Ppo {
+    /// Whether advantages are estimated with a critic.
+    pub fn needs_critic(&self) -> bool {
+        self.advantage == Advantage::Gae
+    }
+
+    /// Whether a frozen copy of the starting model is kept.
+    pub fn needs_reference(&self) -> bool {
+        self.kl_in != KlIn::Off
+    }
+
+    /// Sequences a critic update.
+    pub fn critic_sequences(&self) -> usize {
+        self.critic_mini_batch.unwrap_or(self.mini_batch)
+    }
+}
+
+impl Sft {
+    /// Optimizer steps of the warm start; the last of an epoch may hold fewer rows.
+    pub fn steps(&self) -> usize {
+        self.train.div_ceil(self.batch) * self.epochs
+    }
+}
+
+/// Names in a folder, sorted; none where it cannot be read.
+pub(super) fn entries(dir: &Path) -> Vec<String> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let all = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = all.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// `; did you mean PATH?` for a path that does not exist, when its folder holds a like name; else what is missing.
+pub(super) fn similar(path: &Path) -> String {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if !parent.as_os_str().is_empty() && !parent.is_dir() {
+        return format!("; there is no folder {} either", parent.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let found = spelling::nearest(&name, entries(parent));
+    found.map_or(String::new(), |found| format!("; did you mean {}?", parent.join(found).display()))
+}

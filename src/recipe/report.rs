@@ -1,0 +1,295 @@
+//! What `ppo-train plan` prints: a plan in aligned plain text, and the same figures as JSON.
+
+use super::memory::{Part, Phase, estimate, peak, total};
+use super::plan::Plan;
+use super::raw::{KlIn, Recipe};
+use crate::model::config::{Family, ModelConfig};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+const WIDTH: usize = 100;
+/// Columns of the labels.
+const LABEL: usize = 14;
+
+/// A plan as text of at most 100 columns.
+pub fn report(plan: &Plan) -> String {
+    let (recipe, config) = (&plan.recipe, &plan.config);
+    let mut out = String::new();
+    let mut line = |label: &str, text: String| write_wrapped(&mut out, label, &text);
+    line("name", format!("{}, seed {}", recipe.name, recipe.seed));
+    line("model", model(recipe, config));
+    line("", shape(config));
+    if recipe.model.tokenizer.is_some() {
+        line("tokenizer", plan.tokenizer_dir.display().to_string());
+    }
+    let threads = match recipe.device.threads {
+        0 => "one CPU thread a core".to_string(),
+        count => format!("{count} CPU threads"),
+    };
+    line("device", format!("{}, {}, {threads}", recipe.device.device, word(&recipe.device.precision)));
+    line("task", task(recipe));
+    line("prompt", format!("template {}", recipe.prompt.template));
+    let reward = &recipe.reward;
+    line("reward", format!("{} accuracy + {} format, {} rules", reward.accuracy, reward.format, word(&reward.rules)));
+    match &recipe.sft {
+        None => line("warm start", "none".into()),
+        Some(sft) => {
+            let source =
+                if sft.data == "solver" { format!("the solver ({})", word(&sft.style)) } else { sft.data.clone() };
+            line(
+                "warm start",
+                format!(
+                    "{} rows from {source}, {} epochs of batches of {}: {} steps; learning rate {:e}; rows of at most {} tokens",
+                    grouped(sft.train),
+                    sft.epochs,
+                    sft.batch,
+                    grouped(sft.steps()),
+                    sft.lr,
+                    grouped(sft.context)
+                ),
+            );
+        }
+    }
+    match &recipe.ppo {
+        None => line("ppo", "none: the run ends after the warm start".into()),
+        Some(ppo) => {
+            let sequences = plan.sequences_per_step();
+            let (prompts, samples) = (recipe.rollout.prompts_per_step, recipe.rollout.samples_per_prompt);
+            let per_step = plan.max_tokens_per_step();
+            line(
+                "ppo",
+                format!(
+                    "{} steps of {} sequences ({} prompts, {samples} samples of each)",
+                    grouped(ppo.steps),
+                    grouped(sequences),
+                    grouped(prompts)
+                ),
+            );
+            let critic = match plan.critic_updates(ppo) {
+                0 => "no critic".to_string(),
+                n => format!("{n} critic updates of {} at {:e}", ppo.critic_sequences(), ppo.critic_lr),
+            };
+            line(
+                "",
+                format!(
+                    "a step: {} actor updates of {} sequences at {:e}, {critic}; advantage {}",
+                    plan.actor_updates(ppo),
+                    ppo.mini_batch,
+                    ppo.actor_lr,
+                    word(&ppo.advantage)
+                ),
+            );
+            let kl = match ppo.kl_in {
+                KlIn::Off => "no KL, no reference".to_string(),
+                place => format!("KL ({}) in the {} at {}", word(&ppo.kl_estimator), word(&place), ppo.kl_coef),
+            };
+            line(
+                "",
+                format!("clip {} to {}, {kl}, entropy {}", 1.0 - ppo.clip_low, 1.0 + ppo.clip_high, ppo.entropy_coef),
+            );
+            line(
+                "tokens",
+                format!(
+                    "at most {} a step ({} prompt + {} response each), {} in all",
+                    grouped(per_step),
+                    grouped(recipe.rollout.max_prompt_tokens),
+                    grouped(recipe.rollout.max_response_tokens),
+                    scaled(per_step as f64 * ppo.steps as f64)
+                ),
+            );
+            line("evaluation", evaluation(plan));
+            line("checkpoints", checkpoints(recipe));
+        }
+    }
+    line("output", plan.out.display().to_string());
+    out.push('\n');
+    memory_table(&mut out, &estimate(plan));
+    out
+}
+
+fn model(recipe: &Recipe, config: &ModelConfig) -> String {
+    let weights = if recipe.model.random_weights { "random weights in the shape of " } else { "" };
+    let parameters = scaled(config.parameters() as f64);
+    format!("{weights}{}: {}, {parameters} parameters", recipe.model.path.display(), family(config))
+}
+
+fn family(config: &ModelConfig) -> &'static str {
+    match config.family {
+        Family::Qwen2 => "Qwen2",
+        Family::Llama => "Llama",
+    }
+}
+
+fn shape(c: &ModelConfig) -> String {
+    format!(
+        "{} layers, hidden {}, MLP {}, {} heads of {} ({} key-value), vocabulary {} ({}), context {}",
+        c.num_hidden_layers,
+        c.hidden_size,
+        c.intermediate_size,
+        c.num_attention_heads,
+        c.head_dim,
+        c.num_key_value_heads,
+        grouped(c.vocab_size as usize),
+        if c.tie_word_embeddings { "tied" } else { "untied" },
+        grouped(c.max_position_embeddings as usize)
+    )
+}
+
+fn task(recipe: &Recipe) -> String {
+    let task = &recipe.task;
+    let source = match (&task.train_file, &task.validation_file, &task.test_file) {
+        (Some(train), Some(validation), Some(test)) => {
+            format!("from {}, {} and {}", train.display(), validation.display(), test.display())
+        }
+        _ => {
+            let counts: Vec<String> = task.numbers.iter().map(usize::to_string).collect();
+            let [low, high] = task.targets;
+            format!(
+                "generated from seed {}: {} numbers up to {}, targets {low} to {high}",
+                task.seed,
+                counts.join(" or "),
+                task.max_number
+            )
+        }
+    };
+    let (train, validation, test) = (grouped(task.train), grouped(task.validation), grouped(task.test));
+    format!("{}, {train} training, {validation} validation and {test} test problems, {source}", word(&task.kind))
+}
+
+fn evaluation(plan: &Plan) -> String {
+    let every = match plan.recipe.evaluation.every {
+        0 => "before the first and after the last step".to_string(),
+        n => format!("before the first step and every {n}"),
+    };
+    let ways: Vec<String> = plan.recipe.evaluation.decoding.iter().map(word).collect();
+    format!("{every}: {} validation problems, {}", grouped(plan.evaluation_problems()), ways.join(" and "))
+}
+
+fn checkpoints(recipe: &Recipe) -> String {
+    let kept = &recipe.checkpoints;
+    let every = if kept.every == 0 { "after the last step".into() } else { format!("every {} steps", kept.every) };
+    format!("{every}, the newest {} are kept{}", kept.keep_last, if kept.keep_best { " and the best" } else { "" })
+}
+
+/// Parts by phase, in GiB or MiB, and the peak.
+fn memory_table(out: &mut String, parts: &[Part]) {
+    let phases: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| total(parts, *phase) > 0).collect();
+    let (_, most) = peak(parts);
+    let (unit, name) = if most >= 1 << 30 { (30, "GiB") } else { (20, "MiB") };
+    let amount = |bytes: u64| format!("{:.2}", bytes as f64 / f64::from(1 << unit));
+    let mut row = |label: &str, cells: Vec<String>| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>15}")).collect();
+        out.push_str(format!("{label:<20}{cells}").trim_end());
+        out.push('\n');
+    };
+    row(&format!("memory ({name})"), phases.iter().map(|phase| phase.name().to_string()).collect());
+    let mut seen = Vec::new();
+    for part in parts {
+        if seen.contains(&part.name) {
+            continue;
+        }
+        seen.push(part.name);
+        let held = |phase: &Phase| parts.iter().find(|p| p.name == part.name && p.phases.contains(phase));
+        let cells = phases.iter().map(|phase| held(phase).map_or("-".into(), |p| amount(p.bytes))).collect();
+        row(&format!("  {}", part.name), cells);
+    }
+    row("  total", phases.iter().map(|phase| amount(total(parts, *phase))).collect());
+    let (phase, bytes) = peak(parts);
+    let _ = writeln!(
+        out,
+        "  peak {} {name}, in the {}: an upper bound, without the CUDA context and allocator gaps",
+        amount(bytes),
+        phase.name()
+    );
+}
+
+/// The same figures for programs: counts are numbers, memory is in bytes.
+pub fn json(plan: &Plan) -> Value {
+    let (recipe, config) = (&plan.recipe, &plan.config);
+    let parts = estimate(plan);
+    let (phase, bytes) = peak(&parts);
+    let held = |part: &Part| part.phases.iter().map(|phase| phase.name()).collect::<Vec<_>>();
+    json!({
+        "name": recipe.name,
+        "out": plan.out,
+        "tokenizer": plan.tokenizer_dir,
+        "model": {
+            "family": family(config),
+            "parameters": config.parameters(),
+            "layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "heads": config.num_attention_heads,
+            "key_value_heads": config.num_key_value_heads,
+            "head_dim": config.head_dim,
+            "vocabulary": config.vocab_size,
+            "tied": config.tie_word_embeddings,
+            "context": config.max_position_embeddings,
+        },
+        "warm_start": recipe.sft.as_ref().map(|sft| json!({"rows": sft.train, "epochs": sft.epochs, "steps": sft.steps()})),
+        "ppo": recipe.ppo.as_ref().map(|ppo| json!({
+            "steps": ppo.steps,
+            "sequences_per_step": plan.sequences_per_step(),
+            "actor_updates_per_step": plan.actor_updates(ppo),
+            "critic_updates_per_step": plan.critic_updates(ppo),
+            "critic": ppo.needs_critic(),
+            "reference": ppo.needs_reference(),
+            "max_tokens_per_step": plan.max_tokens_per_step(),
+            "max_tokens": plan.max_tokens_per_step().saturating_mul(ppo.steps),
+            "evaluation_problems": plan.evaluation_problems(),
+        })),
+        "memory": {
+            "parts": parts.iter().map(|p| json!({"name": p.name, "bytes": p.bytes, "phases": held(p)})).collect::<Vec<_>>(),
+            "peak_bytes": bytes,
+            "peak_phase": phase.name(),
+        },
+        "recipe": recipe,
+    })
+}
+
+/// A choice as the recipe spells it.
+fn word(choice: &impl serde::Serialize) -> String {
+    match serde_json::to_value(choice) {
+        Ok(Value::String(word)) => word,
+        other => format!("{other:?}"),
+    }
+}
+
+/// 327680 as 327,680.
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Three digits and a unit: 1.23 M, 3.09 B.
+fn scaled(n: f64) -> String {
+    match n {
+        _ if n < 1e3 => format!("{n}"),
+        _ if n < 1e6 => format!("{:.2} k", n / 1e3),
+        _ if n < 1e9 => format!("{:.2} M", n / 1e6),
+        _ => format!("{:.2} B", n / 1e9),
+    }
+}
+
+/// `label` and `text` beside it, broken at spaces.
+fn write_wrapped(out: &mut String, label: &str, text: &str) {
+    let mut line = format!("{label:<LABEL$}");
+    for word in text.split(' ') {
+        if line.len() + word.chars().count() > WIDTH && line.len() > LABEL {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = " ".repeat(LABEL);
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+}

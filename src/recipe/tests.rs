@@ -1,0 +1,327 @@
+//! Broken recipes and what is said of them; overrides; the whole of one message.
+
+use super::*;
+use std::fs;
+use tempfile::TempDir;
+
+/// A recipe that is right. Its model folder is `{model}`.
+const GOOD: &str = r#"name = "trial"
+seed = 3
+
+[model]
+path = "{model}"
+random_weights = true
+
+[task]
+kind = "countdown"
+train = 1000
+validation = 100
+
+[sft]
+data = "solver"
+train = 200
+batch = 20
+context = 64
+
+[ppo]
+steps = 10
+mini_batch = 32
+kl_coef = 0.001
+
+[rollout]
+prompts_per_step = 16
+samples_per_prompt = 4
+max_prompt_tokens = 24
+max_response_tokens = 40
+
+[evaluation]
+problems = 50
+"#;
+
+const CONFIG: &str = r#"{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 512, "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 128, "tie_word_embeddings": true}"#;
+
+/// A folder with a model and recipes.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("tiny-model")).unwrap();
+        fs::write(dir.path().join("tiny-model/config.json"), CONFIG).unwrap();
+        fs::write(dir.path().join("tiny-model/tokenizer.json"), "{}").unwrap();
+        Self(dir)
+    }
+
+    fn good(&self) -> String {
+        GOOD.replace("{model}", &self.path("tiny-model"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn load(&self, text: impl AsRef<[u8]>, sets: &[&str]) -> Result<Plan, String> {
+        let file = self.0.path().join("r.toml");
+        fs::write(&file, text).unwrap();
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        load(&file, &sets, None).map_err(|e| {
+            assert!(e.is::<crate::BadInput>());
+            e.to_string()
+        })
+    }
+
+    fn fails(&self, text: impl AsRef<[u8]>, sets: &[&str]) -> String {
+        self.load(text, sets).err().unwrap()
+    }
+}
+
+/// What is replaced in `GOOD` by what, the line the message shows, and what it says.
+const BROKEN: &[(&str, &str, usize, &[&str])] = &[
+    ("kl_coef", "kl_cof", 22, &["unknown key `kl_cof` in [ppo]", "did you mean `kl_coef`?"]),
+    ("kl_coef", "lerning_rate", 22, &["did you mean `actor_lr`?"]),
+    ("kl_coef", "temperature", 22, &["`temperature` belongs in [rollout]"]),
+    ("kl_coef", "max_new_tokens", 22, &["did you mean `max_response_tokens`? It belongs in [rollout]"]),
+    ("[rollout]", "[rolout]", 24, &["unknown section [rolout]", "did you mean `rollout`?"]),
+    ("seed = 3", "steps = 3", 2, &["unknown key `steps`", "`steps` belongs in [ppo]"]),
+    ("seed = 3", "seed = \"3\"", 2, &["`seed` is of the wrong type", "expected a whole number"]),
+    ("seed = 3", "seed = 99999999999999999999", 2, &["`seed`"]),
+    ("seed = 3", "seed = 3\nseed = 4", 3, &["duplicate key"]),
+    ("seed = 3", "seed = ", 2, &["this is no TOML"]),
+    ("seed = 3\n", "", 21, &["unknown key `x`"]),
+    ("name = \"trial\"\n", "", 1, &["missing key `name`"]),
+    ("\"trial\"", "\"a/b\"", 1, &["`name` cannot hold '/'"]),
+    ("\"trial\"", "\"\"", 1, &["`name` is empty"]),
+    ("\"trial\"", "\".trial\"", 1, &["cannot begin with a dot"]),
+    ("tiny-model\"", "tiny-modle\"", 5, &["there is no model folder", "tiny-model?"]),
+    ("random_weights = true", "random_weights = false", 5, &["has no weights", "model.random_weights = true"]),
+    ("random_weights = true", "random_weights = 1", 6, &["`model.random_weights`", "expected true or false"]),
+    ("\"countdown\"", "\"countdwon\"", 9, &["cannot be \"countdwon\"", "did you mean \"countdown\"?"]),
+    ("kind = \"countdown\"\n", "", 8, &["missing key `kind` in [task]"]),
+    ("train = 1000", "train = -1", 10, &["`task.train`", "-1", "expected a whole number from 0 on"]),
+    ("train = 1000", "train = 1e3", 10, &["`task.train`", "1000", "expected a whole number from 0 on"]),
+    ("train = 1000", "train = 0", 10, &["`task.train` is 0, expected a whole number from 1"]),
+    ("train = 1000", "numbers = [3, 7]", 10, &["a problem of 7 numbers"]),
+    ("train = 1000", "numbers = 3", 10, &["expected a list"]),
+    ("train = 1000", "targets = [9, 3]", 10, &["[9, 3]", "lowest"]),
+    ("train = 1000", "targets = [9]", 10, &["`task.targets`", "expected a list of two"]),
+    ("train = 1000", "max_number = 1\nnumbers = [2]\ntargets = [10, 20]", 12, &["no 2 numbers up to 1 make 10"]),
+    ("train = 1000", "train_file = \"x\"", 10, &["or none", "task.validation_file and task.test_file"]),
+    ("train = 1000", "train = 10", 25, &["16 prompts a step", "10 training problems"]),
+    ("\"solver\"", "\"slover\"", 14, &["there is no file slover", "did you mean \"solver\"?"]),
+    ("batch = 20", "batch = 300", 16, &["more than the 200 rows"]),
+    ("batch = 20", "tries = [3, 2]", 16, &["`sft.tries` is [3, 2]"]),
+    ("batch = 20", "insight = 1.5", 16, &["`sft.insight` is 1.5, expected a number from 0 to 1"]),
+    ("batch = 20", "micro_batch_tokens = 63", 16, &["a row of 64 tokens"]),
+    ("context = 64", "context = 129", 17, &["context is 128"]),
+    ("mini_batch = 32", "mini_batch = 30", 21, &["64 sequences", "no multiple of 30", "16 or 32"]),
+    ("mini_batch = 32\n", "", 19, &["no multiple of 256", "default"]),
+    ("kl_coef = 0.001", "critic_mini_batch = 5", 22, &["no multiple of 5", "4 or 8"]),
+    ("kl_coef = 0.001", "kl_coef = nan", 22, &["`ppo.kl_coef` is NaN, expected a number from 0"]),
+    ("kl_coef = 0.001", "actor_lr = inf", 22, &["`ppo.actor_lr` is inf"]),
+    ("kl_coef = 0.001", "gamma = 1.1", 22, &["`ppo.gamma` is 1.1, expected a number from 0 to 1"]),
+    ("kl_coef = 0.001", "clip_dual = 0.5", 22, &["above 1"]),
+    ("kl_coef = 0.001", "betas = [0.9, 1]", 22, &["a beta of 1"]),
+    ("kl_coef = 0.001", "advantage = \"gea\"", 22, &["did you mean \"gae\"?", "gae, grpo, rloo"]),
+    ("kl_coef = 0.001", "kl_target = 0.1\nkl_in = \"loss\"", 22, &["kl_in = \"reward\""]),
+    ("kl_coef = 0.001", "kl_in = \"loss\"", 22, &["k1", "k2"]),
+    ("kl_coef = 0.001", "kl_coef = 0\nkl_target = 0.1", 22, &["from 0 it never moves"]),
+    ("kl_coef = 0.001", "advantage = \"rloo\"\ncritic_warmup_steps = 2", 23, &["no critic to warm up"]),
+    ("kl_coef = 0.001", "critic_warmup_steps = 10", 22, &["the actor would never learn"]),
+    ("kl_coef = 0.001", "micro_batch_tokens = 60", 22, &["a sequence of 64 tokens", "micro-batch of 60"]),
+    ("max_prompt_tokens = 24", "max_prompt_tokens = 100", 28, &["100 prompt and 40 response", "context is 128"]),
+    (
+        "samples_per_prompt = 4",
+        "samples_per_prompt = 4\ntemperature = 0",
+        27,
+        &["`rollout.temperature` is 0, expected a number above 0"],
+    ),
+    ("samples_per_prompt = 4", "samples_per_prompt = 4\ntop_p = 1.5", 27, &["at most 1"]),
+    (
+        "samples_per_prompt = 4",
+        "samples_per_prompt = 4\nbatch = 3",
+        27,
+        &["4 samples of a prompt are decoded together"],
+    ),
+    ("prompts_per_step = 16", "prompts_per_step = 9223372036854775807", 25, &["`rollout.prompts_per_step`"]),
+    ("problems = 50", "problems = 101", 31, &["101 problems", "task.validation is 100"]),
+    ("problems = 50", "decoding = []", 31, &["names each way once"]),
+    ("problems = 50", "decoding = [\"greddy\"]", 31, &["did you mean \"greedy\"?"]),
+    ("problems = 50", "[device]\ndevice = \"gpu\"", 32, &["no device `gpu`", "cuda"]),
+    ("problems = 50", "[device]\nprecision = \"float16\"", 32, &["did you mean \"bfloat16\"?"]),
+    ("problems = 50", "[prompt]\ntemplate = \"bsae\"", 32, &["did you mean \"base\"?"]),
+    ("problems = 50", "[reward]\naccuracy = 0\nformat = 0", 32, &["no response can earn a reward"]),
+    ("problems = 50", "[checkpoints]\nkeep_last = 0", 32, &["`checkpoints.keep_last` is 0"]),
+    ("problems = 50", "[[hooks]]\nsamples = 1", 31, &["`hooks` is a section", "write [hooks]"]),
+    ("problems = 50", "[hooks.samples]\nn = 1", 31, &["`hooks.samples` is a key with a value"]),
+    ("problems = 50", "[logging]\njsonl = false\ntensorboard = false", 32, &["nothing would record the run"]),
+    ("seed = 3", "\"ppo.steps\" = 3", 2, &["unknown key `ppo.steps`", "without quotes: ppo.steps"]),
+    ("seed = 3", "hooks = [1]", 2, &["`hooks` is a section"]),
+    ("kl_coef = 0.001", "betas = [0.9, 0.95, 0.99]", 22, &["`ppo.betas` has 3 entries, expected two"]),
+    ("kl_coef = 0.001", "advantage = { gae = 1 }", 22, &["`ppo.advantage` is a key with a value"]),
+    ("\"trial\"", "3", 1, &["`name` is of the wrong type: integer 3, expected a text in quotes"]),
+];
+
+#[test]
+fn a_good_recipe_is_a_plan() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &[]).unwrap();
+    assert_eq!(plan.out, Path::new("checkpoints/trial"));
+    let ppo = plan.recipe.ppo.clone().unwrap();
+    assert_eq!((plan.sequences_per_step(), plan.actor_updates(&ppo), plan.critic_updates(&ppo)), (64, 2, 2));
+    assert_eq!(plan.max_tokens_per_step(), 64 * 64);
+    assert!(bench.load(format!("\u{feff}{}", bench.good().replace('\n', "\r\n")), &[]).is_ok());
+    // What a run stores says the same.
+    let again = bench.load(&plan.text, &[]).unwrap();
+    assert_eq!(again.text, plan.text);
+}
+
+#[test]
+fn a_broken_recipe_is_shown_where_it_is_broken() {
+    let bench = Bench::new();
+    for (from, to, line, fragments) in BROKEN {
+        let mut text = bench.good();
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+        if fragments.contains(&"unknown key `x`") {
+            text = text.replace("kl_coef", "x");
+        }
+        let message = bench.fails(&text, &[]);
+        assert!(message.contains(&format!("r.toml:{line}:")), "{from} -> {to}, line {line}:\n{message}");
+        assert!(message.contains('^'), "{from} -> {to}:\n{message}");
+        for fragment in *fragments {
+            assert!(message.contains(fragment), "{from} -> {to}, {fragment}:\n{message}");
+        }
+    }
+}
+
+#[test]
+fn a_whole_message() {
+    let bench = Bench::new();
+    let message = bench.fails(bench.good().replace("mini_batch = 32", "mini_batch = 30"), &[]);
+    let expected = format!(
+        "the 64 sequences of a step (16 prompts of 4) are no multiple of 30\n  --> {}:21:14\n   |\n\
+         21 | mini_batch = 30\n   |              ^^\n   |\n   = help: the nearest that fits is 16 or 32",
+        bench.path("r.toml")
+    );
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn overrides_replace_add_and_are_shown_when_wrong() {
+    let bench = Bench::new();
+    let text = bench.good();
+    let sets =
+        ["ppo.kl_coef=0.5", "seed = 7", "task.numbers=[3]", "name=second", "ppo.kl_coef = 0.25", "reward.format=0"];
+    let plan = bench.load(&text, &sets).unwrap();
+    assert_eq!((plan.recipe.seed, plan.recipe.name.as_str()), (7, "second"));
+    assert_eq!(plan.recipe.ppo.unwrap().kl_coef, 0.25);
+    assert_eq!((plan.recipe.task.numbers, plan.recipe.reward.format), (vec![3], 0.0));
+    assert!(plan.text.contains("kl_coef = 0.25"));
+
+    for (sets, column, fragments) in [
+        (&["seed=1", "ppo.kl_cof=0.1"][..], 11, &["--set ppo.kl_cof=0.1\n", "did you mean `kl_coef`?"][..]),
+        (&["ppo.kl_coef=0,1"], 19, &["`ppo.kl_coef`", "\"0,1\"", "expected a number", "^^^"]),
+        (&["ppo.mini_batch=7"], 22, &["no multiple of 7"]),
+        (&["task.numbers=[3, 9]"], 20, &["a problem of 9 numbers"]),
+        (&["task.numbers=[3, \"x\"]"], 24, &["`task.numbers", "expected a whole number"]),
+        (&["task.numbers=[3,"], 23, &["this is no TOML"]),
+        (&["ppo.kl_coef"], 7, &["KEY=VALUE"]),
+        (&["ppo.kl_coef="], 18, &["no value"]),
+        (&["=3"], 7, &["begins with a key"]),
+        (&["ppo..x=3"], 7, &["begins with a key"]),
+        (&["ppo=3"], 7, &["`ppo` is a section"]),
+        (&["seed.x=3"], 7, &["`seed` is a key with a value"]),
+        (&["name=3"], 12, &["expected a text in quotes", "the shell wants both"]),
+        (&["rolout.batch=8"], 7, &["unknown section [rolout]"]),
+        (&["seed=1\nname=2"], 7, &["one line"]),
+        (&["ppo.advantage=ggae"], 21, &["did you mean \"gae\"?"]),
+        (&["name=naïve/ü"], 12, &["cannot hold '/'"]),
+    ] {
+        let message = bench.fails(&text, sets);
+        assert!(message.contains(&format!("command line:1:{column}\n")), "{sets:?} {column}:\n{message}");
+        for fragment in fragments {
+            assert!(message.contains(fragment), "{sets:?}:\n{message}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_recipe_is_said_so() {
+    let bench = Bench::new();
+    let at = |name: &str| load(Path::new(&bench.path(name)), &[], None).err().unwrap().to_string();
+    assert!(bench.fails("", &[]).contains("the recipe is empty"));
+    assert!(bench.fails("# nothing\n", &[]).contains("the recipe is empty"));
+    assert!(bench.fails([0xff, 0xfe, 0, 1], &[]).contains("byte 0 is not UTF-8"));
+    assert!(bench.fails([0, 1, 2, 3], &[]).contains("this is no TOML"));
+    assert!(at("s.toml").ends_with(&format!("did you mean {}?", bench.path("r.toml"))));
+    assert!(at("nowhere/r.toml").contains("there is no folder"));
+    assert!(at("").contains("is a folder, expected a recipe file; did you mean"));
+    let good = bench.good();
+    let nothing = format!("{}{}", &good[..good.find("[sft]").unwrap()], &good[good.find("[rollout]").unwrap()..]);
+    assert!(bench.fails(&nothing, &[]).contains("trains nothing"));
+    // A warm start alone rolls nothing out, whatever the default lengths.
+    let nothing = &nothing[..nothing.find("[rollout]").unwrap()];
+    assert!(bench.load(nothing, &["sft.data=solver", "sft.context=100"]).is_ok());
+}
+
+#[test]
+fn no_damage_to_a_recipe_panics() {
+    let bench = Bench::new();
+    let good = bench.good().replace("seed", "# ä\r\nseed");
+    for (at, _) in good.char_indices().step_by(2) {
+        for damage in ["", "é", "\"", "[", "\r"] {
+            let end = at + good[at..].chars().next().map_or(0, char::len_utf8);
+            let _ = bench.load(format!("{}{damage}{}", &good[..at], &good[end..]), &[]);
+        }
+        let _ = bench.load(&good[..at], &["ppo.kl_coef=[", "seed=\u{1F600}"]);
+    }
+}
+
+#[test]
+fn memory_adds_up() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &["device.precision=bfloat16", "ppo.micro_batch_tokens=128"]).unwrap();
+    let parts = estimate(&plan);
+    let bytes = |name: &str, phase: Phase| {
+        parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
+    };
+    let p = plan.config.parameters();
+    assert_eq!(bytes("actor weights", Phase::WarmStart), 2 * p);
+    assert_eq!(bytes("actor gradients", Phase::Rollout), 6 * p);
+    assert_eq!(bytes("critic optimizer", Phase::Rollout), 12 * (p + 65));
+    assert_eq!(bytes("reference weights", Phase::WarmStart), 0);
+    // 64 sequences of 64 tokens, 2 layers, keys and values of 2 heads of 16, 2 bytes.
+    assert_eq!(bytes("KV cache", Phase::Rollout), 64 * 64 * 2 * 2 * 32 * 2);
+    let layer = (4 * 64 + 4 * 64 + 4 * 128) * 2 + 4 * 4 + 8;
+    assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * layer + 2 * 64 * 2));
+    assert_eq!(bytes("logits", Phase::ActorUpdate), 128 * 512 * 22);
+    assert_eq!(bytes("logits", Phase::CriticUpdate), 0);
+    let (phase, most) = peak(&parts);
+    assert_eq!((phase, most), (Phase::WarmStart, total(&parts, Phase::WarmStart)));
+
+    let plan = bench.load(bench.good(), &["device.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
+    let parts = estimate(&plan);
+    assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));
+    assert!(parts.iter().any(|p| p.name == "actor optimizer" && p.bytes == 8 * plan.config.parameters()));
+}
+
+#[test]
+fn the_report_is_narrow_and_says_what_runs() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &[]).unwrap();
+    let text = report(&plan);
+    for line in text.lines().filter(|line| !line.contains("tiny-model")) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    for fragment in
+        ["10 steps of 64 sequences", "2 actor updates", "50 steps", "4,096 a step", "checkpoints/trial", "peak"]
+    {
+        assert!(text.contains(fragment), "{fragment}:\n{text}");
+    }
+    let json = json(&plan);
+    assert_eq!(json["ppo"]["sequences_per_step"], 64);
+    assert_eq!(json["memory"]["peak_bytes"], peak(&estimate(&plan)).1);
+    assert_eq!(json["recipe"]["rollout"]["prompts_per_step"], 16);
+}

@@ -1,0 +1,8 @@
+//! Generation: token ids in, token ids and log-probs out.
+
+mod cache;
+mod engine;
+mod sampler;
+
+pub use engine::{Engine, Response, Stop};
+pub use sampler::Sampling;

@@ -1,0 +1,273 @@
+//! Prompt templates: how a problem becomes the model's input.
+//!
+//! Jinja (minijinja) with the settings that transformers gives chat templates, so that those render alike: block tags
+//! take their line along, and one newline at a template's end is dropped. A template sees the task's variables and the
+//! filter `chat`, which wraps a text as a user's message in the `chat_template` of the tokenizer's folder. Our own
+//! templates and a user's are strict, an unknown variable is an error; a chat template is as lenient as its makers had it.
+//! No template can read a file, and none runs for long.
+//!
+//! `strftime_now` always tells 26 July 2024, the day that Llama's template falls back to: a prompt that changed over
+//! midnight would make a resumed run another run.
+
+use super::{ChatTemplate, TokenizerConfig, bad};
+use anyhow::Result;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, context};
+use std::path::Path;
+
+/// The templates that a recipe can name, with their sources.
+pub const BUILT_IN: [(&str, &str); 4] = [
+    ("base", include_str!("templates/base.jinja")),
+    ("base_think", include_str!("templates/base_think.jinja")),
+    ("chat", include_str!("templates/chat.jinja")),
+    ("compact", include_str!("templates/compact.jinja")),
+];
+
+/// Bound on the work of one rendering, in minijinja's units of about an instruction; a long chat template takes thousands.
+const FUEL: u64 = 1_000_000;
+
+/// A template, parsed.
+pub struct PromptTemplate {
+    environment: Environment<'static>,
+    name: String,
+}
+
+impl PromptTemplate {
+    /// A built-in template by its name, or else the file at that path. `tokenizer_dir`: where the chat template is.
+    ///
+    /// # Errors
+    /// Bad input: neither a built-in name nor a readable file; a syntax error, with its line.
+    pub fn new(template: &str, tokenizer_dir: &Path) -> Result<Self> {
+        let built_in = BUILT_IN.iter().find(|(name, _)| *name == template);
+        let source = match built_in {
+            Some((_, source)) => (*source).to_string(),
+            None => std::fs::read_to_string(template).map_err(|error| {
+                let names = BUILT_IN.map(|(name, _)| name).join(", ");
+                bad(format!("prompt template `{template}`: none of the built-in ones ({names}), and no file: {error}"))
+            })?,
+        };
+        let mut prompt =
+            parse(format!("prompt template `{template}`"), source, UndefinedBehavior::Strict).map_err(bad)?;
+        // A chat template that is missing or broken matters to those who use it.
+        let chat = chat_template(tokenizer_dir).map_err(|error| format!("{error:#}"));
+        prompt.environment.add_filter("chat", move |message: String| match &chat {
+            Ok((template, tokens)) => wrap(template, tokens, &message).map_err(invalid),
+            Err(error) => Err(invalid(error.clone())),
+        });
+        Ok(prompt)
+    }
+
+    /// The prompt of a problem with these variables (an object).
+    ///
+    /// # Errors
+    /// Bad input: an unknown variable, a chat template that is missing or refuses, or endless work; with the template's
+    /// name and line.
+    pub fn render(&self, variables: &serde_json::Value) -> Result<String> {
+        self.run(Value::from(Serde(variables))).map_err(|error| {
+            let names = variables.as_object().map(|map| map.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+            let hint = match (error.kind(), names) {
+                (ErrorKind::UndefinedError, Some(names)) => format!("; the variables are: {names}"),
+                _ => String::new(),
+            };
+            bad(explain(&self.name, &error) + &hint)
+        })
+    }
+
+    fn run(&self, context: Value) -> Result<String, Error> {
+        self.environment.get_template(&self.name)?.render(context)
+    }
+}
+
+/// Whether a rendered prompt ends inside a `<think>` that is still open.
+pub fn opens_think(prompt: &str) -> bool {
+    match (prompt.rfind("<think>"), prompt.rfind("</think>")) {
+        (Some(open), Some(close)) => open > close,
+        (open, _) => open.is_some(),
+    }
+}
+
+fn parse(name: String, source: String, undefined: UndefinedBehavior) -> Result<PromptTemplate, String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(undefined);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|error| error.to_string())?);
+    environment.set_fuel(Some(FUEL));
+    // Python's methods of strings and dicts (`strip`, `split`, `items`), which chat templates use.
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: String| Err::<Value, _>(invalid(message)));
+    environment.add_function("strftime_now", |format: String| strftime(&format));
+    environment.add_template_owned(name.clone(), source).map_err(|error| explain(&name, &error))?;
+    Ok(PromptTemplate { environment, name })
+}
+
+/// The chat template of a tokenizer's folder, and the special tokens that it may write.
+fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
+    let mut tokens = TokenizerConfig::from_dir(dir)?;
+    // Newer folders have it in a file of its own, which transformers prefers.
+    let file = dir.join("chat_template.jinja");
+    let source = match std::fs::read_to_string(&file) {
+        Ok(source) => Some(source),
+        Err(_) => tokens.chat_template.take().and_then(ChatTemplate::source),
+    };
+    let source = source.ok_or_else(|| {
+        let config = dir.join("tokenizer_config.json");
+        bad(format!("{} has no `chat_template`: this model is not made for chat", config.display()))
+    })?;
+    let template =
+        parse(format!("chat template of {}", dir.display()), source, UndefinedBehavior::Lenient).map_err(bad)?;
+    Ok((template, tokens))
+}
+
+/// A user's message as the model expects it, up to where its answer begins.
+fn wrap(template: &PromptTemplate, tokens: &TokenizerConfig, message: &str) -> Result<String, String> {
+    let context = context! {
+        messages => [context! { role => "user", content => message }],
+        add_generation_prompt => true,
+        bos_token => tokens.bos().unwrap_or_default(),
+        eos_token => tokens.eos().unwrap_or_default(),
+        tools => (),
+        documents => (),
+    };
+    template.run(context).map_err(|error| explain(&template.name, &error))
+}
+
+fn strftime(format: &str) -> String {
+    let date = [
+        ("%d", "26"),
+        ("%b", "Jul"),
+        ("%B", "July"),
+        ("%m", "07"),
+        ("%Y", "2024"),
+        ("%y", "24"),
+        ("%a", "Fri"),
+        ("%A", "Friday"),
+        ("%H", "00"),
+        ("%M", "00"),
+        ("%S", "00"),
+    ];
+    date.iter().fold(format.to_string(), |text, (field, value)| text.replace(field, value))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// One message: the template, the line, what is wrong.
+fn explain(name: &str, error: &Error) -> String {
+    let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
+    format!("{name}{line}: {}", error.detail().map_or(error.kind().to_string(), str::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::path::PathBuf;
+
+    /// A tokenizer's folder with this chat template, and a template file in it.
+    fn folder(config: serde_json::Value, template: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        let file = dir.path().join("prompt.html");
+        std::fs::write(&file, template).unwrap();
+        (dir, file)
+    }
+
+    fn rendered(config: serde_json::Value, template: &str) -> Result<String> {
+        let (dir, file) = folder(config, template);
+        PromptTemplate::new(file.to_str().unwrap(), dir.path())?.render(&json!({"numbers": [5, 7, 12], "target": 59}))
+    }
+
+    fn error(config: serde_json::Value, template: &str) -> String {
+        let error = rendered(config, template).unwrap_err();
+        assert!(error.is::<crate::BadInput>());
+        error.to_string()
+    }
+
+    #[test]
+    fn built_in() {
+        let render = |name: &str| {
+            let variables = json!({"numbers": [5, 7, 12], "target": 59});
+            PromptTemplate::new(name, Path::new("none")).unwrap().render(&variables)
+        };
+        assert_eq!(render("compact").unwrap(), "Numbers: 5 7 12\nTarget: 59\n");
+        let (base, think) = (render("base").unwrap(), render("base_think").unwrap());
+        assert_eq!(format!("{base} <think>"), think);
+        assert!(base.contains("Make 59 from the numbers 5, 7, 12.") && base.ends_with("\nAssistant:"));
+        assert_eq!((opens_think(&base), opens_think(&think)), (false, true));
+        assert!(render("chat").unwrap_err().to_string().contains("has no `chat_template`"));
+    }
+
+    /// What the chat templates of Qwen and Llama are made of.
+    #[test]
+    fn chat() {
+        let template = r#"
+{%- if tools is not none and tools %}{{ tools | tojson }}{% endif %}
+{%- if not date is defined %}
+    {%- set date = strftime_now("%d %b %Y") %}
+{%- endif %}
+{{- bos_token }}
+{%- set seen = namespace(last=false) %}
+{%- for message in messages %}
+    {%- if message['role'] not in ['user', 'system'] %}{{ raise_exception('unknown role') }}{% endif %}
+    {%- set seen.last = loop.last %}
+    {{- '<|im_start|>' + message.role + '\n' + message['content'].strip() + eos_token + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt and seen.last %}{{ '<|im_start|>assistant\n' }}{% endif %}
+{%- if unknown %}{{ unknown }}{% endif %}
+{{- date }}"#;
+        let config = |chat| json!({"chat_template": chat, "bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>"});
+        let expected = "<s><|im_start|>user\nA & <b> 59</s>\n<|im_start|>assistant\n26 Jul 2024";
+        let ours = "{% filter chat %}\n A & <b> {{ target }} \n{% endfilter %}";
+        assert_eq!(rendered(config(json!(template)), ours).unwrap(), expected);
+        let named = json!([{"name": "tool_use", "template": "x"}, {"name": "default", "template": template}]);
+        assert_eq!(rendered(config(named), ours).unwrap(), expected);
+
+        let config = json!({"chat_template": template});
+        assert_eq!(
+            rendered(config, "{{ 'a' | chat }}{{ numbers | tojson }}").unwrap().lines().last().unwrap(),
+            "26 Jul 2024[5, 7, 12]"
+        );
+        let refused = error(json!({"chat_template": "\n{{ raise_exception('no system') }}"}), "{{ 'a' | chat }}");
+        assert!(refused.contains("chat template of") && refused.contains("line 2: no system"), "{refused}");
+        let broken = error(json!({"chat_template": "{% if %}"}), "{{ 'a' | chat }}");
+        assert!(broken.contains("chat template of"), "{broken}");
+        assert_eq!(rendered(json!({"chat_template": "{% if %}"}), "unused").unwrap(), "unused");
+    }
+
+    #[test]
+    fn one_clear_error() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("{{ target }}\n{{ nubmers }}", &["line 2", "`nubmers`", "the variables are: numbers, target"]),
+            ("{% if nubmers %}x{% endif %}", &["line 1", "`nubmers`", "the variables are: numbers, target"]),
+            ("a\nb {{ target", &["line 2", "prompt.html", "end"]),
+            ("{% include 'prompt.html' %}", &["line 1", "prompt.html"]),
+            (
+                "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+                &["prompt.html", "fuel"],
+            ),
+            ("{{ 'x' * 10000000000 }}", &["line 1", "prompt.html"]),
+        ];
+        for (template, parts) in cases {
+            let error = error(json!({}), template);
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        let missing = PromptTemplate::new("bsae", Path::new("none")).err().unwrap().to_string();
+        assert!(missing.contains("`bsae`") && missing.contains("base, base_think, chat, compact"), "{missing}");
+    }
+
+    proptest! {
+        #[test]
+        fn open_think(parts in proptest::collection::vec(prop_oneof!["<think>", "</think>", "[a-z<>/ ]{0,4}"], 0..8)) {
+            let prompt = parts.join("|");
+            let mut open = false;
+            for (at, _) in prompt.char_indices() {
+                open = (open || prompt[at..].starts_with("<think>")) && !prompt[at..].starts_with("</think>");
+            }
+            prop_assert_eq!(opens_think(&prompt), open);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Text to token ids and back, by a folder's `tokenizer.json` (the `tokenizers` crate).
+//!
+//! Decided here: a prompt gets the begin token that the tokenizer's own post-processor adds (Llama's does, Qwen's does
+//! not), once, even where a chat template has already written it, and never an end token; a response gets none.
+//! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
+
+use super::{TokenizerConfig, bad};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// Special tokens that end a text or a turn in the families we know, besides the one `tokenizer_config.json` names.
+const ENDS: [&str; 6] = ["<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>"];
+
+/// A tokenizer and the file it came from.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    /// Ids that the post-processor puts before a text.
+    begin: Vec<i64>,
+    ends: Vec<i64>,
+    vocab_size: i64,
+}
+
+impl Tokenizer {
+    /// Reads `DIR/tokenizer.json`, and the end token's name from `DIR/tokenizer_config.json` where there is one.
+    ///
+    /// # Errors
+    /// Bad input: a file that is missing or cannot be parsed, with its path.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let file = path.display();
+        let bytes =
+            std::fs::read(&path).map_err(|error| bad(format!("no tokenizer: {file} cannot be read: {error}")))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|error| bad(format!("{file} is not a tokenizer of the tokenizers library: {error}")))?;
+        // Lengths are the recipe's business; a file may carry its training's.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| bad(format!("in {file}: {error}")))?;
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| i64::from(id) + 1);
+
+        let config = TokenizerConfig::from_dir(dir)?;
+        // `</s>` is an ordinary word of some vocabularies.
+        let added = inner.get_added_tokens_decoder();
+        let special = |&id: &u32| added.get(&id).is_some_and(|token| token.special);
+        let known = ENDS.into_iter().filter_map(|end| inner.token_to_id(end)).filter(special);
+        let named = config.eos().and_then(|end| inner.token_to_id(end));
+        let mut ends: Vec<i64> = known.chain(named).map(i64::from).collect();
+        ends.sort_unstable();
+        ends.dedup();
+
+        let mut tokenizer = Self { inner, path, begin: vec![], ends, vocab_size };
+        let (whole, plain) = (tokenizer.ids("a", true)?, tokenizer.ids("a", false)?);
+        if let Some(at) = whole.windows(plain.len().max(1)).position(|window| window == plain) {
+            tokenizer.begin = whole[..at].to_vec();
+        }
+        Ok(tokenizer)
+    }
+
+    /// The ids of a text, nothing added. Special tokens written out in the text become their ids.
+    ///
+    /// # Errors
+    /// A text for which the vocabulary has no tokens (never with a byte-level one).
+    pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
+        self.ids(text, false)
+    }
+
+    /// The ids of a prompt: `encode`, behind the tokenizer's begin token where it has one and the text does not.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<i64>> {
+        let plain = self.encode(text)?;
+        Ok(if plain.starts_with(&self.begin) { plain } else { [self.begin.as_slice(), &plain].concat() })
+    }
+
+    /// The text of ids, special tokens included. Bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn decode(&self, ids: &[i64]) -> Result<String> {
+        let known = |&id: &i64| {
+            let entry = u32::try_from(id).ok().filter(|&entry| self.inner.id_to_token(entry).is_some());
+            let limit = self.vocab_size;
+            entry.ok_or_else(|| bad(format!("token id {id} is not among the {limit} of {}", self.path.display())))
+        };
+        let ids: Vec<u32> = ids.iter().map(known).collect::<Result<_>>()?;
+        self.inner.decode(&ids, false).map_err(|error| bad(format!("decoding with {}: {error}", self.path.display())))
+    }
+
+    /// `decode` without the tokens that end a text or a turn: what a reader wants to see.
+    ///
+    /// # Errors
+    /// As `decode`.
+    pub fn decode_text(&self, ids: &[i64]) -> Result<String> {
+        let ids: Vec<i64> = ids.iter().copied().filter(|id| !self.ends.contains(id)).collect();
+        self.decode(&ids)
+    }
+
+    /// Largest id + 1. A model may have more rows; those past this are no tokens.
+    pub fn vocab_size(&self) -> i64 {
+        self.vocab_size
+    }
+
+    /// The id of one entry of the vocabulary. Words are spelt as in the file; tags and special tokens are plain text.
+    pub fn id(&self, token: &str) -> Option<i64> {
+        self.inner.token_to_id(token).map(i64::from)
+    }
+
+    /// Ids that end a text or a turn, ascending.
+    pub fn eos(&self) -> &[i64] {
+        &self.ends
+    }
+
+    fn ids(&self, text: &str, special: bool) -> Result<Vec<i64>> {
+        let encoding = self.inner.encode_fast(text, special);
+        let encoding = encoding.map_err(|error| bad(format!("encoding with {}: {error}", self.path.display())))?;
+        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::sync::LazyLock;
+
+    const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/countdown-base");
+    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::from_dir(Path::new(QUICKSTART)).unwrap());
+
+    /// The quickstart's folder with its two files changed.
+    fn changed(change: impl Fn(&mut Value, &mut Value)) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["tokenizer.json", "tokenizer_config.json"];
+        let [mut tokenizer, mut config] = names.map(|name| {
+            serde_json::from_str(&std::fs::read_to_string(Path::new(QUICKSTART).join(name)).unwrap()).unwrap()
+        });
+        change(&mut tokenizer, &mut config);
+        for (name, value) in names.into_iter().zip([tokenizer, config]) {
+            std::fs::write(dir.path().join(name), value.to_string()).unwrap();
+        }
+        dir
+    }
+
+    /// What traces cost decides how long the quickstart takes.
+    #[test]
+    fn quickstart_entries() {
+        let t = &*TOKENIZER;
+        assert!(t.encode("12-5=7,7*7=49 no\n").unwrap().len() <= 12);
+        assert_eq!(t.encode("<think>\n</think><persona4></think1><group_solution></answer>").unwrap().len(), 7);
+        for number in 0..200 {
+            assert_eq!(t.encode(&format!("={number}\n")).unwrap().len(), 3, "{number}");
+        }
+        let end = t.id("<|endoftext|>").unwrap();
+        assert_eq!((t.eos(), t.vocab_size()), (&[end][..], end + 1));
+        assert_eq!(t.encode_prompt("a").unwrap(), t.encode("a").unwrap());
+        let ids = t.encode("</answer><|endoftext|>").unwrap();
+        assert_eq!(
+            (t.decode(&ids).unwrap().as_str(), t.decode_text(&ids).unwrap().as_str()),
+            ("</answer><|endoftext|>", "</answer>")
+        );
+    }
+
+    /// The table was made by the Python library of the same name.
+    #[test]
+    fn agrees_with_python() {
+        let cases: [(&str, &[i64]); 3] = [
+            ("Numbers: 5 7 110\nTarget: 259\n", &[455, 58, 32, 53, 32, 55, 32, 356, 10, 456, 58, 32, 271, 57, 10]),
+            (
+                "12*7=84 no\n<answer>5*(2+7)</answer>",
+                &[258, 42, 55, 61, 330, 453, 519, 53, 42, 40, 50, 43, 55, 41, 520],
+            ),
+            (
+                "  na\u{ef}ve \u{6f22}\r\n\t1234",
+                &[32, 32, 110, 97, 195, 175, 118, 101, 32, 230, 188, 162, 13, 10, 9, 369, 52],
+            ),
+        ];
+        for (text, ids) in cases {
+            assert_eq!(TOKENIZER.encode(text).unwrap(), ids, "{text}");
+        }
+    }
+
+    #[test]
+    fn begin_token_once_and_no_end_token() {
+        let dir = changed(|tokenizer, _| {
+            let special = |id: i64, text: &str| json!({"id": text, "ids": [id], "tokens": [text]});
+            tokenizer["post_processor"] = json!({
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<think>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                           {"SpecialToken": {"id": "</think>", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {
+                    "<think>": special(TOKENIZER.id("<think>").unwrap(), "<think>"),
+                    "</think>": special(TOKENIZER.id("</think>").unwrap(), "</think>"),
+                },
+            });
+        });
+        let t = Tokenizer::from_dir(dir.path()).unwrap();
+        for (text, expected) in [("hi", "<think>hi"), ("<think>hi", "<think>hi"), ("", "<think>")] {
+            assert_eq!(t.decode(&t.encode_prompt(text).unwrap()).unwrap(), expected);
+            assert_eq!(t.decode(&t.encode(text).unwrap()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn files_and_ids_that_cannot_be_used() {
+        let message = |dir: &Path| format!("{:#}", Tokenizer::from_dir(dir).err().unwrap());
+        let empty = tempfile::tempdir().unwrap();
+        assert!(message(empty.path()).contains("tokenizer.json cannot be read"));
+        assert!(message(changed(|tokenizer, _| *tokenizer = json!({})).path()).contains("is not a tokenizer"));
+        assert!(message(changed(|_, config| *config = json!([1])).path()).contains("tokenizer_config.json"));
+        for id in [-1, TOKENIZER.vocab_size(), i64::MAX] {
+            let error = TOKENIZER.decode(&[id]).unwrap_err();
+            assert!(error.is::<crate::BadInput>() && error.to_string().contains(&format!("token id {id} ")), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_returns(text in "([0-9+*/=(),. \n-]{1,6}| no\n|<think1>|</answer>|\\PC{1,4}|[\\x00-\\x20]){0,12}") {
+            let ids = TOKENIZER.encode(&text).unwrap();
+            prop_assert_eq!(TOKENIZER.decode(&ids).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Texts to imitate: prompt and response pairs from a file, and traces that our own solver writes.
+//!
+//! A solver's trace tells a search in tries, each a line of sums with a verdict (`12-5=7,7*7=49 no`). The searcher is
+//! honest and impatient: a try is a solution with probability `insight` only, else a random one, and after a drawn budget
+//! of tries it answers with the last, right or wrong. A warm start on such traces teaches the layout, the sums and the
+//! habit of trying; that searching on pays is left for PPO to find out.
+//!
+//! A dialogue ends with the group's solution and then, on a line of its own, the same in `<answer>` tags: so its accuracy
+//! is graded under every rule set, and the recipe's `dialogue_format` decides about the format reward alone.
+//!
+//! Responses hold no end-of-sequence token, and begin with their own `<think>`; where the prompt has opened one already,
+//! `after_open_think` takes it off.
+
+use crate::BadInput;
+use crate::recipe::TraceStyle;
+use crate::rng::ChaCha8Rng;
+use crate::task::bad_input;
+use crate::task::countdown::Problem;
+use crate::task::expression::Op;
+use crate::task::files::json_rows;
+use crate::task::solver::{self, Derivation, Step};
+use anyhow::{Context, Result, bail, ensure};
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// What is shown to the model, and what it shall write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    pub prompt: String,
+    pub response: String,
+}
+
+/// The first `limit` rows of a JSONL file with the keys `prompt` and `response`; other keys are ignored.
+///
+/// # Errors
+/// `BadInput`: a file that cannot be read or has no rows; a row in which one of the two is missing, empty or no text, with
+/// file, line and key.
+pub fn read(path: &Path, limit: usize) -> Result<Vec<Trace>> {
+    let rows = json_rows(path).and_then(|rows| rows.take(limit).map(|row| from_row(path, row?)).collect());
+    let traces: Vec<_> = rows.map_err(bad_input)?;
+    if traces.is_empty() && limit > 0 {
+        bail!(BadInput(format!("{} has no rows", path.display())));
+    }
+    Ok(traces)
+}
+
+fn from_row(path: &Path, (line, row): (usize, Map<String, Value>)) -> Result<Trace> {
+    let text = |key| {
+        let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
+        let text = value.as_str().with_context(|| format!("key `{key}`: expected a text"))?;
+        ensure!(!text.is_empty(), "key `{key}` is empty");
+        Ok(text.to_string())
+    };
+    let trace = || anyhow::Ok(Trace { prompt: text("prompt")?, response: text("response")? });
+    trace().with_context(|| format!("{}, line {line}", path.display()))
+}
+
+/// How the solver searches when it writes a trace.
+#[derive(Clone, Debug)]
+pub struct SolverOptions {
+    /// Fewest and most tries before it gives up.
+    pub tries: [usize; 2],
+    /// Probability that a try is a solution (where there is one within `max_value`).
+    pub insight: f64,
+    /// Largest result of a step.
+    pub max_value: i64,
+}
+
+/// A response to `problem` in the given style; `rng`: a stream of `Purpose::Traces`.
+///
+/// The answer is wrong where the search fails. `Sums` has no answer: it is 6 to 8 lines of sums with the problem's numbers
+/// in random order, fewer where there are no more.
+pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOptions, rng: &mut ChaCha8Rng) -> String {
+    match style {
+        TraceStyle::Monologue => monologue(problem, &search(problem, options, rng)),
+        TraceStyle::Dialogue => dialogue(problem, &search(problem, options, rng), rng),
+        TraceStyle::Sums => {
+            let lines = rng.random_range(6..=8);
+            let mut tried = HashSet::new();
+            let sums = (0..lines).map_while(|_| untried(&problem.nums, options.max_value, &mut tried, rng));
+            sums.map(|derivation| derivation.sums() + "\n").collect()
+        }
+    }
+}
+
+/// A monologue for a prompt that has opened `<think>` itself.
+pub fn after_open_think(response: &str) -> &str {
+    response.strip_prefix("<think>").unwrap_or(response)
+}
+
+/// The tries of a search; the last one is the answer. At least one, unless the numbers allow none within `max_value`.
+fn search(problem: &Problem, options: &SolverOptions, rng: &mut ChaCha8Rng) -> Vec<Derivation> {
+    let [fewest, most] = options.tries;
+    let budget = rng.random_range(fewest.max(1)..=most.max(fewest).max(1));
+    let solutions = solver::solutions(problem, options.max_value);
+    let mut tried = HashSet::new();
+    let mut tries = vec![];
+    for _ in 0..budget {
+        let insight = rng.random_bool(options.insight.clamp(0.0, 1.0));
+        let solution = if insight { solutions.choose(rng).cloned() } else { None };
+        let Some(next) = solution.or_else(|| untried(&problem.nums, options.max_value, &mut tried, rng)) else { break };
+        let found = next.value() == problem.target;
+        tries.push(next);
+        if found {
+            break;
+        }
+    }
+    tries
+}
+
+/// Random derivations drawn before the search takes it that all were tried.
+const DRAWS: usize = 100;
+
+/// A random derivation that is not in `tried`, and now is; `5+7` and `7+5` count as one.
+fn untried(
+    nums: &[i64],
+    max_value: i64,
+    tried: &mut HashSet<Vec<(i64, Op, i64)>>,
+    rng: &mut ChaCha8Rng,
+) -> Option<Derivation> {
+    (0..DRAWS).filter_map(|_| random(nums, max_value, rng)).find(|derivation| {
+        let key = derivation.steps.iter().map(|step| {
+            let (left, right) = (derivation.values[step.left], derivation.values[step.right]);
+            let ordered = matches!(step.op, Op::Sub | Op::Div);
+            if ordered { (left, step.op, right) } else { (left.min(right), step.op, left.max(right)) }
+        });
+        tried.insert(key.collect())
+    })
+}
+
+/// Joins two random terms by a random operation until one is left. None where no operation is possible.
+fn random(nums: &[i64], max_value: i64, rng: &mut ChaCha8Rng) -> Option<Derivation> {
+    let mut values = nums.to_vec();
+    let mut steps = vec![];
+    let mut terms: Vec<usize> = (0..nums.len()).collect();
+    while terms.len() > 1 {
+        terms.shuffle(rng);
+        let (left, right) = (terms.pop()?, terms.pop()?);
+        let joined = [(left, right), (right, left)]
+            .into_iter()
+            .flat_map(|(left, right)| [Op::Add, Op::Sub, Op::Mul, Op::Div].map(|op| Step { left, op, right }));
+        let result = |step: &Step| solver::result(values[step.left], step.op, values[step.right], max_value);
+        let possible: Vec<_> = joined.filter_map(|step| Some((step, result(&step)?))).collect();
+        let &(step, value) = possible.choose(rng)?;
+        terms.push(values.len());
+        values.push(value);
+        steps.push(step);
+    }
+    Some(Derivation { values, steps })
+}
+
+/// `12-5=7,7*7=49 no`
+fn told(attempt: &Derivation, problem: &Problem) -> String {
+    let verdict = if attempt.value() == problem.target { "yes" } else { "no" };
+    format!("{} {verdict}", attempt.sums())
+}
+
+fn answer(tries: &[Derivation]) -> String {
+    tries.last().map(Derivation::expression).unwrap_or_default()
+}
+
+fn monologue(problem: &Problem, tries: &[Derivation]) -> String {
+    let lines: String = tries.iter().map(|attempt| told(attempt, problem) + "\n").collect();
+    format!("<think>\n{lines}</think>\n<answer>{}</answer>", answer(tries))
+}
+
+const PERSONAS: [&str; 6] = [
+    "likes products",
+    "likes sums",
+    "looks for differences",
+    "asks questions",
+    "doubts each step",
+    "starts at the end",
+];
+const OPENINGS: [&str; 3] = ["Let us try this.", "I would begin so.", "What about this?"];
+const OBJECTIONS: [&str; 6] = [
+    "No, that misses.",
+    "I disagree, look here.",
+    "Why that? Try this.",
+    "Not yet. What about this?",
+    "Wait, what if we do this?",
+    "That is not it. I have another.",
+];
+const AGREEMENTS: [&str; 3] = ["Yes, I agree.", "Right, that is it.", "Agreed, all numbers used."];
+const SURRENDERS: [&str; 2] = ["No, but we stop here.", "I see no better one."];
+
+/// The search told by 2 to 4 personas: each try is the turn of another one than the try before, and a last turn agrees or
+/// gives up.
+fn dialogue(problem: &Problem, tries: &[Derivation], rng: &mut ChaCha8Rng) -> String {
+    let personas = rng.random_range(2..=4);
+    let cast = PERSONAS.sample(rng, personas).enumerate();
+    let cast: String = cast.map(|(i, trait_)| format!("<persona{n}>{trait_}</persona{n}>\n", n = i + 1)).collect();
+    let solved = tries.last().is_some_and(|last| last.value() == problem.target);
+    let mut speaker = rng.random_range(0..personas);
+    let mut conversation = String::new();
+    for (i, attempt) in tries.iter().map(Some).chain([None]).enumerate() {
+        let phrases: &[&str] = match attempt {
+            Some(_) if i == 0 => &OPENINGS,
+            Some(_) => &OBJECTIONS,
+            None if solved => &AGREEMENTS,
+            None => &SURRENDERS,
+        };
+        let mut turn = phrases.choose(rng).copied().unwrap_or_default().to_string();
+        if let Some(attempt) = attempt {
+            turn = format!("{turn} {}", told(attempt, problem));
+        }
+        conversation += &format!("<think{n}>{turn}</think{n}>\n", n = speaker + 1);
+        speaker = (speaker + rng.random_range(1..personas)) % personas;
+    }
+    let answer = answer(tries);
+    format!(
+        "<cast_of_characters>\n{cast}</cast_of_characters>\n<conversation>\n{conversation}</conversation>\n\
+         <group_solution>{answer}</group_solution>\n<answer>{answer}</answer>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Reward;
+    use crate::rng::{Purpose, stream};
+    use crate::task::reward::grade;
+    use crate::task::{Grade, expression};
+    use proptest::prelude::*;
+
+    const IMPATIENT: SolverOptions = SolverOptions { tries: [1, 4], insight: 0.2, max_value: 199 };
+    const INSIGHTFUL: SolverOptions = SolverOptions { tries: [1, 4], insight: 1.0, max_value: 199 };
+
+    fn trace(problem: &Problem, style: TraceStyle, options: &SolverOptions, index: u64) -> String {
+        solver_trace(problem, style, options, &mut stream(7, Purpose::Traces, 0, index))
+    }
+
+    fn graded(problem: &Problem, response: &str, rules: &str, opened: bool) -> Grade {
+        let rules: Reward = toml::from_str(rules).unwrap();
+        grade(response, &problem.nums, problem.target, &rules, opened)
+    }
+
+    /// Checks each `a.b=c` of a line, and that the numbers and all results but the last are used, each once.
+    fn check_sums(sums: &str, nums: &[i64]) {
+        let mut terms = nums.to_vec();
+        for sum in sums.split(',') {
+            let (left, right) = sum.split_once('=').unwrap();
+            let parsed = expression::parse(left).unwrap();
+            assert_eq!(parsed.value.to_string(), right, "{sums}");
+            for number in parsed.numbers {
+                terms.swap_remove(terms.iter().position(|&term| term == number).expect(sums));
+            }
+            terms.push(right.parse().unwrap());
+            assert!((0..=199).contains(terms.last().unwrap()), "{sums}");
+        }
+        assert_eq!(terms.len(), 1, "{sums}");
+    }
+
+    fn problems() -> impl Strategy<Value = Problem> {
+        let nums = prop::collection::vec(1..26i64, 3..5);
+        (nums, 10..100i64)
+            .prop_map(|(nums, target)| Problem { nums, target })
+            .prop_filter("solvable", |problem| solver::solve(problem, 199).is_some())
+    }
+
+    #[test]
+    fn a_trace_is_a_function_of_its_stream() {
+        let problem = Problem { nums: vec![5, 7, 12], target: 67 };
+        for style in [TraceStyle::Monologue, TraceStyle::Dialogue, TraceStyle::Sums] {
+            assert_eq!(trace(&problem, style, &IMPATIENT, 3), trace(&problem, style, &IMPATIENT, 3));
+            assert_ne!(trace(&problem, style, &IMPATIENT, 3), trace(&problem, style, &IMPATIENT, 4));
+        }
+    }
+
+    #[test]
+    fn searches_end_within_their_budget_and_some_fail() {
+        let problem = Problem { nums: vec![5, 7, 12], target: 67 };
+        let traces: Vec<_> = (0..300).map(|i| trace(&problem, TraceStyle::Monologue, &IMPATIENT, i)).collect();
+        let tries: HashSet<_> = traces.iter().map(|trace| trace.lines().count() - 3).collect();
+        assert_eq!(tries, HashSet::from([1, 2, 3, 4]));
+        let right = traces.iter().filter(|trace| graded(&problem, trace, "", false).accuracy == 1.0).count();
+        assert!((60..240).contains(&right), "{right} of 300 right");
+        // No solution within the bound: the insight has nothing to see.
+        let problem = Problem { nums: vec![25, 16, 20], target: 20 };
+        assert_eq!(graded(&problem, &trace(&problem, TraceStyle::Monologue, &INSIGHTFUL, 0), "", false).accuracy, 0.0);
+    }
+
+    #[test]
+    fn rows_are_read_or_say_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("traces.jsonl");
+        let rows = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read(&path, 1).map_err(|error| format!("{error:#}"))
+        };
+        let trace = Trace { prompt: "a".into(), response: "b\n".into() };
+        assert_eq!(rows("{\"prompt\": \"a\", \"response\": \"b\\n\", \"id\": 1}\nnot read").unwrap(), [trace]);
+        for (row, message) in [
+            ("", "has no rows"),
+            ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`"),
+            ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a text"),
+            ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
+            ("a", "line 1: expected value"),
+        ] {
+            let error = rows(row).unwrap_err();
+            assert!(error.contains("traces.jsonl") && error.contains(message), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_solver_sees_is_graded_right(problem in problems(), index: u64) {
+            let monologue = trace(&problem, TraceStyle::Monologue, &INSIGHTFUL, index);
+            let dialogue = trace(&problem, TraceStyle::Dialogue, &INSIGHTFUL, index);
+            for (rules, dialogue_format) in [("", 0.0), ("dialogue_format = true", 1.0), ("rules = 'tinyzero'", 1.0)] {
+                let accuracy_and_format = |response: &str, opened| {
+                    let grade = graded(&problem, response, rules, opened);
+                    (grade.accuracy, grade.format)
+                };
+                prop_assert_eq!(accuracy_and_format(&monologue, false), (1.0, 1.0));
+                prop_assert_eq!(accuracy_and_format(after_open_think(&monologue), true), (1.0, 1.0));
+                prop_assert_eq!(accuracy_and_format(&dialogue, false), (1.0, dialogue_format));
+            }
+            let (group, _) = dialogue.split_once("\n<answer>").unwrap();
+            prop_assert_eq!(graded(&problem, group, "dialogue_format = true", false).format, 1.0);
+            prop_assert_eq!(graded(&problem, group, "dialogue_format = true", false).accuracy, 1.0);
+        }
+
+        #[test]
+        fn every_sum_is_true_and_every_verdict_is_honest(problem in problems(), index: u64) {
+            let sums = trace(&problem, TraceStyle::Sums, &IMPATIENT, index);
+            prop_assert!((6..=8).contains(&sums.lines().count()));
+            sums.lines().for_each(|line| check_sums(line, &problem.nums));
+            prop_assert_eq!(sums.lines().collect::<HashSet<_>>().len(), sums.lines().count());
+            let monologue = trace(&problem, TraceStyle::Monologue, &IMPATIENT, index);
+            let tries: Vec<_> = monologue.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+            for (line, verdict) in &tries {
+                check_sums(line, &problem.nums);
+                let right = line.ends_with(&format!("={}", problem.target));
+                prop_assert_eq!(*verdict, if right { "yes" } else { "no" });
+            }
+            let right = tries.last().unwrap().1 == "yes";
+            prop_assert_eq!(graded(&problem, &monologue, "", false).accuracy, f64::from(right));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The edge to libtorch: what `tch` does not expose (through `shim.cpp`), and the few places where tensors and host
+//! memory meet.
+//!
+//! All `unsafe` code of the crate is in this module.
+
+use anyhow::{Result, bail};
+use safetensors::Dtype;
+use std::ffi::{CStr, c_char};
+use tch::{Kind, Tensor};
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn ppo_free(message: *mut c_char);
+    fn ppo_set_grad(tensor: *mut C_tensor, grad: *mut C_tensor) -> *mut c_char;
+    fn ppo_fused_adamw(
+        weights: *mut C_tensor,
+        grad: *mut C_tensor,
+        exp_avg: *mut C_tensor,
+        exp_avg_sq: *mut C_tensor,
+        step: *mut C_tensor,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+}
+
+/// Turns the shim's answer into a `Result`.
+fn checked(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns null or a NUL-terminated string that it allocated and that we own.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        ppo_free(message);
+        text
+    };
+    bail!("libtorch: {}", text.lines().next().unwrap_or("unknown error"))
+}
+
+/// Makes `grad` (same shape, kind and device) the place where `backward` accumulates the gradient of the leaf `tensor`.
+pub fn set_grad(tensor: &mut Tensor, grad: &mut Tensor) -> Result<()> {
+    // SAFETY: both pointers are live at::Tensors for the duration of the call.
+    checked(unsafe { ppo_set_grad(tensor.as_mut_ptr(), grad.as_mut_ptr()) })
+}
+
+/// Hyper-parameters of one AdamW step (arXiv:1711.05101, algorithm 2).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    pub lr: f64,
+    pub betas: [f64; 2],
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+/// One AdamW step over flat float32 buffers of equal length, in place; `step` (a float32 scalar) counts up by one.
+pub fn fused_adamw(
+    weights: &mut Tensor,
+    grad: &mut Tensor,
+    exp_avg: &mut Tensor,
+    exp_avg_sq: &mut Tensor,
+    step: &mut Tensor,
+    p: AdamWStep,
+) -> Result<()> {
+    // The kernel divides by 1 - beta^step, so the count comes first (as torch.optim does it).
+    let _ = step.g_add_scalar_(1);
+    // SAFETY: all pointers are live at::Tensors for the duration of the call.
+    checked(unsafe {
+        ppo_fused_adamw(
+            weights.as_mut_ptr(),
+            grad.as_mut_ptr(),
+            exp_avg.as_mut_ptr(),
+            exp_avg_sq.as_mut_ptr(),
+            step.as_mut_ptr(),
+            p.lr,
+            p.betas[0],
+            p.betas[1],
+            p.weight_decay,
+            p.eps,
+        )
+    })
+}
+
+/// The bytes of a contiguous tensor on the CPU.
+///
+/// # Panics
+/// When the tensor is elsewhere or has gaps: a mistake of ours, not of a user.
+pub fn bytes(tensor: &Tensor) -> &[u8] {
+    assert!(
+        tensor.is_contiguous() && tensor.device() == tch::Device::Cpu,
+        "bytes of a tensor that is not plain memory"
+    );
+    let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
+    if length == 0 {
+        return &[];
+    }
+    // SAFETY: a contiguous CPU tensor of `length` bytes starts at data_ptr, and the borrow keeps it alive.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const u8, length) }
+}
+
+/// Copies a float tensor of any kind, shape and device to the host as float32, in row order.
+pub fn to_host(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
+    let mut values = vec![0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
+}
+
+/// Copies an int64 tensor to the host, in row order.
+pub fn ids_to_host(tensor: &Tensor) -> Vec<i64> {
+    let flat = tensor.to_device(tch::Device::Cpu).contiguous().view(-1);
+    let mut values = vec![0i64; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
+}
+
+/// The kind that holds a safetensors type, for the types that weights come in.
+pub fn kind_of(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::I64 => Some(Kind::Int64),
+        _ => None,
+    }
+}
+
+/// The safetensors type of a kind that we write.
+pub fn dtype_of(kind: Kind) -> Option<Dtype> {
+    [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::I64].into_iter().find(|dtype| kind_of(*dtype) == Some(kind))
+}

@@ -1,0 +1,125 @@
+//! A model that learns, with its optimizer; and the models of a run.
+
+use crate::algo::kl::Controller;
+use crate::checkpoint::load_tensors;
+use crate::model::heads::critic_weights;
+use crate::model::{Critic, Head, Policy, Weights};
+use crate::optim::AdamW;
+use crate::recipe::{Advantage, KlIn, Plan, Ppo, Precision};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use tch::{Device, Kind};
+
+/// A model and its optimizer.
+pub struct Learner<M> {
+    pub model: M,
+    pub optimizer: AdamW,
+}
+
+impl Learner<Policy> {
+    pub fn policy(plan: &Plan, weights: Weights) -> Result<Self> {
+        let model = Policy::trainable(&plan.config, weights, longest(plan))?;
+        Ok(Self { optimizer: AdamW::new(&model.weights)?, model })
+    }
+}
+
+impl Learner<Critic> {
+    pub fn critic(plan: &Plan, weights: Weights) -> Result<Self> {
+        let model = Critic::trainable(&plan.config, weights, longest(plan))?;
+        Ok(Self { optimizer: AdamW::new(&model.weights)?, model })
+    }
+}
+
+/// The models of a PPO run: an actor, a critic where advantages need one, a frozen reference where KL is paid.
+pub struct Models {
+    pub actor: Learner<Policy>,
+    pub critic: Option<Learner<Critic>>,
+    pub reference: Option<Policy>,
+    pub kl: Controller,
+}
+
+impl Models {
+    /// The models at the first step: actor and critic start from `start`, and the reference stays there.
+    pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Result<Self> {
+        let reference = (ppo.kl_in != KlIn::Off).then(|| {
+            let weights = start.weights.duplicate(&plan.config, Head::Language);
+            Policy::new(&plan.config, weights, longest(plan))
+        });
+        let critic = (ppo.advantage == Advantage::Gae).then(|| Learner::critic(plan, critic_weights(&start)));
+        // Through a copy: the weights of the warm start hang on its optimizer's buffers.
+        let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language))?;
+        let kl = Controller::new(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon);
+        Ok(Self { actor, critic: critic.transpose()?, reference, kl })
+    }
+
+    /// Puts actor and critic, weights and optimizers, back to where a checkpoint left them.
+    pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
+        load_tensors(&checkpoint.join("model/model.safetensors"), &mut shallow(self.actor.model.weights.entries()))?;
+        let mut state = named("actor", &self.actor.optimizer);
+        if let Some(critic) = &self.critic {
+            load_tensors(&checkpoint.join("critic/model.safetensors"), &mut shallow(critic.model.weights.entries()))?;
+            state.extend(named("critic", &critic.optimizer));
+        }
+        load_tensors(&checkpoint.join("optimizer.safetensors"), &mut state)
+    }
+
+    /// The state of all optimizers, by name.
+    pub fn optimizer_state(&self) -> Vec<(String, tch::Tensor)> {
+        let mut state = named("actor", &self.actor.optimizer);
+        state.extend(self.critic.iter().flat_map(|critic| named("critic", &critic.optimizer)));
+        state
+    }
+}
+
+fn shallow(entries: &[(String, tch::Tensor)]) -> Vec<(String, tch::Tensor)> {
+    entries.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+fn named(owner: &str, optimizer: &AdamW) -> Vec<(String, tch::Tensor)> {
+    optimizer.state().into_iter().map(|(name, tensor)| (format!("{owner}.{name}"), tensor)).collect()
+}
+
+/// The longest sequence of a run, in tokens.
+pub fn longest(plan: &Plan) -> i64 {
+    let rollout = plan.recipe.rollout.max_prompt_tokens + plan.recipe.rollout.max_response_tokens;
+    rollout.max(plan.recipe.sft.as_ref().map_or(0, |sft| sft.context)) as i64
+}
+
+/// The recipe's starting weights: read from its model folder, or drawn.
+pub fn starting_weights(plan: &Plan, device: Device) -> Result<Weights> {
+    let kind = compute_kind(plan.recipe.device.precision);
+    if plan.recipe.model.random_weights {
+        return Ok(Weights::random(&plan.config, Head::Language, kind, device, plan.recipe.seed));
+    }
+    Weights::load(&plan.recipe.model.path, &plan.config, Head::Language, kind, device)
+}
+
+pub fn compute_kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Float32 => Kind::Float,
+        Precision::Bfloat16 => Kind::BFloat16,
+    }
+}
+
+/// The device of a recipe's `device.device`.
+///
+/// # Errors
+/// A GPU that this libtorch or machine does not have.
+pub fn device(name: &str) -> Result<Device> {
+    let gpus = tch::Cuda::device_count();
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(Device::cuda_if_available()),
+        _ => {
+            let index = match name.strip_prefix("cuda") {
+                Some("") => 0,
+                Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()).context("expected cuda:N")?,
+                None => bail!("device `{name}`: expected cpu, cuda, cuda:N or auto"),
+            };
+            if index as i64 >= gpus {
+                bail!("device `{name}`: this machine and its libtorch offer {gpus} CUDA devices");
+            }
+            Ok(Device::Cuda(index))
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! PPO (arXiv:1707.06347) for language models: the loop.
+//!
+//! Episodes are responses, actions are tokens, and the reward comes at the last one. Each step writes responses to
+//! fresh prompts, grades them, asks the models what they think of them, and learns.
+
+use super::evaluate::{Evaluation, evaluate};
+use super::experience::{Estimates, experience, generate, grade, log_probs, prompts, score};
+use super::identities;
+use super::learner::Models;
+use super::record::{self, Clock};
+use super::run::Run;
+use super::text::Text;
+use super::update::{update_actor, update_critic};
+use crate::algo::schedule;
+use crate::metrics::console::Progress;
+use crate::metrics::{Record, Stage};
+use crate::recipe::{Plan, Ppo};
+use crate::rng::Purpose;
+use crate::rollout::Sampling;
+use crate::task::Split;
+use anyhow::{Context, Result};
+
+/// Trains `models` from the run's step to the recipe's last.
+pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut Run) -> Result<()> {
+    let rollout = &plan.recipe.rollout;
+    let sampling =
+        Sampling { temperature: rollout.temperature, top_p: rollout.top_p, top_k: rollout.top_k as i64, greedy: false };
+    let mut progress = Progress::resumed(run.state.step as u64, ppo.steps as u64, "step");
+    if run.state.step == 0 {
+        evaluations(plan, text, models, run)?;
+    }
+    for step in run.state.step + 1..=ppo.steps {
+        let mut record = Record::new(Stage::Ppo, step as u64);
+        let mut clock = Clock::start();
+
+        // The policy writes.
+        let prompts = prompts(plan, text, step)?;
+        let samples = rollout.samples_per_prompt;
+        let responses = clock.time("gen", || {
+            let actor = &models.actor.model;
+            generate(actor, plan, text, &prompts, samples, sampling.clone(), (Purpose::Rollout, step))
+        });
+        let rollouts = clock.time("reward", || grade(plan, text, &prompts, responses))?;
+        record::rollouts(&mut record, &rollouts, samples, rollout.max_response_tokens);
+        if step == 1 {
+            record::warn_when_nothing_answers(&rollouts);
+        }
+
+        // The models say what they expect.
+        let (sequences, micro) = (&rollouts.sequences, ppo.micro_batch_tokens);
+        let old = clock.time("old_log_prob", || log_probs(&models.actor.model, sequences, micro, rollout.temperature));
+        let gap = identities::probability_gap(&rollouts.log_probs, &crate::torch::to_host(&old));
+        let device = old.device();
+        let reference = clock.time("ref", || {
+            models.reference.as_ref().map(|reference| log_probs(reference, sequences, micro, rollout.temperature))
+        });
+        let values = clock.time("values", || {
+            let critic = models.critic.as_ref().map(|c| &c.model);
+            critic.map(|c| score(sequences, micro, device, |b| c.values(&b.ids, &b.read)))
+        });
+        let estimates = Estimates { old, reference, values };
+
+        // How much better than expected was each token?
+        let kl_coef = models.kl.coefficient;
+        let xp = clock
+            .time("adv", || experience(ppo, kl_coef, samples, rollouts.sequences.clone(), &rollouts.scores, estimates));
+        models.kl.update(xp.kl, xp.sequences.len());
+
+        // Critic and actor learn.
+        let rate = schedule::factor(ppo.lr_schedule, step - 1, ppo.lr_warmup_steps, ppo.steps);
+        let critic_updates = clock.time("update_critic", || {
+            let update = |critic| update_critic(critic, ppo, &xp, ppo.critic_lr * rate);
+            models.critic.as_mut().map(update).transpose().context("in the critic's update")
+        })?;
+        let actor_updates = clock.time("update_actor", || {
+            if step <= ppo.critic_warmup_steps {
+                return Ok(None);
+            }
+            let hyper = (ppo.actor_lr * rate, rollout.temperature, kl_coef);
+            update_actor(&mut models.actor, ppo, &xp, hyper).map(Some).context("in the actor's update")
+        })?;
+        if step == 1 {
+            let first = actor_updates.as_ref().and_then(|updates| updates.first());
+            identities::check(models.actor.model.weights.flat().kind(), &xp, gap.0, first)?;
+        }
+        record::learning(&mut record, ppo, &xp, kl_coef, rate, gap, &[critic_updates, actor_updates]);
+        clock.finish(&mut record, &xp.sequences);
+
+        run.state.step = step;
+        run.metrics.write(&record);
+        progress.step(&record);
+        run.after_step(plan, ppo, text, models)?;
+    }
+    Ok(())
+}
+
+/// Evaluates the actor as the recipe says, shows some rollouts, and remembers the best step.
+pub fn evaluations(plan: &Plan, text: &Text, models: &Models, run: &mut Run) -> Result<Vec<Evaluation>> {
+    let recipe = &plan.recipe.evaluation;
+    let mut record = Record::new(Stage::Evaluation, run.state.step as u64);
+    let mut clock = Clock::start();
+    let evaluations = clock.time("testing", || {
+        let each = recipe
+            .decoding
+            .iter()
+            .map(|decoding| evaluate(&models.actor.model, plan, text, Split::Validation, recipe.problems, *decoding));
+        each.collect::<Result<Vec<_>>>()
+    })?;
+    for evaluation in &evaluations {
+        evaluation.describe(text.task.name(), &mut record);
+    }
+    clock.write(&mut record);
+    run.evaluated(plan, &evaluations, record);
+    Ok(evaluations)
+}

@@ -1,0 +1,284 @@
+//! A run: its folder, its state between steps, and what happens around the loop.
+//!
+//! `RUN/` holds `recipe.toml`, `start/` (the model PPO starts from, which is also its reference), `step_NNNNNN/`
+//! checkpoints, `events/` and `metrics.jsonl`, and at the end `curve.svg`.
+
+use super::evaluate::Evaluation;
+use super::learner::{Learner, Models, device, starting_weights};
+use super::text::Text;
+use super::{ppo, sft};
+use crate::analysis::{self, Series};
+use crate::checkpoint::{latest, prune, save_critic, save_model, save_tensors, step_dir, write_folder};
+use crate::metrics::{Metrics, Record, Stage, console};
+use crate::model::{Head, Policy, Weights};
+use crate::recipe::{Plan, Ppo};
+use crate::{BadInput, Stopped};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::Device;
+
+/// What a resumed run has to know besides weights and optimizers; `state.json`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct State {
+    /// PPO steps done.
+    pub step: usize,
+    pub kl_coefficient: f64,
+    pub best: Option<Best>,
+}
+
+/// The best evaluation so far, by accuracy of the recipe's first way of decoding.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Best {
+    pub step: usize,
+    pub accuracy: f64,
+}
+
+/// A run in progress.
+pub struct Run {
+    pub dir: PathBuf,
+    pub state: State,
+    pub metrics: Metrics,
+    stop: Arc<AtomicBool>,
+    /// Accuracies of the first evaluation and the latest, by way of decoding.
+    first: Vec<Summary>,
+    last: Vec<Summary>,
+}
+
+/// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
+///
+/// # Errors
+/// `BadInput` for what the user can mend, `Stopped` on a signal once a checkpoint is written.
+pub fn run(plan: &Plan, resume: bool) -> Result<()> {
+    let device = device(&plan.recipe.device.device)?;
+    if plan.recipe.device.threads > 0 {
+        tch::set_num_threads(plan.recipe.device.threads as i32);
+    }
+    let text = Text::new(plan)?;
+    text.preflight(&plan.recipe.reward)?;
+    let checkpoint = open_folder(plan, resume)?;
+    let mut run = Run::open(plan, checkpoint.as_ref().map(|(_, dir)| dir.as_path()))?;
+    let start = run.warm_start(plan, &text, device)?;
+    let Some(ppo) = &plan.recipe.ppo else {
+        println!("the trained model lies in {}", run.dir.join("start").display());
+        return Ok(());
+    };
+    let mut models = Models::new(plan, ppo, start)?;
+    if let Some((_, dir)) = &checkpoint {
+        models.restore(dir).with_context(|| format!("cannot resume from {}", dir.display()))?;
+        models.kl.coefficient = run.state.kl_coefficient;
+    }
+    ppo::train(plan, ppo, &text, &mut models, &mut run)?;
+    run.finish(plan)
+}
+
+/// Makes the run folder, or finds what it holds.
+fn open_folder(plan: &Plan, resume: bool) -> Result<Option<(usize, PathBuf)>> {
+    let recipe = plan.out.join("recipe.toml");
+    if recipe.exists() && !resume {
+        return Err(BadInput(format!(
+            "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
+            plan.out.display()
+        ))
+        .into());
+    }
+    fs::create_dir_all(&plan.out).with_context(|| format!("cannot create {}", plan.out.display()))?;
+    fs::write(&recipe, &plan.text).with_context(|| format!("cannot write {}", recipe.display()))?;
+    latest(&plan.out)
+}
+
+impl Run {
+    fn open(plan: &Plan, checkpoint: Option<&Path>) -> Result<Self> {
+        let state = match checkpoint {
+            None => State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() },
+            Some(dir) => {
+                let path = dir.join("state.json");
+                let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?
+            }
+        };
+        let resumed = checkpoint.map(|_| (Stage::Ppo, state.step as u64));
+        let metrics = Metrics::open(&plan.out, &plan.recipe.logging, resumed)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGUSR1] {
+            // The second signal of a kind ends the process at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        Ok(Self { dir: plan.out.clone(), state, metrics, stop, first: vec![], last: vec![] })
+    }
+
+    /// The policy PPO starts from: the recipe's model after its warm start, which is done once a run.
+    fn warm_start(&mut self, plan: &Plan, text: &Text, device: Device) -> Result<Policy> {
+        let start = self.dir.join("start");
+        let longest = super::learner::longest(plan);
+        let kind = super::learner::compute_kind(plan.recipe.device.precision);
+        if start.join("COMPLETE").exists() {
+            let weights = Weights::load(&start, &plan.config, Head::Language, kind, device)?;
+            return Ok(Policy::new(&plan.config, weights, longest));
+        }
+        let weights = starting_weights(plan, device)?;
+        let policy = match &plan.recipe.sft {
+            None => Policy::new(&plan.config, weights, longest),
+            Some(recipe) => {
+                let rows = sft::rows(plan, recipe, text)?;
+                if rows.cut > 0 {
+                    let (cut, context) = (rows.cut, recipe.context);
+                    console::warn(&format!(
+                        "warning: {cut} rows of the warm start were cut at sft.context = {context}"
+                    ));
+                }
+                let mut learner = Learner::policy(plan, weights)?;
+                sft::train(plan, recipe, &rows, &mut learner, self)?;
+                learner.model
+            }
+        };
+        write_folder(&start, |dir| save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir))?;
+        Ok(policy)
+    }
+
+    /// # Errors
+    /// `Stopped` when a signal asked for it and nothing is left to save.
+    pub fn check_stop(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(Stopped.into()) } else { Ok(()) }
+    }
+
+    /// After each PPO step: evaluation, checkpoint, stop, as they fall due.
+    pub fn after_step(&mut self, plan: &Plan, ppo: &Ppo, text: &Text, models: &Models) -> Result<()> {
+        let due = |every: usize| self.state.step == ppo.steps || (every > 0 && self.state.step % every == 0);
+        let stopping = self.stop.load(Ordering::Relaxed);
+        let (evaluate, save) = (due(plan.recipe.evaluation.every), due(plan.recipe.checkpoints.every) || stopping);
+        if evaluate {
+            ppo::evaluations(plan, text, models, self)?;
+        }
+        if save {
+            self.save(plan, models)?;
+        }
+        self.check_stop()
+    }
+
+    /// Writes the step's checkpoint, then removes those that are not kept.
+    fn save(&mut self, plan: &Plan, models: &Models) -> Result<()> {
+        self.state.kl_coefficient = models.kl.coefficient;
+        write_folder(&step_dir(&self.dir, self.state.step), |dir| {
+            let source = &plan.recipe.model.path;
+            save_model(&dir.join("model"), &models.actor.model.weights, source, &plan.tokenizer_dir)?;
+            if let Some(critic) = &models.critic {
+                save_critic(&dir.join("critic"), &critic.model.weights, source)?;
+            }
+            save_tensors(&dir.join("optimizer.safetensors"), &models.optimizer_state())?;
+            fs::write(dir.join("recipe.toml"), &plan.text)?;
+            fs::write(dir.join("state.json"), serde_json::to_string_pretty(&self.state)?)?;
+            Ok(())
+        })?;
+        let best = self.state.best.filter(|_| plan.recipe.checkpoints.keep_best).map(|best| best.step);
+        prune(&self.dir, plan.recipe.checkpoints.keep_last, best)
+    }
+
+    /// Shows and writes down an evaluation.
+    pub fn evaluated(&mut self, plan: &Plan, evaluations: &[Evaluation], mut record: Record) {
+        let step = self.state.step;
+        self.last = evaluations.iter().map(|e| Summary::of(step, e)).collect();
+        if self.first.is_empty() {
+            self.first.clone_from(&self.last);
+        }
+        if let Some(evaluation) = evaluations.first() {
+            if self.state.best.is_none_or(|best| evaluation.accuracy >= best.accuracy) {
+                self.state.best = Some(Best { step, accuracy: evaluation.accuracy });
+            }
+            let samples = sample_table(evaluation, plan.recipe.hooks.samples);
+            console::print(&samples);
+            record.text("samples", samples);
+        }
+        for summary in &self.last {
+            console::print(&summary.line());
+        }
+        self.metrics.write(&record);
+    }
+
+    /// The table of before and after, the curve, and where everything lies.
+    fn finish(&mut self, plan: &Plan) -> Result<()> {
+        self.metrics.flush();
+        let rows: Vec<_> = self.first.iter().zip(&self.last).flat_map(|(a, b)| [a.row(), b.row()]).collect();
+        console::print(&console::table(&["decoding", "step", "accuracy", "format", "reward", "tokens"], &rows));
+        let curve = self.dir.join("curve.svg");
+        if plan.recipe.logging.jsonl {
+            draw_curve(&self.dir.join("metrics.jsonl"), &curve, &plan.recipe.name)?;
+            println!("curve         {}", curve.display());
+        }
+        println!("TensorBoard   scripts/tensorboard {}", self.dir.display());
+        println!("model         {}", step_dir(&self.dir, self.state.step).join("model").display());
+        Ok(())
+    }
+}
+
+/// The means of one evaluation.
+#[derive(Clone)]
+struct Summary {
+    decoding: &'static str,
+    step: usize,
+    accuracy: f64,
+    format: f64,
+    reward: f64,
+    length: f64,
+}
+
+impl Summary {
+    fn of(step: usize, e: &Evaluation) -> Self {
+        let decoding = e.decoding.name();
+        Self { decoding, step, accuracy: e.accuracy, format: e.format, reward: e.reward, length: e.length }
+    }
+
+    fn line(&self) -> String {
+        let Self { decoding, step, accuracy, reward, length, .. } = self;
+        let accuracy = 100.0 * accuracy;
+        format!(
+            "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, reward {reward:.3}, {length:.1} tokens"
+        )
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.decoding.to_string(),
+            self.step.to_string(),
+            format!("{:.1} %", 100.0 * self.accuracy),
+            format!("{:.1} %", 100.0 * self.format),
+            format!("{:.3}", self.reward),
+            format!("{:.1}", self.length),
+        ]
+    }
+}
+
+/// The first `count` problems of an evaluation with what was answered and earned.
+fn sample_table(evaluation: &Evaluation, count: usize) -> String {
+    let rollouts = &evaluation.rollouts;
+    let row = |i: usize| {
+        let reward = format!("{:.2}", rollouts.scores[i]);
+        let verdict = rollouts.grades[i].verdict.to_string();
+        vec![evaluation.prompts[i].text.clone(), rollouts.texts[i].clone(), reward, verdict]
+    };
+    let rows: Vec<_> = (0..count.min(evaluation.prompts.len())).map(row).collect();
+    console::table(&["problem", "response", "reward", "verdict"], &rows)
+}
+
+/// Draws the validation accuracies and the training accuracy over the steps of a run.
+fn draw_curve(records: &Path, picture: &Path, name: &str) -> Result<()> {
+    let records = analysis::read_jsonl(records)?;
+    let mut series: Vec<Series> = [Stage::Ppo, Stage::Evaluation]
+        .into_iter()
+        .flat_map(|stage| {
+            let last = records.iter().rev().find(|record| record.stage == stage);
+            let names = last.into_iter().flat_map(|r| r.scalars()).map(|(name, _)| name.to_string());
+            let shown = names.filter(|name| name.ends_with("/accuracy")).collect::<Vec<_>>();
+            shown
+                .into_iter()
+                .map(|name| Series { points: analysis::points(&records, stage, &name), name })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    series.retain(|s| !s.points.is_empty());
+    analysis::learning_curve(picture, name, &series, "PPO step", "accuracy")
+}

@@ -1,0 +1,115 @@
+//! Between problems and token ids: prompts rendered and encoded, responses decoded and graded.
+
+use crate::BadInput;
+use crate::recipe::Plan;
+use crate::task::{Grade, Split, Task};
+use crate::text::{PromptTemplate, Tokenizer, opens_think};
+use anyhow::{Context, Result};
+
+/// The language side of a run.
+pub struct Text {
+    pub task: Box<dyn Task>,
+    pub tokenizer: Tokenizer,
+    template: PromptTemplate,
+    max_prompt_tokens: usize,
+    /// Ids that end a response.
+    pub stop: Vec<i64>,
+}
+
+/// One problem as the model reads it.
+pub struct Prompt {
+    pub split: Split,
+    pub index: usize,
+    pub text: String,
+    pub ids: Vec<i64>,
+    pub opens_think: bool,
+}
+
+impl Text {
+    /// # Errors
+    /// Bad input: a tokenizer or template that cannot be used, or a stop token that is none.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        let recipe = &plan.recipe;
+        let tokenizer = Tokenizer::from_dir(&plan.tokenizer_dir)?;
+        let mut stop = plan.config.eos_token_ids.clone();
+        for token in &recipe.rollout.stop_tokens {
+            let id = tokenizer.id(token).ok_or_else(|| {
+                BadInput(format!("rollout.stop_tokens: `{token}` is not one entry of the tokenizer's vocabulary"))
+            })?;
+            stop.push(id);
+        }
+        Ok(Self {
+            task: crate::task::build(recipe)?,
+            template: PromptTemplate::new(&recipe.prompt.template, &plan.tokenizer_dir)?,
+            tokenizer,
+            max_prompt_tokens: recipe.rollout.max_prompt_tokens,
+            stop,
+        })
+    }
+
+    /// The prompt of a problem.
+    ///
+    /// # Errors
+    /// Bad input: a template that does not render, or a prompt longer than the recipe allows.
+    pub fn prompt(&self, split: Split, index: usize) -> Result<Prompt> {
+        let text = self.template.render(&self.task.variables(split, index))?;
+        let ids = self.tokenizer.encode_prompt(&text)?;
+        if ids.is_empty() || ids.len() > self.max_prompt_tokens {
+            return Err(BadInput(format!(
+                "problem {index} of {split:?} renders to a prompt of {} tokens, rollout.max_prompt_tokens is {}:\n{text}",
+                ids.len(),
+                self.max_prompt_tokens
+            ))
+            .into());
+        }
+        Ok(Prompt { split, index, opens_think: opens_think(&text), text, ids })
+    }
+
+    /// The text of a response, without the tokens that only end it.
+    pub fn decode(&self, ids: &[i64]) -> Result<String> {
+        let ids = match ids.split_last() {
+            Some((last, rest)) if self.stop.contains(last) && self.tokenizer.eos().contains(last) => rest,
+            _ => ids,
+        };
+        self.tokenizer.decode(ids).context("a response cannot be decoded")
+    }
+
+    /// What the task says of a response to `prompt`.
+    pub fn grade(&self, prompt: &Prompt, response: &str) -> Grade {
+        self.task.grade(prompt.split, prompt.index, response, prompt.opens_think)
+    }
+
+    /// Sends a right and a wrong answer the way every rollout will go: through the prompt, the tokenizer and the reward.
+    ///
+    /// # Errors
+    /// Bad input: with this recipe a right answer would not earn the full reward, or a wrong one would.
+    pub fn preflight(&self, reward: &crate::recipe::Reward) -> Result<()> {
+        let solvable = (0..self.task.len(Split::Train).min(1000)).find_map(|index| {
+            let prompt = self.prompt(Split::Train, index);
+            let opens = prompt.as_ref().is_ok_and(|p| p.opens_think);
+            self.task.known_right(Split::Train, index, opens).map(|right| (prompt, right))
+        });
+        let (prompt, right) =
+            solvable.ok_or_else(|| BadInput("none of the first training problems has a solution".into()))?;
+        let prompt = prompt?;
+        let wrong = self.task.known_wrong(prompt.split, prompt.index, prompt.opens_think);
+        let full = reward.accuracy + reward.format;
+        for (right, example) in [(true, right), (false, wrong)] {
+            let seen = self.tokenizer.decode(&self.tokenizer.encode(&example)?)?;
+            let grade = self.grade(&prompt, &seen);
+            let earned = grade.reward(reward);
+            let expected = if right { (earned - full).abs() < 1e-9 } else { grade.accuracy == 0.0 };
+            if !expected {
+                return Err(BadInput(format!(
+                    "this recipe's reward cannot be earned: a known {} answer earns {earned} of {full} ({})\n\
+                     prompt:\n{}\nanswer, after encoding and decoding:\n{seen}",
+                    if right { "right" } else { "wrong" },
+                    grade.verdict,
+                    prompt.text,
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! One whole PPO update against PyTorch (scripts/golden_ppo.py): rollout tensors in, new weights out.
+
+use crate::support::{assert_close, golden, tensors};
+use ppo_train::algo::aggregate::token_weights;
+use ppo_train::algo::loss::{Clip, policy_loss, value_loss};
+use ppo_train::algo::{advantage, kl};
+use ppo_train::model::{Critic, Head, ModelConfig, Policy, Weights};
+use ppo_train::optim::AdamW;
+use ppo_train::recipe::{Aggregation, KlEstimator, Ppo};
+use ppo_train::torch::{ids_to_host, to_host};
+use ppo_train::train::batch::Sequence;
+use ppo_train::train::experience::{Estimates, Experience, experience, log_probs, score};
+use ppo_train::train::learner::Learner;
+use ppo_train::train::update::{Scalars, update_actor, update_critic};
+use serde_json::Value;
+use std::collections::HashMap;
+use tch::{Device, Kind, Tensor};
+
+struct Case {
+    config: ModelConfig,
+    golden: HashMap<String, Tensor>,
+    settings: Value,
+    ppo: Ppo,
+    temperature: f64,
+    sequences: Vec<Sequence>,
+}
+
+impl Case {
+    fn load() -> Self {
+        let settings: Value =
+            serde_json::from_str(&std::fs::read_to_string(golden("ppo_update.json")).unwrap()).unwrap();
+        let golden_tensors = tensors("ppo_update.safetensors");
+        let ragged = |name: &str| {
+            let ids = ids_to_host(&golden_tensors[&format!("{name}_ids")]);
+            let mut rest = ids.as_slice();
+            let take = |n: &i64| {
+                let (own, after) = rest.split_at(*n as usize);
+                rest = after;
+                own.to_vec()
+            };
+            ids_to_host(&golden_tensors[&format!("{name}_lengths")]).iter().map(take).collect::<Vec<_>>()
+        };
+        let sequences = ragged("prompt").into_iter().zip(ragged("response"));
+        Self {
+            config: ModelConfig::from_dir(&golden("qwen2_tiny")).unwrap(),
+            ppo: serde_json::from_value(settings["ppo"].clone()).unwrap(),
+            temperature: settings["rollout"]["temperature"].as_f64().unwrap(),
+            sequences: sequences.map(|(prompt, response)| Sequence { prompt, response }).collect(),
+            golden: golden_tensors,
+            settings,
+        }
+    }
+
+    /// Weights under a prefix of the golden file.
+    fn weights(&self, prefix: &str, head: Head) -> Weights {
+        let weights = Weights::zeros(&self.config, head, Kind::Float, Device::Cpu);
+        for (name, tensor) in weights.entries() {
+            tensor.shallow_clone().copy_(&self.golden[&format!("{prefix}.{name}")]);
+        }
+        weights
+    }
+
+    fn actor(&self) -> Learner<Policy> {
+        let dir = golden("qwen2_tiny");
+        let weights = Weights::load(&dir, &self.config, Head::Language, Kind::Float, Device::Cpu).unwrap();
+        let model = Policy::trainable(&self.config, weights, 32).unwrap();
+        Learner { optimizer: AdamW::new(&model.weights).unwrap(), model }
+    }
+
+    fn critic(&self) -> Learner<Critic> {
+        let model = Critic::trainable(&self.config, self.weights("critic", Head::Value), 32).unwrap();
+        Learner { optimizer: AdamW::new(&model.weights).unwrap(), model }
+    }
+
+    fn experience(&self, actor: &Policy, critic: &Critic) -> Experience {
+        let reference = Policy::new(&self.config, self.weights("ref", Head::Language), 32);
+        let (sequences, micro) = (&self.sequences, self.ppo.micro_batch_tokens);
+        let estimates = Estimates {
+            old: log_probs(actor, sequences, micro, self.temperature),
+            reference: Some(log_probs(&reference, sequences, micro, self.temperature)),
+            values: Some(score(sequences, micro, Device::Cpu, |b| critic.values(&b.ids, &b.read))),
+        };
+        let scores = to_host(&self.golden["scores"]);
+        experience(&self.ppo, self.ppo.kl_coef, 2, self.sequences.clone(), &scores, estimates)
+    }
+
+    fn check_updates(&self, which: &str, updates: &[Scalars]) {
+        let expected = self.settings[format!("{which}_updates")].as_array().unwrap();
+        assert_eq!(updates.len(), expected.len());
+        for (i, (got, expected)) in updates.iter().zip(expected).enumerate() {
+            for (name, expected) in expected.as_object().unwrap() {
+                let (got, expected) = (got[format!("{which}/{name}").as_str()], expected.as_f64().unwrap());
+                assert!(
+                    (got - expected).abs() < 2e-5 * expected.abs().max(0.1),
+                    "{which} update {i} {name}: {got} {expected}"
+                );
+            }
+        }
+    }
+
+    fn check_weights(&self, prefix: &str, weights: &Weights) {
+        for (name, tensor) in weights.entries() {
+            assert_close(name, tensor, &self.golden[&format!("{prefix}.{name}")], 2e-4);
+        }
+    }
+}
+
+#[test]
+fn a_whole_update_equals_pytorch() {
+    let case = Case::load();
+    let (mut actor, mut critic) = (case.actor(), case.critic());
+    let xp = case.experience(&actor.model, &critic.model);
+    for (name, got) in [
+        ("old_logp", &xp.old),
+        ("ref_logp", xp.reference.as_ref().unwrap()),
+        ("values", xp.values.as_ref().unwrap()),
+        ("advantages", &xp.advantages),
+        ("returns", &xp.returns),
+    ] {
+        assert_close(name, got, &case.golden[name], 1e-5);
+    }
+    let critic_updates = update_critic(&mut critic, &case.ppo, &xp, case.ppo.critic_lr).unwrap();
+    let rates = (case.ppo.actor_lr, case.temperature, case.ppo.kl_coef);
+    let actor_updates = update_actor(&mut actor, &case.ppo, &xp, rates).unwrap();
+    case.check_updates("critic", &critic_updates);
+    case.check_updates("actor", &actor_updates);
+    case.check_weights("actor_new", &actor.model.weights);
+    case.check_weights("critic_new", &critic.model.weights);
+}
+
+/// The gradient of a mini-batch must not depend on how it is cut into micro-batches, for any loss and aggregation.
+#[test]
+fn micro_batches_do_not_change_the_gradient() {
+    let case = Case::load();
+    for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean] {
+        let norms = |micro_batch_tokens: usize| -> Vec<f64> {
+            let ppo = Ppo { aggregation, micro_batch_tokens, mini_batch: 8, ..case.ppo.clone() };
+            let (mut actor, mut critic) = (case.actor(), case.critic());
+            let xp = case.experience(&actor.model, &critic.model);
+            let rates = (ppo.actor_lr, case.temperature, ppo.kl_coef);
+            let mut updates = update_actor(&mut actor, &ppo, &xp, rates).unwrap();
+            updates.extend(update_critic(&mut critic, &ppo, &xp, ppo.critic_lr).unwrap());
+            // The norms after one update tell of its gradient; those of the weights, of both.
+            let weights = [actor.model.weights.flat().norm(), critic.model.weights.flat().norm()];
+            updates
+                .iter()
+                .flat_map(|u| u.values().copied())
+                .chain(weights.iter().map(|w| w.double_value(&[])))
+                .collect()
+        };
+        let whole = norms(1 << 20);
+        for micro in [1, 20, 33] {
+            for (cut, whole) in norms(micro).iter().zip(&whole) {
+                assert!((cut - whole).abs() < 1e-5 * whole.abs().max(0.1), "{aggregation:?} {micro}: {cut} {whole}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_functions_equal_numpy() {
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(golden("algo.json")).unwrap()).unwrap();
+    let rows = |v: &Value| -> Vec<Vec<f32>> { serde_json::from_value(v.clone()).unwrap() };
+    let close = |what: &str, got: &[f32], expected: &[f32]| {
+        assert_eq!(got.len(), expected.len(), "{what}");
+        for (g, e) in got.iter().zip(expected) {
+            assert!((g - e).abs() < 2e-5 * e.abs().max(1.0), "{what}: {got:?} {expected:?}");
+        }
+    };
+
+    for case in all["gae"].as_array().unwrap() {
+        let (rewards, values) = (rows(&case["rewards"]), rows(&case["values"]));
+        let lengths: Vec<usize> = rewards.iter().map(Vec::len).collect();
+        let (gamma, lambda) = (case["gamma"].as_f64().unwrap(), case["lambda"].as_f64().unwrap());
+        let (advantages, returns) = advantage::gae(&rewards.concat(), &values.concat(), &lengths, gamma, lambda);
+        close("gae", &advantages, &rows(&case["advantages"]).concat());
+        close("returns", &returns, &rows(&case["returns"]).concat());
+    }
+
+    let case = &all["groups"];
+    let scores = rows(&case["scores"]);
+    let (group, count) = (scores[0].len(), scores.concat().len());
+    close("grpo", &advantage::grpo(&scores.concat(), group, &vec![1; count]), &rows(&case["grpo"]).concat());
+    close("rloo", &advantage::rloo(&scores.concat(), group, &vec![1; count]), &rows(&case["rloo"]).concat());
+
+    let case = &all["kl"];
+    let vector = |name: &str| -> Vec<f32> { serde_json::from_value(case[name].clone()).unwrap() };
+    let (actor, reference) = (Tensor::from_slice(&vector("logp")), Tensor::from_slice(&vector("ref_logp")));
+    for (name, estimator) in [("k1", KlEstimator::K1), ("k2", KlEstimator::K2), ("k3", KlEstimator::K3)] {
+        close(name, &to_host(&kl::estimate(&actor, &reference, estimator)), &vector(name));
+    }
+
+    let case = &all["whiten"];
+    let kept = |name: &str| -> Vec<f32> {
+        let mask = rows(&case["mask"]).concat();
+        rows(&case[name]).concat().into_iter().zip(mask).filter(|(_, m)| *m > 0.0).map(|(v, _)| v).collect()
+    };
+    let mut values = kept("values");
+    advantage::whiten(&mut values);
+    close("whiten", &values, &kept("whitened"));
+
+    let case = &all["policy_loss"];
+    let flat = |name: &str| Tensor::from_slice(&rows(&case[name]).concat());
+    let lengths: Vec<usize> = rows(&case["logp"]).iter().map(Vec::len).collect();
+    let number = |name: &str| case[name].as_f64().unwrap();
+    let clip = Clip { low: number("clip_low"), high: number("clip_high"), dual: number("clip_dual") };
+    for (how, name) in [(Aggregation::TokenMean, "token_mean"), (Aggregation::SequenceMean, "sequence_mean")] {
+        let weights = Tensor::from_slice(&token_weights(&lengths, how));
+        let policy = policy_loss(&flat("logp"), &flat("old_logp"), &flat("advantages"), &weights, clip);
+        close(name, &to_host(&policy.loss), &[number(name) as f32]);
+        if how == Aggregation::TokenMean {
+            close("clipped", &to_host(&policy.clip_fraction), &[number("pg_clipfrac") as f32]);
+            close("bounded", &to_host(&policy.clip_fraction_lower), &[number("pg_clipfrac_lower") as f32]);
+            close("ppo_kl", &to_host(&policy.kl), &[number("ppo_kl") as f32]);
+        }
+    }
+
+    let case = &all["value_loss"];
+    let vector = |name: &str| Tensor::from_slice(&serde_json::from_value::<Vec<f32>>(case[name].clone()).unwrap());
+    let number = |name: &str| case[name].as_f64().unwrap();
+    let weights = vector("values").ones_like() / vector("values").numel() as f64;
+    let (values, old, returns) = (vector("values"), vector("old_values"), vector("returns"));
+    let value = value_loss(&values, &old, &returns, &weights, number("value_clip"));
+    close("value", &to_host(&(value.loss * number("value_coef"))), &[number("loss") as f32]);
+    close("value clipped", &to_host(&value.clip_fraction), &[number("vf_clipfrac") as f32]);
+}

@@ -1,0 +1,8 @@
+//! The integration tests: one binary, since each links libtorch.
+
+mod events;
+mod golden_model;
+mod golden_ppo;
+mod house;
+mod program;
+mod support;

@@ -1,0 +1,170 @@
+//! The program as a user starts it: whole runs of recipes/smoke.toml, and what lies there afterwards.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SMOKE: &str = "recipes/smoke.toml";
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-train"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end; the exit code must be `code`.
+fn run(code: i32, args: &[&str]) -> Output {
+    let output = program(args).output().unwrap();
+    let shown = || (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {:?}", shown());
+    output
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Scalars of the PPO steps in a run's metrics.jsonl, without those that measure the machine.
+fn steps(run: &Path) -> BTreeMap<u64, BTreeMap<String, Value>> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let machine = |name: &str| ["timing", "perf/", "time"].iter().any(|m| name.starts_with(m));
+    rows.filter(|row| row["stage"] == "ppo")
+        .map(|row| {
+            let scalars = row.as_object().unwrap().iter().filter(|(name, _)| !machine(name));
+            (row["step"].as_u64().unwrap(), scalars.map(|(n, v)| (n.clone(), v.clone())).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn a_run_leaves_everything_a_resumed_one_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let path = |p: &Path| p.to_str().unwrap().to_string();
+    run(0, &[SMOKE, "--out", &path(&whole)]);
+    for file in ["recipe.toml", "metrics.jsonl", "curve.svg", "start/model.safetensors", "step_000004/COMPLETE"] {
+        assert!(whole.join(file).exists(), "{file}");
+    }
+    for file in ["model/config.json", "model/tokenizer.json", "critic/model.safetensors", "optimizer.safetensors"] {
+        assert!(whole.join("step_000004").join(file).exists(), "{file}");
+    }
+    let metrics = steps(&whole);
+    assert_eq!(metrics.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+
+    // Stopped after two steps and resumed, the run is the same run.
+    let parts = dir.path().join("parts");
+    run(0, &[SMOKE, "--out", &path(&parts), "--set", "ppo.steps=2"]);
+    run(0, &[SMOKE, "--out", &path(&parts), "--resume"]);
+    assert_eq!(steps(&parts), metrics);
+    let weights = |run: &Path| std::fs::read(run.join("step_000004/model/model.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&parts), "the resumed run's weights differ");
+
+    // A second start does not touch a run.
+    let refused = run(2, &[SMOKE, "--out", &path(&whole)]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
+
+    // What eval says is what its rows say.
+    let checkpoint = path(&whole.join("step_000004"));
+    let eval = json(&run(0, &["eval", &checkpoint, "--split", "test", "--decoding", "sampled", "--json"]));
+    let rows = eval["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 16);
+    let mean = |name: &str| rows.iter().map(|r| r[name].as_f64().unwrap()).sum::<f64>() / 16.0;
+    assert!((eval["reward"].as_f64().unwrap() - mean("reward")).abs() < 1e-6);
+    assert!((eval["accuracy"].as_f64().unwrap() - mean("accuracy")).abs() < 1e-9);
+
+    let model = path(&whole.join("step_000004/model"));
+    let args = ["generate", &model, "--prompt", "Numbers: 3 5 7\nTarget: 22\n", "--max-tokens", "8", "--json"];
+    let text = stdout(&run(0, &[&args[..], &["--temperature", "1", "--samples", "3"]].concat()));
+    assert_eq!(text.lines().count(), 3);
+    assert_eq!(text, stdout(&run(0, &[&args[..], &["--temperature", "1", "--samples", "3"]].concat())), "same seed");
+}
+
+#[test]
+fn a_signal_leaves_a_checkpoint_and_exit_code_75() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let args = [SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=100000", "--set", "evaluation.every=0"];
+    let mut child = program(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !out.join("step_000002/COMPLETE").exists() {
+        assert!(started.elapsed() < Duration::from_secs(120), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let (last, _) = ppo_train::checkpoint::latest(&out).unwrap().unwrap();
+    assert_eq!(steps(&out).keys().last(), Some(&(last as u64)), "the last step is in the checkpoint");
+}
+
+#[test]
+fn other_recipes_of_ppo_run_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, sets) in [
+        ("grpo", &["ppo.advantage='grpo'", "ppo.kl_in='loss'", "ppo.kl_estimator='k3'"][..]),
+        ("rloo", &["ppo.advantage='rloo'", "ppo.kl_in='off'", "ppo.aggregation='sequence_mean'"]),
+        (
+            "variants",
+            &[
+                "ppo.kl_target=0.01",
+                "ppo.clip_dual=3.0",
+                "ppo.clip_high=0.3",
+                "ppo.critic_warmup_steps=1",
+                "ppo.epochs=2",
+                "rollout.top_p=0.9",
+                "rollout.top_k=20",
+                "rollout.batch=4",
+                "rollout.temperature=0.8",
+            ],
+        ),
+        ("bfloat16", &["device.precision='bfloat16'"]),
+    ] {
+        let out = dir.path().join(name);
+        let mut args = vec![SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=2"];
+        args.extend(sets.iter().flat_map(|set| ["--set", set]));
+        run(0, &args);
+        let steps = steps(&out);
+        assert_eq!(steps.len(), 2, "{name}");
+        let critic = steps[&2].keys().any(|k| k.starts_with("critic/vf_loss"));
+        assert_eq!(critic, name != "grpo" && name != "rloo", "{name}");
+    }
+}
+
+#[test]
+fn the_side_commands_answer() {
+    let plan = json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
+    assert!(plan.is_object());
+    assert!(stdout(&run(0, &["plan", SMOKE])).contains("smoke"));
+    let problems = stdout(&run(0, &["data", SMOKE, "--split", "test", "--count", "5"]));
+    assert_eq!(problems.lines().filter(|l| serde_json::from_str::<Value>(l).unwrap()["target"].is_i64()).count(), 5);
+    let traces = stdout(&run(0, &["data", SMOKE, "--traces", "--count", "3", "--set", "sft.style='dialogue'"]));
+    assert!(traces.lines().all(|l| l.contains("<persona1>")), "{traces}");
+    for command in
+        [&["--help"][..], &["plan", "--help"], &["eval", "--help"], &["generate", "--help"], &["data", "--help"]]
+    {
+        assert!(stdout(&run(0, command)).contains("Example: ppo-train"), "{command:?}");
+    }
+}
+
+#[test]
+fn bad_input_is_one_message_and_exit_code_2() {
+    for (args, parts) in [
+        (&["recipes/smok.toml"][..], &["smoke.toml"][..]),
+        (&["plan", SMOKE, "--set", "ppo.actor_rl=1"], &["actor_lr", "--set"]),
+        (&["plan", SMOKE, "--set", "ppo.mini_batch=5"], &["mini_batch", "16"]),
+        (&["plan", SMOKE, "--set", "model.path='checkpoints/countdown-bas'"], &["countdown-base"]),
+        (&["eval", "recipes"], &["recipe.toml"]),
+        (&["generate", "recipes", "--prompt", "x"], &["config.json"]),
+        (&[SMOKE, "--set", "rollout.stop_tokens=['not one token']", "--out", "/nonexistent/x"], &["not one token"]),
+    ] {
+        let message = String::from_utf8(run(2, args).stderr).unwrap();
+        assert!(parts.iter().all(|part| message.contains(part)), "{args:?}: {message}");
+        assert!(!message.contains("panicked") && message.matches("error").count() == 1, "{message}");
+    }
+}
