@@ -1,17 +1,30 @@
 //! Compiles the C++ shim (`src/torch/shim.cpp`) against libtorch's headers and tells the linker where libtorch lies,
 //! so that the binary finds it from any directory.
 //!
-//! A binary that uses `tch` drops libtorch's CUDA half at link time unless its own build script says `--no-as-needed`
-//! and names the libraries (tch issue 980).
+//! torch-sys decides which libtorch that is (by LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB, LIBTORCH_USE_PYTORCH) and
+//! publishes its library folder; we follow. A binary that uses `tch` drops libtorch's CUDA half at link time unless its
+//! own build script says `--no-as-needed` and names the libraries (tch issue 980).
 
+use std::env;
 use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/torch/shim.cpp");
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    // torch-sys publishes the folder it linked against; it is the one source of truth.
-    let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names its libtorch folder"));
-    let include = lib.parent().expect("lib has a parent").join("include");
+    // torch-sys has `links = "tch"` and prints `libtorch_lib`.
+    println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    let Some(lib) = variable("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
+        return fail("torch-sys does not say where libtorch is");
+    };
+    println!("cargo:rerun-if-changed={}", lib.display());
+    // The headers lie beside the libraries, unless the user has said otherwise in the way torch-sys understands.
+    let include = match variable("LIBTORCH_INCLUDE") {
+        Some(home) if variable("LIBTORCH_USE_PYTORCH").is_none() => PathBuf::from(home).join("include"),
+        _ => lib.with_file_name("include"),
+    };
+    if !lib.join("libtorch.so").exists() || !include.join("ATen").exists() {
+        let (lib, include) = (lib.display(), include.display());
+        return fail(&format!("no libtorch with its headers in {lib} and {include}: run scripts/setup"));
+    }
 
     cc::Build::new()
         .cpp(true)
@@ -19,13 +32,27 @@ fn main() {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .flag_if_supported("-Wno-unused-parameter")
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .define("_GLIBCXX_USE_CXX11_ABI", variable("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
         .file("src/torch/shim.cpp")
         .compile("ppo_shim");
 
-    let lib = lib.display();
-    println!("cargo:rustc-link-search=native={lib}");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+    if lib.join("libtorch_cuda.so").exists() {
+        println!("cargo:rustc-link-arg=-ltorch_cuda");
+        println!("cargo:rustc-link-arg=-lc10_cuda");
+    }
     println!("cargo:rustc-link-arg=-ltorch");
+}
+
+/// An environment variable; a change of it runs this script again.
+fn variable(name: &str) -> Option<String> {
+    println!("cargo:rerun-if-env-changed={name}");
+    env::var(name).ok()
+}
+
+/// Ends the build with this message.
+fn fail(message: &str) {
+    println!("cargo::error={message}");
 }

@@ -263,7 +263,7 @@ fn generate(
     let engine = Engine { policy: &policy, sampling, stop, vocabulary, batch: 0 };
     let stream = |_, sample: usize| rng::stream(seed, Purpose::Rollout, 0, sample as u64);
     for response in engine.generate(&[ids], samples, stream, |_| ()) {
-        let text = tokenizer.decode(&response.ids)?;
+        let text = tokenizer.decode_text(&response.ids)?;
         if json {
             let entry = serde_json::json!({
                 "text": text, "ids": response.ids, "log_probs": response.log_probs, "terminated": response.terminated,

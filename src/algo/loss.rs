@@ -112,7 +112,7 @@ mod tests {
         #[test]
         fn losses_equal_their_token_by_token_form(
             tokens in prop::collection::vec(
-                ([-3f32..0.0, -3f32..0.0, -2f32..2.0, 0f32..1.0, -2f32..2.0, -1f32..1.0]), 1..40),
+                [-3f32..0.0, -3f32..0.0, -2f32..2.0, 0f32..1.0, -2f32..2.0, -1f32..1.0], 1..40),
             (low, high) in (0.05f64..0.5, 0.05f64..0.5),
             dual in prop::sample::select(vec![0.0, 1.5, 3.0]),
             value_clip in prop::sample::select(vec![0.0, 0.5]),

@@ -178,7 +178,7 @@ pub enum TraceStyle {
     Monologue,
     /// Two to four personas who try and check in turn.
     Dialogue,
-    /// Sums without a goal, to pretrain on.
+    /// Sums, each with the verdict whether it meets the target; no search and no answer. To pretrain on.
     Sums,
 }
 
@@ -366,6 +366,14 @@ impl Decoding {
         match self {
             Self::Greedy => "greedy",
             Self::Sampled => "sampled",
+        }
+    }
+
+    /// What the names of a task's validation metrics begin with.
+    pub fn metrics(self, task: &str) -> String {
+        match self {
+            Self::Greedy => format!("val/{task}"),
+            Self::Sampled => format!("val/{task}_sampled"),
         }
     }
 }

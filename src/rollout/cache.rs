@@ -12,9 +12,9 @@ pub struct KvCache {
     /// For each layer [B, K, T, D].
     layers: Vec<KeyValues>,
     /// 0 or -inf, [B, 1, 1, T].
+    mask: Tensor,
+    /// The first `filled` slots, a view of `mask`.
     bias: Tensor,
-    /// The first `filled` slots, a view of `bias`.
-    window: Tensor,
     filled: i64,
 }
 
@@ -40,16 +40,15 @@ impl KvCache {
         let layers =
             prefill.into_iter().map(|kv| KeyValues { keys: place(&kv.keys), values: place(&kv.values) }).collect();
         let empty = slot.unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
-        let bias = Tensor::zeros([prompts, slots], (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
-        let bias = repeat(bias).unsqueeze(1).unsqueeze(1);
-        let window = bias.narrow(3, 0, width);
-        Self { layers, bias, window, filled: width }
+        let mask = Tensor::zeros([prompts, slots], (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
+        let mask = repeat(mask).unsqueeze(1).unsqueeze(1);
+        Self { layers, bias: mask.narrow(3, 0, width), mask, filled: width }
     }
 
     /// Opens the next slot for a decoding step.
     pub fn advance(&mut self) {
         self.filled += 1;
-        self.window = self.bias.narrow(3, 0, self.filled);
+        self.bias = self.mask.narrow(3, 0, self.filled);
     }
 
     /// Keeps the rows of these indices [B'], and of the slots those up to now.
@@ -58,8 +57,8 @@ impl KvCache {
         for layer in &mut self.layers {
             *layer = KeyValues { keys: pick(&layer.keys), values: pick(&layer.values) };
         }
-        self.bias = pick(&self.bias);
-        self.window = self.bias.narrow(3, 0, self.filled);
+        self.mask = pick(&self.mask);
+        self.bias = self.mask.narrow(3, 0, self.filled);
     }
 }
 
@@ -74,6 +73,6 @@ impl Cache for KvCache {
     }
 
     fn bias(&self) -> &Tensor {
-        &self.window
+        &self.bias
     }
 }

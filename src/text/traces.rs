@@ -71,17 +71,18 @@ pub struct SolverOptions {
 
 /// A response to `problem` in the given style; `rng`: a stream of `Purpose::Traces`.
 ///
-/// The answer is wrong where the search fails. `Sums` has no answer: it is 6 to 8 lines of sums with the problem's numbers
-/// in random order, fewer where there are no more.
+/// The answer is wrong where the search fails. `Sums` has no search and no answer: it is 6 to 8 lines of sums with the
+/// problem's numbers (fewer where there are no more), each with its verdict, whatever stood before.
 pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOptions, rng: &mut ChaCha8Rng) -> String {
     match style {
         TraceStyle::Monologue => monologue(problem, &search(problem, options, rng)),
         TraceStyle::Dialogue => dialogue(problem, &search(problem, options, rng), rng),
         TraceStyle::Sums => {
             let lines = rng.random_range(6..=8);
+            let solutions = solver::solutions(problem, options.max_value);
             let mut tried = HashSet::new();
-            let sums = (0..lines).map_while(|_| untried(&problem.nums, options.max_value, &mut tried, rng));
-            sums.map(|derivation| derivation.sums() + "\n").collect()
+            let sums = (0..lines).map_while(|_| next_try(problem, &solutions, options, &mut tried, rng));
+            sums.map(|derivation| told(&derivation, problem) + "\n").collect()
         }
     }
 }
@@ -99,9 +100,7 @@ fn search(problem: &Problem, options: &SolverOptions, rng: &mut ChaCha8Rng) -> V
     let mut tried = HashSet::new();
     let mut tries = vec![];
     for _ in 0..budget {
-        let insight = rng.random_bool(options.insight.clamp(0.0, 1.0));
-        let solution = if insight { solutions.choose(rng).cloned() } else { None };
-        let Some(next) = solution.or_else(|| untried(&problem.nums, options.max_value, &mut tried, rng)) else { break };
+        let Some(next) = next_try(problem, &solutions, options, &mut tried, rng) else { break };
         let found = next.value() == problem.target;
         tries.push(next);
         if found {
@@ -109,6 +108,19 @@ fn search(problem: &Problem, options: &SolverOptions, rng: &mut ChaCha8Rng) -> V
         }
     }
     tries
+}
+
+/// One of `solutions` by insight, or something untried.
+fn next_try(
+    problem: &Problem,
+    solutions: &[Derivation],
+    options: &SolverOptions,
+    tried: &mut HashSet<Vec<(i64, Op, i64)>>,
+    rng: &mut ChaCha8Rng,
+) -> Option<Derivation> {
+    let insight = rng.random_bool(options.insight.clamp(0.0, 1.0));
+    let solution = if insight { solutions.choose(rng).cloned() } else { None };
+    solution.or_else(|| untried(&problem.nums, options.max_value, tried, rng))
 }
 
 /// Random derivations drawn before the search takes it that all were tried.
@@ -326,16 +338,18 @@ mod tests {
 
         #[test]
         fn every_sum_is_true_and_every_verdict_is_honest(problem in problems(), index: u64) {
-            let sums = trace(&problem, TraceStyle::Sums, &IMPATIENT, index);
-            prop_assert!((6..=8).contains(&sums.lines().count()));
-            sums.lines().for_each(|line| check_sums(line, &problem.nums));
-            prop_assert_eq!(sums.lines().collect::<HashSet<_>>().len(), sums.lines().count());
+            let told = |text: &str| -> Vec<(String, String)> {
+                let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+                lines.map(|(sums, verdict)| (sums.to_string(), verdict.to_string())).collect()
+            };
+            let sums = told(&trace(&problem, TraceStyle::Sums, &IMPATIENT, index));
+            prop_assert!((6..=8).contains(&sums.len()));
             let monologue = trace(&problem, TraceStyle::Monologue, &IMPATIENT, index);
-            let tries: Vec<_> = monologue.lines().filter_map(|line| line.rsplit_once(' ')).collect();
-            for (line, verdict) in &tries {
+            let tries = told(&monologue);
+            for (line, verdict) in sums.iter().chain(&tries) {
                 check_sums(line, &problem.nums);
                 let right = line.ends_with(&format!("={}", problem.target));
-                prop_assert_eq!(*verdict, if right { "yes" } else { "no" });
+                prop_assert_eq!(verdict, if right { "yes" } else { "no" });
             }
             let right = tries.last().unwrap().1 == "yes";
             prop_assert_eq!(graded(&problem, &monologue, "", false).accuracy, f64::from(right));

@@ -60,10 +60,7 @@ pub fn evaluate(
 impl Evaluation {
     /// Its figures under `val/TASK/` (greedy) or `val/TASK_sampled/`.
     pub fn describe(&self, task: &str, record: &mut Record) {
-        let suffix = match self.decoding {
-            Decoding::Greedy => "",
-            Decoding::Sampled => "_sampled",
-        };
+        let prefix = self.decoding.metrics(task);
         for (name, value) in [
             ("reward", self.reward),
             ("accuracy", self.accuracy),
@@ -71,7 +68,7 @@ impl Evaluation {
             ("response_length", self.length),
             ("clip_ratio", self.cut),
         ] {
-            record.set(format!("val/{task}{suffix}/{name}"), value);
+            record.set(format!("{prefix}/{name}"), value);
         }
     }
 }

@@ -35,8 +35,7 @@ pub fn check(compute: Kind, xp: &Experience, gap: f64, first: Option<&Scalars>) 
     let bounds = bounds(compute);
     let mut broken = Vec::new();
     let mut hold = |name: &str, value: f64, bound: f64| {
-        // Written so that NaN is out of bounds.
-        if !(value.abs() <= bound) {
+        if value.is_nan() || value.abs() > bound {
             broken.push(format!("{name}: {value:.3e}, bound {bound:.0e}"));
         }
     };

@@ -11,7 +11,7 @@ use crate::analysis::{self, Series};
 use crate::checkpoint::{latest, prune, save_critic, save_model, save_tensors, step_dir, write_folder};
 use crate::metrics::{Metrics, Record, Stage, console};
 use crate::model::{Head, Policy, Weights};
-use crate::recipe::{Plan, Ppo};
+use crate::recipe::{Decoding, Plan, Ppo};
 use crate::{BadInput, Stopped};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -43,9 +43,6 @@ pub struct Run {
     pub state: State,
     pub metrics: Metrics,
     stop: Arc<AtomicBool>,
-    /// Accuracies of the first evaluation and the latest, by way of decoding.
-    first: Vec<Summary>,
-    last: Vec<Summary>,
 }
 
 /// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
@@ -72,7 +69,7 @@ pub fn run(plan: &Plan, resume: bool) -> Result<()> {
         models.kl.coefficient = run.state.kl_coefficient;
     }
     ppo::train(plan, ppo, &text, &mut models, &mut run)?;
-    run.finish(plan)
+    run.finish(plan, text.task.name())
 }
 
 /// Makes the run folder, or finds what it holds.
@@ -100,7 +97,11 @@ impl Run {
                 serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?
             }
         };
-        let resumed = checkpoint.map(|_| (Stage::Ppo, state.step as u64));
+        let warm = plan.out.join("start/COMPLETE").exists();
+        let resumed = match checkpoint {
+            Some(_) => Some((Stage::Ppo, state.step as u64)),
+            None => warm.then(|| (Stage::Sft, plan.recipe.sft.as_ref().map_or(0, |sft| sft.steps() as u64))),
+        };
         let metrics = Metrics::open(&plan.out, &plan.recipe.logging, resumed)?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGUSR1] {
@@ -108,7 +109,7 @@ impl Run {
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        Ok(Self { dir: plan.out.clone(), state, metrics, stop, first: vec![], last: vec![] })
+        Ok(Self { dir: plan.out.clone(), state, metrics, stop })
     }
 
     /// The policy PPO starts from: the recipe's model after its warm start, which is done once a run.
@@ -148,7 +149,7 @@ impl Run {
 
     /// After each PPO step: evaluation, checkpoint, stop, as they fall due.
     pub fn after_step(&mut self, plan: &Plan, ppo: &Ppo, text: &Text, models: &Models) -> Result<()> {
-        let due = |every: usize| self.state.step == ppo.steps || (every > 0 && self.state.step % every == 0);
+        let due = |every: usize| self.state.step == ppo.steps || self.state.step.is_multiple_of(every);
         let stopping = self.stop.load(Ordering::Relaxed);
         let (evaluate, save) = (due(plan.recipe.evaluation.every), due(plan.recipe.checkpoints.every) || stopping);
         if evaluate {
@@ -181,10 +182,6 @@ impl Run {
     /// Shows and writes down an evaluation.
     pub fn evaluated(&mut self, plan: &Plan, evaluations: &[Evaluation], mut record: Record) {
         let step = self.state.step;
-        self.last = evaluations.iter().map(|e| Summary::of(step, e)).collect();
-        if self.first.is_empty() {
-            self.first.clone_from(&self.last);
-        }
         if let Some(evaluation) = evaluations.first() {
             if self.state.best.is_none_or(|best| evaluation.accuracy >= best.accuracy) {
                 self.state.best = Some(Best { step, accuracy: evaluation.accuracy });
@@ -193,20 +190,24 @@ impl Run {
             console::print(&samples);
             record.text("samples", samples);
         }
-        for summary in &self.last {
-            console::print(&summary.line());
+        for e in evaluations {
+            let (decoding, accuracy) = (e.decoding.name(), 100.0 * e.accuracy);
+            console::print(&format!(
+                "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, reward {:.3}, {:.1} tokens",
+                e.reward, e.length
+            ));
         }
         self.metrics.write(&record);
     }
 
     /// The table of before and after, the curve, and where everything lies.
-    fn finish(&mut self, plan: &Plan) -> Result<()> {
+    fn finish(&mut self, plan: &Plan, task: &str) -> Result<()> {
         self.metrics.flush();
-        let rows: Vec<_> = self.first.iter().zip(&self.last).flat_map(|(a, b)| [a.row(), b.row()]).collect();
-        console::print(&console::table(&["decoding", "step", "accuracy", "format", "reward", "tokens"], &rows));
-        let curve = self.dir.join("curve.svg");
         if plan.recipe.logging.jsonl {
-            draw_curve(&self.dir.join("metrics.jsonl"), &curve, &plan.recipe.name)?;
+            let records = analysis::read_jsonl(&self.dir.join("metrics.jsonl"))?;
+            console::print(&before_and_after(&records, task));
+            let curve = self.dir.join("curve.svg");
+            draw_curve(&records, &curve, &plan.recipe.name)?;
             println!("curve         {}", curve.display());
         }
         println!("TensorBoard   scripts/tensorboard {}", self.dir.display());
@@ -215,41 +216,26 @@ impl Run {
     }
 }
 
-/// The means of one evaluation.
-#[derive(Clone)]
-struct Summary {
-    decoding: &'static str,
-    step: usize,
-    accuracy: f64,
-    format: f64,
-    reward: f64,
-    length: f64,
-}
-
-impl Summary {
-    fn of(step: usize, e: &Evaluation) -> Self {
-        let decoding = e.decoding.name();
-        Self { decoding, step, accuracy: e.accuracy, format: e.format, reward: e.reward, length: e.length }
-    }
-
-    fn line(&self) -> String {
-        let Self { decoding, step, accuracy, reward, length, .. } = self;
-        let accuracy = 100.0 * accuracy;
-        format!(
-            "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, reward {reward:.3}, {length:.1} tokens"
-        )
-    }
-
-    fn row(&self) -> Vec<String> {
-        vec![
-            self.decoding.to_string(),
-            self.step.to_string(),
-            format!("{:.1} %", 100.0 * self.accuracy),
-            format!("{:.1} %", 100.0 * self.format),
-            format!("{:.3}", self.reward),
-            format!("{:.1}", self.length),
-        ]
-    }
+/// The first and the last evaluation of a run, for each way of decoding.
+fn before_and_after(records: &[Record], task: &str) -> String {
+    let evaluations: Vec<&Record> = records.iter().filter(|record| record.stage == Stage::Evaluation).collect();
+    let row = |decoding: Decoding, record: &Record| -> Option<Vec<String>> {
+        let figure = |name: &str| record.get(&format!("{}/{name}", decoding.metrics(task)));
+        Some(vec![
+            decoding.name().to_string(),
+            record.step.to_string(),
+            format!("{:.1} %", 100.0 * figure("accuracy")?),
+            format!("{:.1} %", 100.0 * figure("format")?),
+            format!("{:.3}", figure("reward")?),
+            format!("{:.1}", figure("response_length")?),
+        ])
+    };
+    let ends: Vec<&Record> = evaluations.first().into_iter().chain(evaluations.last()).copied().collect();
+    let rows: Vec<_> = [Decoding::Sampled, Decoding::Greedy]
+        .iter()
+        .flat_map(|decoding| ends.iter().filter_map(|record| row(*decoding, record)).collect::<Vec<_>>())
+        .collect();
+    console::table(&["decoding", "step", "accuracy", "format", "reward", "tokens"], &rows)
 }
 
 /// The first `count` problems of an evaluation with what was answered and earned.
@@ -265,20 +251,12 @@ fn sample_table(evaluation: &Evaluation, count: usize) -> String {
 }
 
 /// Draws the validation accuracies and the training accuracy over the steps of a run.
-fn draw_curve(records: &Path, picture: &Path, name: &str) -> Result<()> {
-    let records = analysis::read_jsonl(records)?;
-    let mut series: Vec<Series> = [Stage::Ppo, Stage::Evaluation]
-        .into_iter()
-        .flat_map(|stage| {
-            let last = records.iter().rev().find(|record| record.stage == stage);
-            let names = last.into_iter().flat_map(|r| r.scalars()).map(|(name, _)| name.to_string());
-            let shown = names.filter(|name| name.ends_with("/accuracy")).collect::<Vec<_>>();
-            shown
-                .into_iter()
-                .map(|name| Series { points: analysis::points(&records, stage, &name), name })
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    series.retain(|s| !s.points.is_empty());
-    analysis::learning_curve(picture, name, &series, "PPO step", "accuracy")
+fn draw_curve(records: &[Record], picture: &Path, name: &str) -> Result<()> {
+    let curves = |stage: Stage| {
+        let last = records.iter().rev().find(|record| record.stage == stage);
+        let names = last.into_iter().flat_map(Record::scalars).filter(|(name, _)| name.ends_with("/accuracy"));
+        names.map(move |(name, _)| Series { points: analysis::points(records, stage, name), name: name.to_string() })
+    };
+    let series: Vec<Series> = curves(Stage::Evaluation).chain(curves(Stage::Ppo)).collect();
+    analysis::learning_curve(picture, name, &series, "PPO step", "accuracy (%)")
 }

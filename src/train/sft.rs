@@ -87,7 +87,7 @@ fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
 fn sequence(trace: &Trace, sft: &Sft, text: &Text, cut: &mut usize) -> Result<Sequence> {
     let prompt = text.tokenizer.encode_prompt(&trace.prompt)?;
     let mut response = text.tokenizer.encode(&trace.response)?;
-    response.extend(text.stop.first());
+    response.extend(text.ends.first());
     if prompt.is_empty() || prompt.len() >= sft.context {
         return Err(BadInput(format!(
             "a prompt of {} tokens leaves no room in sft.context = {}",

@@ -12,7 +12,9 @@ pub struct Text {
     pub tokenizer: Tokenizer,
     template: PromptTemplate,
     max_prompt_tokens: usize,
-    /// Ids that end a response.
+    /// Ids that end a text, by the model's own word; the first one ends the warm start's responses.
+    pub ends: Vec<i64>,
+    /// Ids that end a response: `ends` and the recipe's stop tokens.
     pub stop: Vec<i64>,
 }
 
@@ -31,7 +33,20 @@ impl Text {
     pub fn new(plan: &Plan) -> Result<Self> {
         let recipe = &plan.recipe;
         let tokenizer = Tokenizer::from_dir(&plan.tokenizer_dir)?;
-        let mut stop = plan.config.eos_token_ids.clone();
+        let (known, rows) = (tokenizer.vocab_size(), plan.config.vocab_size);
+        if known > rows {
+            let dir = plan.tokenizer_dir.display();
+            return Err(BadInput(format!("the tokenizer in {dir} has {known} entries, the model only {rows}")).into());
+        }
+        let ends = match plan.config.eos_token_ids.as_slice() {
+            [] => tokenizer.eos().to_vec(),
+            ids => ids.to_vec(),
+        };
+        if ends.is_empty() {
+            let config = recipe.model.path.join("config.json");
+            return Err(BadInput(format!("{}: no eos_token_id, so no text would end", config.display())).into());
+        }
+        let mut stop = ends.clone();
         for token in &recipe.rollout.stop_tokens {
             let id = tokenizer.id(token).ok_or_else(|| {
                 BadInput(format!("rollout.stop_tokens: `{token}` is not one entry of the tokenizer's vocabulary"))
@@ -43,6 +58,7 @@ impl Text {
             template: PromptTemplate::new(&recipe.prompt.template, &plan.tokenizer_dir)?,
             tokenizer,
             max_prompt_tokens: recipe.rollout.max_prompt_tokens,
+            ends,
             stop,
         })
     }
@@ -65,13 +81,10 @@ impl Text {
         Ok(Prompt { split, index, opens_think: opens_think(&text), text, ids })
     }
 
-    /// The text of a response, without the tokens that only end it.
+    /// The text of a response, without the token that ended it.
     pub fn decode(&self, ids: &[i64]) -> Result<String> {
-        let ids = match ids.split_last() {
-            Some((last, rest)) if self.stop.contains(last) && self.tokenizer.eos().contains(last) => rest,
-            _ => ids,
-        };
-        self.tokenizer.decode(ids).context("a response cannot be decoded")
+        let text = ids.split_last().filter(|(last, _)| self.ends.contains(last)).map_or(ids, |(_, text)| text);
+        self.tokenizer.decode(text).context("a response cannot be decoded")
     }
 
     /// What the task says of a response to `prompt`.
