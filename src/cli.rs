@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ppo_train::BadInput;
+use ppo_train::analysis::Comparison;
+use ppo_train::metrics::console;
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::recipe::{self, Decoding, Plan};
 use ppo_train::rng::{self, Purpose};
@@ -100,6 +102,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Lay one metric of several runs side by side, as a table and as curves.
+    ///
+    /// Example: ppo-train compare checkpoints/quickstart-1 checkpoints/quickstart-2 --svg curves.svg
+    #[command(verbatim_doc_comment)]
+    Compare {
+        /// Run folders.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// A scalar of metrics.jsonl (default: the first validation accuracy).
+        #[arg(long)]
+        metric: Option<String>,
+        /// Draw the curves into this file.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+        /// Print JSON, with every point.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the problems or the warm start's traces of a recipe as JSONL.
     ///
     /// Example: ppo-train data recipes/quickstart.toml --split test --count 5
@@ -180,6 +200,16 @@ pub fn run(cli: Cli) -> Result<()> {
             };
             generate(&model, &prompt, max_tokens, sampling, samples, seed, json)
         }
+        Some(Command::Compare { runs, metric, svg, json }) => {
+            let comparison = Comparison::read(&runs, metric.as_deref())?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&comparison.json())?);
+            } else {
+                let head = ["run", comparison.metric.as_str(), "at the end", "change"];
+                println!("{}", console::table(&head, &comparison.rows()));
+            }
+            svg.map_or(Ok(()), |file| comparison.draw(&file))
+        }
         Some(Command::Data { recipe, overrides, split, traces, count, file }) => {
             data(&load(&recipe, &overrides)?, split.into(), traces, count, file.as_deref())
         }
@@ -202,9 +232,7 @@ fn eval(checkpoint: &Path, split: Split, decoding: Decoding, problems: usize, js
     let plan = recipe::load(&recipe, &[], None)?;
     let text = Text::new(&plan)?;
     let device = learner::device(&plan.recipe.device.device)?;
-    let kind = learner::compute_kind(plan.recipe.device.precision);
-    let weights = Weights::load(&model, &plan.config, Head::Language, kind, device)?;
-    let policy = Policy::new(&plan.config, weights, learner::longest(&plan));
+    let policy = Policy::new(&plan.config, learner::weights_of(&plan, &model, device)?, learner::longest(&plan));
     let result = evaluate(&policy, &plan, &text, split, problems, decoding)?;
     if json {
         let rows: Vec<_> = (0..result.prompts.len())
@@ -256,7 +284,8 @@ fn generate(
         let message = format!("a prompt of {} tokens and {max_tokens} new ones do not fit 1 to {limit}", ids.len());
         return Err(BadInput(message).into());
     }
-    let weights = Weights::load(model, &config, Head::Language, tch::Kind::Float, learner::device("auto")?)?;
+    let weights = Weights::load(model, &config, Head::Language, tch::Kind::Float, learner::device("auto")?);
+    let weights = weights.map_err(|e| BadInput(format!("{e:#}")))?;
     let policy = Policy::new(&config, weights, positions);
     let stop = Stop { tokens: config.eos_token_ids.clone(), max_tokens };
     let vocabulary = tokenizer.vocab_size().min(config.vocab_size);

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-#[path = "../../src/recipe/raw.rs"]
+#[path = "../../src/recipe/raw/mod.rs"]
 mod recipe;
 
 #[path = "../../src/task"]

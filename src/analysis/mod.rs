@@ -1,6 +1,8 @@
 //! Reading finished and running experiments: curves from the records of a run folder.
 
+mod compare;
 mod curve;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
+pub use compare::Comparison;
 pub use curve::{Series, learning_curve, points};

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 const MARK: &str = "COMPLETE";
+const PARTIAL: &str = ".partial-";
 
 /// Fills a new folder by `fill` and puts it at `target`, or leaves nothing behind.
 ///
@@ -14,7 +15,7 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
     let parent = target.parent().context("a checkpoint needs a folder to lie in")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // The temporary folder removes itself on every way out but the last line.
-    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?;
+    let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent)?;
     fill(partial.path())?;
     fs::write(partial.path().join(MARK), "")?;
     sync(partial.path())?;
@@ -35,6 +36,17 @@ fn sync(dir: &Path) -> Result<()> {
         if path.is_dir() { sync(&path)? } else { File::open(&path)?.sync_all()? }
     }
     File::open(dir)?.sync_all()?;
+    Ok(())
+}
+
+/// Removes what a killed process left half written.
+pub fn sweep(run: &Path) -> Result<()> {
+    for entry in fs::read_dir(run)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL)) {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
     Ok(())
 }
 
@@ -110,6 +122,9 @@ mod tests {
             write_folder(&step_dir(run.path(), step), |_| Ok(())).unwrap();
         }
         fs::create_dir(step_dir(run.path(), 50)).unwrap();
+        fs::create_dir(run.path().join(".partial-x")).unwrap();
+        sweep(run.path()).unwrap();
+        assert!(!run.path().join(".partial-x").exists());
         assert_eq!(latest(run.path()).unwrap().unwrap().0, 40);
         prune(run.path(), 2, Some(10)).unwrap();
         assert_eq!(steps(run.path()), [10, 30, 40]);

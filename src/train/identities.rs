@@ -56,3 +56,41 @@ pub fn check(compute: Kind, xp: &Experience, gap: f64, first: Option<&Scalars>) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Ppo;
+    use crate::train::batch::Sequence;
+    use crate::train::experience::{Estimates, experience};
+
+    fn first_step(reference: [f32; 2], value: f32) -> Experience {
+        let ppo: Ppo = toml::from_str("").unwrap();
+        let estimates = Estimates {
+            old: Tensor::from_slice(&[-1.0f32, -2.0]),
+            reference: Some(Tensor::from_slice(&reference)),
+            values: Some(Tensor::from_slice(&[0.0, value])),
+        };
+        let sequence = Sequence { prompt: vec![1], response: vec![2, 3] };
+        experience(&ppo, 0.001, 1, vec![sequence], &[1.0], estimates)
+    }
+
+    #[test]
+    fn a_first_step_that_is_wrong_is_named() {
+        let update = |kl, clipped| Scalars::from([("actor/ppo_kl", kl), ("actor/pg_clipfrac", clipped)]);
+        let sound = first_step([-1.0, -2.0], 0.01);
+        check(Kind::Float, &sound, 1e-6, Some(&update(0.0, 0.0))).unwrap();
+        check(Kind::Float, &sound, 1e-6, None).unwrap();
+        for (xp, gap, update, name) in [
+            (first_step([-1.0, -2.1], 0.0), 0.0, update(0.0, 0.0), "reference"),
+            (first_step([-1.0, -2.0], 7.0), 0.0, update(0.0, 0.0), "values"),
+            (first_step([-1.0, -2.0], f32::NAN), 0.0, update(0.0, 0.0), "values"),
+            (first_step([-1.0, -2.0], 0.0), 0.02, update(0.0, 0.0), "sampler"),
+            (first_step([-1.0, -2.0], 0.0), 0.0, update(0.1, 0.0), "ppo_kl"),
+            (first_step([-1.0, -2.0], 0.0), 0.0, update(0.0, 0.5), "pg_clipfrac"),
+        ] {
+            let message = check(Kind::Float, &xp, gap, Some(&update)).unwrap_err().to_string();
+            assert!(message.contains(name) && message.lines().count() == 2, "{message}");
+        }
+    }
+}

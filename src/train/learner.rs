@@ -1,5 +1,6 @@
 //! A model that learns, with its optimizer; and the models of a run.
 
+use crate::BadInput;
 use crate::algo::kl::Controller;
 use crate::checkpoint::load_tensors;
 use crate::model::heads::critic_weights;
@@ -87,13 +88,23 @@ pub fn longest(plan: &Plan) -> i64 {
 
 /// The recipe's starting weights: read from its model folder, or drawn.
 pub fn starting_weights(plan: &Plan, device: Device) -> Result<Weights> {
-    let kind = compute_kind(plan.recipe.device.precision);
     if plan.recipe.model.random_weights {
+        let kind = compute_kind(plan.recipe.device.precision);
         return Ok(Weights::random(&plan.config, Head::Language, kind, device, plan.recipe.seed));
     }
-    Weights::load(&plan.recipe.model.path, &plan.config, Head::Language, kind, device)
+    weights_of(plan, &plan.recipe.model.path, device)
 }
 
+/// A language model of the plan's shape and precision from a Hugging Face folder.
+///
+/// # Errors
+/// Bad input: weights that are missing, damaged, or of another shape.
+pub fn weights_of(plan: &Plan, dir: &Path, device: Device) -> Result<Weights> {
+    let kind = compute_kind(plan.recipe.device.precision);
+    Weights::load(dir, &plan.config, Head::Language, kind, device).map_err(|e| BadInput(format!("{e:#}")).into())
+}
+
+/// The kind that weights and activations have.
 pub fn compute_kind(precision: Precision) -> Kind {
     match precision {
         Precision::Float32 => Kind::Float,

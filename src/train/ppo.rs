@@ -3,7 +3,8 @@
 //! Episodes are responses, actions are tokens, and the reward comes at the last one. Each step writes responses to
 //! fresh prompts, grades them, asks the models what they think of them, and learns.
 
-use super::evaluate::{Evaluation, evaluate};
+use super::batch::Sequence;
+use super::evaluate::evaluate;
 use super::experience::{Estimates, experience, generate, grade, log_probs, prompts, score};
 use super::identities;
 use super::learner::Models;
@@ -18,6 +19,7 @@ use crate::recipe::{Plan, Ppo};
 use crate::rng::Purpose;
 use crate::rollout::Sampling;
 use crate::task::Split;
+use crate::torch::to_host;
 use anyhow::{Context, Result};
 
 /// Trains `models` from the run's step to the recipe's last.
@@ -47,18 +49,8 @@ pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut
         }
 
         // The models say what they expect.
-        let (sequences, micro) = (&rollouts.sequences, ppo.micro_batch_tokens);
-        let old = clock.time("old_log_prob", || log_probs(&models.actor.model, sequences, micro, rollout.temperature));
-        let gap = identities::probability_gap(&rollouts.log_probs, &crate::torch::to_host(&old));
-        let device = old.device();
-        let reference = clock.time("ref", || {
-            models.reference.as_ref().map(|reference| log_probs(reference, sequences, micro, rollout.temperature))
-        });
-        let values = clock.time("values", || {
-            let critic = models.critic.as_ref().map(|c| &c.model);
-            critic.map(|c| score(sequences, micro, device, |b| c.values(&b.ids, &b.read)))
-        });
-        let estimates = Estimates { old, reference, values };
+        let estimates = estimate(models, ppo, &rollouts.sequences, rollout.temperature, &mut clock);
+        let gap = identities::probability_gap(&rollouts.log_probs, &to_host(&estimates.old));
 
         // How much better than expected was each token?
         let kl_coef = models.kl.coefficient;
@@ -68,23 +60,24 @@ pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut
 
         // Critic and actor learn.
         let rate = schedule::factor(ppo.lr_schedule, step - 1, ppo.lr_warmup_steps, ppo.steps);
-        let critic_updates = clock.time("update_critic", || {
-            let update = |critic| update_critic(critic, ppo, &xp, ppo.critic_lr * rate);
-            models.critic.as_mut().map(update).transpose().context("in the critic's update")
+        let critic_updates = clock.time("update_critic", || match &mut models.critic {
+            Some(critic) => update_critic(critic, ppo, &xp, ppo.critic_lr * rate).context("in the critic's update"),
+            None => Ok(vec![]),
         })?;
-        let actor_updates = clock.time("update_actor", || {
-            if step <= ppo.critic_warmup_steps {
-                return Ok(None);
-            }
-            let hyper = (ppo.actor_lr * rate, rollout.temperature, kl_coef);
-            update_actor(&mut models.actor, ppo, &xp, hyper).map(Some).context("in the actor's update")
+        let actor_updates = clock.time("update_actor", || match step > ppo.critic_warmup_steps {
+            true => update_actor(&mut models.actor, ppo, &xp, (ppo.actor_lr * rate, rollout.temperature, kl_coef))
+                .context("in the actor's update"),
+            false => Ok(vec![]),
         })?;
         if step == 1 {
-            let first = actor_updates.as_ref().and_then(|updates| updates.first());
-            identities::check(models.actor.model.weights.flat().kind(), &xp, gap.0, first)?;
+            identities::check(models.actor.model.weights.flat().kind(), &xp, gap.0, actor_updates.first())?;
         }
-        record::learning(&mut record, ppo, &xp, kl_coef, rate, gap, &[critic_updates, actor_updates]);
+        record::learning(&mut record, ppo, &xp, kl_coef, rate, gap, [&critic_updates, &actor_updates]);
+        record.set("training/epoch", (step * rollout.prompts_per_step) as f64 / text.task.len(Split::Train) as f64);
         clock.finish(&mut record, &xp.sequences);
+        if let Some(seconds) = run.saving.take() {
+            record.set("timing_s/save_checkpoint", seconds);
+        }
 
         run.state.step = step;
         run.metrics.write(&record);
@@ -94,8 +87,21 @@ pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut
     Ok(())
 }
 
+/// What actor, reference and critic make of the rollouts, before any of them learns.
+fn estimate(models: &Models, ppo: &Ppo, sequences: &[Sequence], temperature: f64, clock: &mut Clock) -> Estimates {
+    let (actor, micro) = (&models.actor.model, ppo.micro_batch_tokens);
+    let old = clock.time("old_log_prob", || log_probs(actor, sequences, micro, temperature));
+    let reference = models.reference.as_ref();
+    let reference = clock.time("ref", || reference.map(|policy| log_probs(policy, sequences, micro, temperature)));
+    let critic = models.critic.as_ref().map(|critic| &critic.model);
+    let values = clock.time("values", || {
+        critic.map(|critic| score(sequences, micro, actor.device(), |b| critic.values(&b.ids, &b.read)))
+    });
+    Estimates { old, reference, values }
+}
+
 /// Evaluates the actor as the recipe says, shows some rollouts, and remembers the best step.
-pub fn evaluations(plan: &Plan, text: &Text, models: &Models, run: &mut Run) -> Result<Vec<Evaluation>> {
+pub fn evaluations(plan: &Plan, text: &Text, models: &Models, run: &mut Run) -> Result<()> {
     let recipe = &plan.recipe.evaluation;
     let mut record = Record::new(Stage::Evaluation, run.state.step as u64);
     let mut clock = Clock::start();
@@ -111,5 +117,5 @@ pub fn evaluations(plan: &Plan, text: &Text, models: &Models, run: &mut Run) -> 
     }
     clock.write(&mut record);
     run.evaluated(plan, &evaluations, record);
-    Ok(evaluations)
+    Ok(())
 }

@@ -46,6 +46,10 @@ impl Clock {
             let tokens = if *stage == "gen" { response_tokens } else { tokens };
             record.set(format!("timing_per_token_ms/{stage}"), 1e3 * spent / tokens.max(1.0));
         }
+        for name in ["min", "max", "mean"] {
+            // One process is one rank.
+            record.set(format!("global_seqlen/{name}"), tokens);
+        }
         record.set("timing_s/step", seconds);
         record.set("perf/time_per_step", seconds);
         record.set("perf/total_num_tokens", tokens);
@@ -108,7 +112,7 @@ pub fn learning(
     kl_coef: f64,
     rate: f64,
     gap: (f64, f64, f64),
-    updates: &[Option<Vec<Scalars>>; 2],
+    updates: [&[Scalars]; 2],
 ) {
     record.summary("critic/rewards", &xp.host.rewards);
     record.summary("critic/advantages", &xp.host.advantages);
@@ -118,7 +122,7 @@ pub fn learning(
         record.set("critic/vf_explained_var", explained_variance(&xp.host.values, &xp.host.returns));
         record.set("critic/lr", ppo.critic_lr * rate);
     }
-    for (name, value) in updates.iter().flatten().flat_map(|updates| mean(updates)) {
+    for (name, value) in updates.into_iter().flat_map(mean) {
         record.set(name, value);
     }
     record.set("actor/lr", ppo.actor_lr * rate);

@@ -4,13 +4,13 @@
 //! checkpoints, `events/` and `metrics.jsonl`, and at the end `curve.svg`.
 
 use super::evaluate::Evaluation;
-use super::learner::{Learner, Models, device, starting_weights};
+use super::learner::{Learner, Models, device, longest, starting_weights, weights_of};
 use super::text::Text;
 use super::{ppo, sft};
 use crate::analysis::{self, Series};
-use crate::checkpoint::{latest, prune, save_critic, save_model, save_tensors, step_dir, write_folder};
+use crate::checkpoint::{latest, prune, save_critic, save_model, save_tensors, step_dir, sweep, write_folder};
 use crate::metrics::{Metrics, Record, Stage, console};
-use crate::model::{Head, Policy, Weights};
+use crate::model::Policy;
 use crate::recipe::{Decoding, Plan, Ppo};
 use crate::{BadInput, Stopped};
 use anyhow::{Context, Result};
@@ -19,6 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tch::Device;
 
 /// What a resumed run has to know besides weights and optimizers; `state.json`.
@@ -42,6 +43,8 @@ pub struct Run {
     pub dir: PathBuf,
     pub state: State,
     pub metrics: Metrics,
+    /// Seconds that the newest checkpoint took, until a record has told them.
+    pub saving: Option<f64>,
     stop: Arc<AtomicBool>,
 }
 
@@ -83,6 +86,7 @@ fn open_folder(plan: &Plan, resume: bool) -> Result<Option<(usize, PathBuf)>> {
         .into());
     }
     fs::create_dir_all(&plan.out).with_context(|| format!("cannot create {}", plan.out.display()))?;
+    sweep(&plan.out)?;
     fs::write(&recipe, &plan.text).with_context(|| format!("cannot write {}", recipe.display()))?;
     latest(&plan.out)
 }
@@ -109,17 +113,15 @@ impl Run {
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        Ok(Self { dir: plan.out.clone(), state, metrics, stop })
+        Ok(Self { dir: plan.out.clone(), state, metrics, saving: None, stop })
     }
 
     /// The policy PPO starts from: the recipe's model after its warm start, which is done once a run.
     fn warm_start(&mut self, plan: &Plan, text: &Text, device: Device) -> Result<Policy> {
         let start = self.dir.join("start");
-        let longest = super::learner::longest(plan);
-        let kind = super::learner::compute_kind(plan.recipe.device.precision);
+        let longest = longest(plan);
         if start.join("COMPLETE").exists() {
-            let weights = Weights::load(&start, &plan.config, Head::Language, kind, device)?;
-            return Ok(Policy::new(&plan.config, weights, longest));
+            return Ok(Policy::new(&plan.config, weights_of(plan, &start, device)?, longest));
         }
         let weights = starting_weights(plan, device)?;
         let policy = match &plan.recipe.sft {
@@ -163,6 +165,7 @@ impl Run {
 
     /// Writes the step's checkpoint, then removes those that are not kept.
     fn save(&mut self, plan: &Plan, models: &Models) -> Result<()> {
+        let started = Instant::now();
         self.state.kl_coefficient = models.kl.coefficient;
         write_folder(&step_dir(&self.dir, self.state.step), |dir| {
             let source = &plan.recipe.model.path;
@@ -175,6 +178,7 @@ impl Run {
             fs::write(dir.join("state.json"), serde_json::to_string_pretty(&self.state)?)?;
             Ok(())
         })?;
+        self.saving = Some(started.elapsed().as_secs_f64());
         let best = self.state.best.filter(|_| plan.recipe.checkpoints.keep_best).map(|best| best.step);
         prune(&self.dir, plan.recipe.checkpoints.keep_last, best)
     }
@@ -258,5 +262,5 @@ fn draw_curve(records: &[Record], picture: &Path, name: &str) -> Result<()> {
         names.map(move |(name, _)| Series { points: analysis::points(records, stage, name), name: name.to_string() })
     };
     let series: Vec<Series> = curves(Stage::Evaluation).chain(curves(Stage::Ppo)).collect();
-    analysis::learning_curve(picture, name, &series, "PPO step", "accuracy (%)")
+    analysis::learning_curve(picture, name, &series, "PPO step", "accuracy, %")
 }

@@ -6,6 +6,9 @@ use crate::task::{Grade, Split, Task};
 use crate::text::{PromptTemplate, Tokenizer, opens_think};
 use anyhow::{Context, Result};
 
+/// Prompts of a split that the preflight renders: what takes about a second.
+const PREFLIGHT_PROMPTS: usize = 10_000;
+
 /// The language side of a run.
 pub struct Text {
     pub task: Box<dyn Task>,
@@ -92,11 +95,20 @@ impl Text {
         self.task.grade(prompt.split, prompt.index, response, prompt.opens_think)
     }
 
-    /// Sends a right and a wrong answer the way every rollout will go: through the prompt, the tokenizer and the reward.
+    /// Renders prompts of all splits, and sends a right and a wrong answer the way every rollout will go: through the
+    /// prompt, the tokenizer and the reward.
     ///
     /// # Errors
-    /// Bad input: with this recipe a right answer would not earn the full reward, or a wrong one would.
+    /// Bad input: a prompt that does not render or is too long; a right answer that would not earn the full reward, or
+    /// a wrong one that would.
     pub fn preflight(&self, reward: &crate::recipe::Reward) -> Result<()> {
+        for split in Split::ALL {
+            let problems = self.task.len(split);
+            // All of them, or of very many an even share.
+            for index in (0..problems).step_by(problems.div_ceil(PREFLIGHT_PROMPTS).max(1)) {
+                self.prompt(split, index)?;
+            }
+        }
         let solvable = (0..self.task.len(Split::Train).min(1000)).find_map(|index| {
             let prompt = self.prompt(Split::Train, index);
             let opens = prompt.as_ref().is_ok_and(|p| p.opens_think);

@@ -66,6 +66,10 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     let weights = |run: &Path| std::fs::read(run.join("step_000004/model/model.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&parts), "the resumed run's weights differ");
 
+    let compared = json(&run(0, &["compare", &path(&whole), &path(&parts), "--metric", "critic/score/mean", "--json"]));
+    assert_eq!(compared["runs"][0]["points"], compared["runs"][1]["points"]);
+    assert_eq!(compared["runs"][0]["points"].as_array().unwrap().len(), 4);
+
     // A second start does not touch a run.
     let refused = run(2, &[SMOKE, "--out", &path(&whole)]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
@@ -137,6 +141,28 @@ fn other_recipes_of_ppo_run_too() {
 }
 
 #[test]
+fn a_warm_start_reads_prompts_and_responses_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    run(0, &["data", SMOKE, "--traces", "--count", "64", "--file", rows.to_str().unwrap()]);
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let data = format!("sft.data='{}'", rows.display());
+    let (solver, file) = (out("solver"), out("file"));
+    run(0, &[SMOKE, "--out", &solver, "--set", "ppo.steps=1", "--set", "sft.validation=0"]);
+    let sets = ["--set", "ppo.steps=1", "--set", "sft.validation=0", "--set", &data];
+    run(0, &[&[SMOKE, "--out", &file][..], &sets].concat());
+    // The rows are the solver's, so the warm start is the same.
+    let weights = |run: &str| std::fs::read(Path::new(run).join("start/model.safetensors")).unwrap();
+    assert!(weights(&solver) == weights(&file));
+
+    std::fs::write(&rows, "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n").unwrap();
+    let sets = ["--set", "sft.validation=0", "--set", "sft.train=2", "--set", "sft.batch=2", "--set", &data];
+    let refused = run(2, &[&[SMOKE, "--out", &out("broken")][..], &sets].concat());
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("rows.jsonl, line 2") && message.contains("response"), "{message}");
+}
+
+#[test]
 fn the_side_commands_answer() {
     let plan = json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
     assert!(plan.is_object());
@@ -145,9 +171,14 @@ fn the_side_commands_answer() {
     assert_eq!(problems.lines().filter(|l| serde_json::from_str::<Value>(l).unwrap()["target"].is_i64()).count(), 5);
     let traces = stdout(&run(0, &["data", SMOKE, "--traces", "--count", "3", "--set", "sft.style='dialogue'"]));
     assert!(traces.lines().all(|l| l.contains("<persona1>")), "{traces}");
-    for command in
-        [&["--help"][..], &["plan", "--help"], &["eval", "--help"], &["generate", "--help"], &["data", "--help"]]
-    {
+    for command in [
+        &["--help"][..],
+        &["plan", "--help"],
+        &["eval", "--help"],
+        &["generate", "--help"],
+        &["data", "--help"],
+        &["compare", "--help"],
+    ] {
         assert!(stdout(&run(0, command)).contains("Example: ppo-train"), "{command:?}");
     }
 }
@@ -161,6 +192,7 @@ fn bad_input_is_one_message_and_exit_code_2() {
         (&["plan", SMOKE, "--set", "model.path='checkpoints/countdown-bas'"], &["countdown-base"]),
         (&["eval", "recipes"], &["recipe.toml"]),
         (&["generate", "recipes", "--prompt", "x"], &["config.json"]),
+        (&["compare", "recipes"], &["metrics.jsonl"]),
         (&[SMOKE, "--set", "rollout.stop_tokens=['not one token']", "--out", "/nonexistent/x"], &["not one token"]),
     ] {
         let message = String::from_utf8(run(2, args).stderr).unwrap();
