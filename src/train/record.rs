@@ -4,7 +4,7 @@ use super::batch::Sequence;
 use super::experience::{Experience, Rollouts};
 use super::update::{Scalars, mean};
 use crate::algo::advantage::explained_variance;
-use crate::metrics::Record;
+use crate::metrics::{Record, console};
 use crate::recipe::{KlIn, Ppo};
 use crate::task::Verdict;
 use std::time::Instant;
@@ -92,15 +92,17 @@ pub fn rollouts(record: &mut Record, rollouts: &Rollouts, samples: usize, max_re
 
 /// Says so when no rollout of the first step holds an answer: such a run cannot learn, and its texts show why.
 pub fn warn_when_nothing_answers(rollouts: &Rollouts) {
-    if rollouts.grades.iter().all(|g| g.verdict == Verdict::NoAnswer) {
-        eprintln!(
-            "warning: none of the {} rollouts of the first step holds an answer. Three of them:",
-            rollouts.texts.len()
-        );
+    if rollouts.grades.iter().all(|g| matches!(g.verdict, Verdict::NoAnswer | Verdict::Unclosed)) {
+        let count = rollouts.texts.len();
+        console::warn(&format!(
+            "warning: none of the {count} rollouts of the first step holds an answer. Three of them:"
+        ));
         for text in rollouts.texts.iter().take(3) {
-            eprintln!("---\n{text}");
+            // A terminal would obey control characters.
+            let shown: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
+            console::warn(&format!("---\n{shown}"));
         }
-        eprintln!("---\nthe reward stays zero until one does: a warm start ([sft]) teaches the layout");
+        console::warn("---\nthe reward stays zero until one does: a warm start ([sft]) teaches the layout");
     }
 }
 

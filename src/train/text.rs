@@ -15,6 +15,7 @@ pub struct Text {
     pub tokenizer: Tokenizer,
     template: PromptTemplate,
     max_prompt_tokens: usize,
+    max_response_tokens: usize,
     /// Ids that end a text, by the model's own word; the first one ends the warm start's responses.
     pub ends: Vec<i64>,
     /// Ids that end a response: `ends` and the recipe's stop tokens.
@@ -61,6 +62,7 @@ impl Text {
             template: PromptTemplate::new(&recipe.prompt.template, &plan.tokenizer_dir)?,
             tokenizer,
             max_prompt_tokens: recipe.rollout.max_prompt_tokens,
+            max_response_tokens: recipe.rollout.max_response_tokens,
             ends,
             stop,
         })
@@ -120,17 +122,22 @@ impl Text {
         let wrong = self.task.known_wrong(prompt.split, prompt.index, prompt.opens_think);
         let full = reward.accuracy + reward.format;
         for (right, example) in [(true, right), (false, wrong)] {
-            let seen = self.tokenizer.decode(&self.tokenizer.encode(&example)?)?;
+            // Ended where a rollout of the same tokens would end.
+            let mut ids = self.tokenizer.encode(&example)?;
+            let stop = ids.iter().position(|id| self.stop.contains(id)).map_or(ids.len(), |at| at + 1);
+            ids.truncate(stop.min(self.max_response_tokens));
+            let seen = self.decode(&ids)?;
             let grade = self.grade(&prompt, &seen);
             let earned = grade.reward(reward);
             let expected = if right { (earned - full).abs() < 1e-9 } else { grade.accuracy == 0.0 };
             if !expected {
                 return Err(BadInput(format!(
                     "this recipe's reward cannot be earned: a known {} answer earns {earned} of {full} ({})\n\
-                     prompt:\n{}\nanswer, after encoding and decoding:\n{seen}",
+                     prompt:\n{}\nanswer, after encoding, stopping within {} tokens and decoding:\n{seen}",
                     if right { "right" } else { "wrong" },
                     grade.verdict,
                     prompt.text,
+                    self.max_response_tokens,
                 ))
                 .into());
             }

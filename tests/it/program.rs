@@ -8,6 +8,43 @@ use std::time::{Duration, Instant};
 
 const SMOKE: &str = "recipes/smoke.toml";
 
+/// What the field's dashboards look for in each step, besides times and memory.
+const METRICS: &[&str] = &[
+    "actor/pg_loss",
+    "actor/entropy",
+    "actor/pg_clipfrac",
+    "actor/pg_clipfrac_lower",
+    "actor/ppo_kl",
+    "actor/reward_kl_penalty",
+    "actor/reward_kl_penalty_coeff",
+    "actor/grad_norm",
+    "actor/lr",
+    "critic/vf_loss",
+    "critic/vf_clipfrac",
+    "critic/vpred_mean",
+    "critic/vf_explained_var",
+    "critic/grad_norm",
+    "critic/lr",
+    "critic/score/mean",
+    "critic/rewards/max",
+    "critic/advantages/min",
+    "critic/returns/mean",
+    "critic/values/mean",
+    "response_length/mean",
+    "response_length/clip_ratio",
+    "response_length/terminated_mean",
+    "prompt_length/max",
+    "global_seqlen/mean",
+    "training/rollout_probs_diff_mean",
+    "training/rollout_probs_diff_max",
+    "training/rollout_probs_diff_std",
+    "training/global_step",
+    "training/epoch",
+    "reward/accuracy",
+    "reward/format",
+    "reward/zero_std_frac",
+];
+
 fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-train"));
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
@@ -48,7 +85,10 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
     let path = |p: &Path| p.to_str().unwrap().to_string();
-    run(0, &[SMOKE, "--out", &path(&whole)]);
+    let first = run(0, &[SMOKE, "--out", &path(&whole)]);
+    // Random weights write no answer, and a run says so.
+    let warning = String::from_utf8(first.stderr).unwrap();
+    assert!(warning.contains("none of the 16 rollouts of the first step holds an answer"), "{warning}");
     for file in ["recipe.toml", "metrics.jsonl", "curve.svg", "start/model.safetensors", "step_000004/COMPLETE"] {
         assert!(whole.join(file).exists(), "{file}");
     }
@@ -57,6 +97,9 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     }
     let metrics = steps(&whole);
     assert_eq!(metrics.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    for name in METRICS {
+        assert!(metrics[&4].contains_key(*name), "{name} is missing: {:?}", metrics[&4].keys());
+    }
 
     // Stopped after two steps and resumed, the run is the same run.
     let parts = dir.path().join("parts");
@@ -194,6 +237,12 @@ fn bad_input_is_one_message_and_exit_code_2() {
         (&["generate", "recipes", "--prompt", "x"], &["config.json"]),
         (&["compare", "recipes"], &["metrics.jsonl"]),
         (&[SMOKE, "--set", "rollout.stop_tokens=['not one token']", "--out", "/nonexistent/x"], &["not one token"]),
+        // Rewards that no rollout could earn.
+        (&[SMOKE, "--set", "rollout.stop_tokens=['</think>']", "--out", "/nonexistent/x"], &["cannot be earned"]),
+        (
+            &[SMOKE, "--set", "rollout.max_response_tokens=8", "--out", "/nonexistent/x"],
+            &["cannot be earned", "8 tokens"],
+        ),
     ] {
         let message = String::from_utf8(run(2, args).stderr).unwrap();
         assert!(parts.iter().all(|part| message.contains(part)), "{args:?}: {message}");
