@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ppo_train::BadInput;
 use ppo_train::analysis::Comparison;
+use ppo_train::checkpoint;
 use ppo_train::metrics::console;
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::recipe::{self, Decoding, Plan};
@@ -101,6 +102,19 @@ enum Command {
         /// Print JSON: one entry a sample, with ids and log-probs.
         #[arg(long)]
         json: bool,
+    },
+    /// Write a checkpoint's model as a Hugging Face folder, for transformers or vLLM.
+    ///
+    /// Example: ppo-train export checkpoints/quickstart/step_000044 exported
+    #[command(verbatim_doc_comment)]
+    Export {
+        /// A step's folder of a run, or its `start`.
+        checkpoint: PathBuf,
+        /// The folder to write; it must not exist.
+        dir: PathBuf,
+        /// Write the critic, a token classifier with one label, instead of the actor.
+        #[arg(long)]
+        critic: bool,
     },
     /// Lay one metric of several runs side by side, as a table and as curves.
     ///
@@ -200,6 +214,7 @@ pub fn run(cli: Cli) -> Result<()> {
             };
             generate(&model, &prompt, max_tokens, sampling, samples, seed, json)
         }
+        Some(Command::Export { checkpoint, dir, critic }) => export(&checkpoint, &dir, critic),
         Some(Command::Compare { runs, metric, svg, json }) => {
             let comparison = Comparison::read(&runs, metric.as_deref())?;
             if json {
@@ -221,7 +236,7 @@ fn load(recipe: &Path, overrides: &Overrides) -> Result<Plan> {
 }
 
 fn eval(checkpoint: &Path, split: Split, decoding: Decoding, problems: usize, json: bool) -> Result<()> {
-    let model = if checkpoint.join("model").exists() { checkpoint.join("model") } else { checkpoint.to_path_buf() };
+    let model = model_of(checkpoint);
     let recipe = [checkpoint.join("recipe.toml"), checkpoint.join("../recipe.toml")].into_iter().find(|p| p.exists());
     let recipe = recipe.ok_or_else(|| {
         BadInput(format!(
@@ -263,6 +278,30 @@ fn eval(checkpoint: &Path, split: Split, decoding: Decoding, problems: usize, js
             100.0 * result.cut
         );
     }
+    Ok(())
+}
+
+/// The actor's folder of a checkpoint; that of the warm start is one itself.
+fn model_of(checkpoint: &Path) -> PathBuf {
+    let inner = checkpoint.join("model");
+    if inner.exists() { inner } else { checkpoint.to_path_buf() }
+}
+
+fn export(checkpoint: &Path, dir: &Path, critic: bool) -> Result<()> {
+    let bad = |message: String| anyhow::Error::from(BadInput(message));
+    let model = model_of(checkpoint);
+    let (source, head) = match critic {
+        true => (checkpoint.join("critic"), Head::Value),
+        false => (model.clone(), Head::Language),
+    };
+    if dir.exists() {
+        return Err(bad(format!("{} exists already: name a folder that does not", dir.display())));
+    }
+    // What can be read whole is whole.
+    let config = ModelConfig::from_dir(&model).map_err(|e| bad(format!("{e:#}")))?;
+    Weights::load(&source, &config, head, tch::Kind::Float, tch::Device::Cpu).map_err(|e| bad(format!("{e:#}")))?;
+    checkpoint::export(&source, dir)?;
+    println!("{}", dir.display());
     Ok(())
 }
 

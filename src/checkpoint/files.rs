@@ -3,7 +3,6 @@
 use crate::model::Weights;
 use crate::torch;
 use anyhow::{Context, Result, bail, ensure};
-use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,10 +10,9 @@ use std::fs;
 use std::path::Path;
 use tch::{Device, Tensor};
 
-/// What travels with the weights, where it lies beside them.
-const COMPANIONS: [&str; 8] = [
-    "config.json",
-    "generation_config.json",
+/// What travels with the weights: files of the model, and of its tokenizer.
+const CONFIGS: [&str; 2] = ["config.json", "generation_config.json"];
+const TOKENIZER: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -23,19 +21,53 @@ const COMPANIONS: [&str; 8] = [
     "chat_template.jinja",
 ];
 
-/// Writes a model into `dir` as transformers would, with the configuration and tokenizer files of `source` (and of
-/// `tokenizer`, which win).
+/// Files of at most so many bytes hold a model's weights.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+/// Writes a model into `dir` as transformers would, with the configuration of the folder `source` and the tokenizer of
+/// the folder `tokenizer`.
 pub fn save_model(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
-    for from in [source, tokenizer] {
-        for name in COMPANIONS {
-            let file = from.join(name);
-            if file.exists() && !(from == tokenizer && name == "config.json" && source != tokenizer) {
-                fs::copy(&file, dir.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-            }
+    let files = CONFIGS.iter().map(|name| (source, name)).chain(TOKENIZER.iter().map(|name| (tokenizer, name)));
+    for (from, name) in files {
+        let file = from.join(name);
+        if file.exists() {
+            fs::copy(&file, dir.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
         }
     }
-    save_tensors(&dir.join("model.safetensors"), weights.entries())
+    save_shards(dir, weights.entries(), SHARD_BYTES)
+}
+
+/// Writes weights as `model.safetensors`, or as shards of at most `limit` bytes (a larger tensor has one to itself) with
+/// the index that names them.
+fn save_shards(dir: &Path, weights: &[(String, Tensor)], limit: usize) -> Result<()> {
+    let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
+    let mut shards: Vec<&[(String, Tensor)]> = vec![];
+    let mut rest = weights;
+    while !rest.is_empty() {
+        let mut room = limit;
+        let fits = |(_, tensor): &&(String, Tensor)| {
+            let enough = bytes(tensor) <= room;
+            room = room.saturating_sub(bytes(tensor));
+            enough
+        };
+        let (shard, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        shards.push(shard);
+        rest = after;
+    }
+    if let [all] = shards[..] {
+        return save_tensors(&dir.join("model.safetensors"), all);
+    }
+    let mut files = serde_json::Map::new();
+    for (i, shard) in shards.iter().enumerate() {
+        let file = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
+        save_tensors(&dir.join(&file), shard)?;
+        files.extend(shard.iter().map(|(name, _)| (name.clone(), file.clone().into())));
+    }
+    let total: usize = weights.iter().map(|(_, tensor)| bytes(tensor)).sum();
+    let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": files});
+    fs::write(dir.join("model.safetensors.index.json"), serde_json::to_string_pretty(&index)?)?;
+    Ok(())
 }
 
 /// Writes a critic into `dir` as transformers' token classifier with one label.
@@ -50,7 +82,7 @@ pub fn save_critic(dir: &Path, weights: &Weights, source: &Path) -> Result<()> {
     config["id2label"] = serde_json::json!({"0": "value"});
     config["label2id"] = serde_json::json!({"value": 0});
     fs::write(dir.join("config.json"), serde_json::to_string_pretty(&config)?)?;
-    save_tensors(&dir.join("model.safetensors"), weights.entries())
+    save_shards(dir, weights.entries(), SHARD_BYTES)
 }
 
 /// Writes named tensors as one safetensors file, with the metadata that transformers looks for.
@@ -67,9 +99,7 @@ pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Resu
 /// # Errors
 /// A damaged file, or one without a target's name, shape or type.
 pub fn load_tensors<S: AsRef<str>>(path: &Path, targets: &mut [(S, Tensor)]) -> Result<()> {
-    let file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    // SAFETY: the mapping is read only, and dropped before this function returns.
-    let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))?;
+    let map = torch::map(path)?;
     let stored = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
     for (name, target) in targets {
         let name = name.as_ref();
@@ -127,7 +157,22 @@ impl View for Contiguous {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Head, ModelConfig};
     use tch::Kind;
+
+    #[test]
+    fn shards_hold_the_model_that_one_file_holds() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama_tiny");
+        let config = ModelConfig::from_dir(&golden).unwrap();
+        let load = |dir: &Path| Weights::load(dir, &config, Head::Language, Kind::Float, Device::Cpu).unwrap();
+        let whole = load(&golden);
+        let dir = tempfile::tempdir().unwrap();
+        save_shards(dir.path(), whole.entries(), 20_000).unwrap();
+        let sizes: Vec<u64> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+        assert!(sizes.len() > 5 && sizes.iter().all(|size| *size < 30_000), "{sizes:?}");
+        assert_eq!(torch::to_host(load(dir.path()).flat()), torch::to_host(whole.flat()));
+    }
 
     #[test]
     fn tensors_return_as_they_were_written_and_misfits_are_named() {

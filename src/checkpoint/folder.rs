@@ -12,7 +12,10 @@ const PARTIAL: &str = ".partial-";
 /// # Errors
 /// Those of `fill` and of the file system; `target` is then as it was.
 pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = target.parent().context("a checkpoint needs a folder to lie in")?;
+    let parent = match target.parent().context("a folder needs a name")? {
+        here if here.as_os_str().is_empty() => Path::new("."),
+        parent => parent,
+    };
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // The temporary folder removes itself on every way out but the last line.
     let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent)?;
@@ -26,6 +29,22 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
     // Its folder has moved away: there is nothing to remove.
     let _ = partial.keep();
     File::open(parent)?.sync_all()?;
+    Ok(())
+}
+
+/// Copies the files of a model's folder into a new one, whole or not at all.
+pub fn export(source: &Path, target: &Path) -> Result<()> {
+    write_folder(target, |dir| {
+        for entry in fs::read_dir(source)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), dir.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    })?;
+    // The mark is ours; other programs do not know it.
+    fs::remove_file(target.join(MARK))?;
     Ok(())
 }
 

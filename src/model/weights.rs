@@ -6,7 +6,6 @@
 use super::config::ModelConfig;
 use crate::torch;
 use anyhow::{Context, Result, ensure};
-use memmap2::Mmap;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -69,30 +68,33 @@ impl Weights {
         weights
     }
 
-    /// Reads the weights of a Hugging Face folder, one tensor at a time from the mapped files, converting to `kind`.
-    ///
-    /// A critic may be read from a language model's folder: its head, missing there, stays zero, and the language
-    /// model's head is passed over.
+    /// The weights of a Hugging Face folder; see `fill`.
+    pub fn load(dir: &Path, config: &ModelConfig, head: Head, kind: Kind, device: Device) -> Result<Self> {
+        let weights = Self::zeros(config, head, kind, device);
+        weights.fill(dir, config)?;
+        Ok(weights)
+    }
+
+    /// Reads a Hugging Face folder into these weights, one tensor at a time from the mapped files, whatever their
+    /// precision.
     ///
     /// # Errors
     /// One message with every tensor that is missing, surplus, or of another shape or an unusable type.
-    pub fn load(dir: &Path, config: &ModelConfig, head: Head, kind: Kind, device: Device) -> Result<Self> {
-        let mut weights = Self::zeros(config, head, kind, device);
-        let mut missing: Vec<String> = weights.entries.iter().map(|(name, _)| name.clone()).collect();
+    pub fn fill(&self, dir: &Path, config: &ModelConfig) -> Result<()> {
+        let mut missing: Vec<&str> = self.entries.iter().map(|(name, _)| name.as_str()).collect();
         let mut wrong = Vec::new();
         for path in shard_files(dir)? {
-            let file = std::fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            // SAFETY: the mapping is read only, and dropped before this function returns.
-            let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))?;
+            let map = torch::map(&path)?;
             let tensors = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
             for (name, data) in tensors.iter() {
-                let Some((_, target)) = weights.entries.iter_mut().find(|(n, _)| n == name) else {
-                    if !passed_over(name, config, head) {
+                let Some((_, target)) = self.entries.iter().find(|(n, _)| n == name) else {
+                    // Some folders hold the tied head once more.
+                    if !(config.tie_word_embeddings && name == "lm_head.weight") {
                         wrong.push(format!("{name}: not a tensor of this architecture"));
                     }
                     continue;
                 };
-                missing.retain(|m| m != name);
+                missing.retain(|m| *m != name);
                 let shape: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
                 if shape != target.size() {
                     wrong.push(format!("{name}: shape {shape:?}, expected {:?}", target.size()));
@@ -100,12 +102,12 @@ impl Weights {
                 }
                 match torch::kind_of(data.dtype()).filter(|k| *k != Kind::Int64) {
                     None => wrong.push(format!("{name}: type {:?}, expected F32, BF16 or F16", data.dtype())),
-                    Some(kind) => tch::no_grad(|| target.copy_(&Tensor::from_data_size(data.data(), &shape, kind))),
+                    Some(kind) => {
+                        let stored = Tensor::from_data_size(data.data(), &shape, kind);
+                        tch::no_grad(|| target.shallow_clone().copy_(&stored));
+                    }
                 }
             }
-        }
-        if head == Head::Value {
-            missing.retain(|name| !name.starts_with("score."));
         }
         wrong.extend(missing.into_iter().map(|name| format!("{name}: missing")));
         ensure!(
@@ -114,7 +116,7 @@ impl Weights {
             dir.display(),
             wrong.join("\n  ")
         );
-        Ok(weights)
+        Ok(())
     }
 
     /// The same weights in buffers of their own, frozen.
@@ -166,14 +168,6 @@ impl Weights {
 
 fn view(flat: &Tensor, at: i64, shape: &[i64]) -> Tensor {
     flat.detach().narrow(0, at, shape.iter().product::<i64>()).view(shape).detach()
-}
-
-/// Tensors of a folder that a model may leave unread.
-fn passed_over(name: &str, config: &ModelConfig, head: Head) -> bool {
-    match head {
-        Head::Value => name == "lm_head.weight",
-        Head::Language => name.starts_with("score.") || (config.tie_word_embeddings && name == "lm_head.weight"),
-    }
 }
 
 /// The safetensors files of a folder: one, or the shards that its index names.

@@ -3,9 +3,11 @@
 //!
 //! All `unsafe` code of the crate is in this module.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use memmap2::Mmap;
 use safetensors::Dtype;
 use std::ffi::{CStr, c_char};
+use std::path::Path;
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
@@ -98,6 +100,13 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     }
     // SAFETY: a contiguous CPU tensor of `length` bytes starts at data_ptr, and the borrow keeps it alive.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const u8, length) }
+}
+
+/// Maps a file of tensors into memory, read only.
+pub fn map(path: &Path) -> Result<Mmap> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    // SAFETY: the mapping is private and read only; a file that another process cuts short meanwhile ends this one.
+    unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))
 }
 
 /// Copies a float tensor of any kind, shape and device to the host as float32, in row order.

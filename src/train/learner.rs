@@ -55,13 +55,12 @@ impl Models {
 
     /// Puts actor and critic, weights and optimizers, back to where a checkpoint left them.
     pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
-        load_tensors(&checkpoint.join("model/model.safetensors"), &mut shallow(self.actor.model.weights.entries()))?;
-        let mut state = named("actor", &self.actor.optimizer);
+        let actor = &self.actor.model;
+        actor.weights.fill(&checkpoint.join("model"), &actor.config)?;
         if let Some(critic) = &self.critic {
-            load_tensors(&checkpoint.join("critic/model.safetensors"), &mut shallow(critic.model.weights.entries()))?;
-            state.extend(named("critic", &critic.optimizer));
+            critic.model.weights.fill(&checkpoint.join("critic"), &critic.model.config)?;
         }
-        load_tensors(&checkpoint.join("optimizer.safetensors"), &mut state)
+        load_tensors(&checkpoint.join("optimizer.safetensors"), &mut self.optimizer_state())
     }
 
     /// The state of all optimizers, by name.
@@ -70,10 +69,6 @@ impl Models {
         state.extend(self.critic.iter().flat_map(|critic| named("critic", &critic.optimizer)));
         state
     }
-}
-
-fn shallow(entries: &[(String, tch::Tensor)]) -> Vec<(String, tch::Tensor)> {
-    entries.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 
 fn named(owner: &str, optimizer: &AdamW) -> Vec<(String, tch::Tensor)> {

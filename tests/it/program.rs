@@ -126,7 +126,16 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     assert!((eval["reward"].as_f64().unwrap() - mean("reward")).abs() < 1e-6);
     assert!((eval["accuracy"].as_f64().unwrap() - mean("accuracy")).abs() < 1e-9);
 
-    let model = path(&whole.join("step_000004/model"));
+    // An export is the model, and nothing but it.
+    let exported = dir.path().join("exported");
+    run(0, &["export", &checkpoint, &path(&exported)]);
+    run(0, &["export", &checkpoint, &path(&dir.path().join("critic")), "--critic"]);
+    run(2, &["export", &checkpoint, &path(&exported)]);
+    let mut files: Vec<_> = std::fs::read_dir(&exported).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+
+    let model = path(&exported);
     let args = ["generate", &model, "--prompt", "Numbers: 3 5 7\nTarget: 22\n", "--max-tokens", "8", "--json"];
     let text = stdout(&run(0, &[&args[..], &["--temperature", "1", "--samples", "3"]].concat()));
     assert_eq!(text.lines().count(), 3);
@@ -221,6 +230,7 @@ fn the_side_commands_answer() {
         &["generate", "--help"],
         &["data", "--help"],
         &["compare", "--help"],
+        &["export", "--help"],
     ] {
         assert!(stdout(&run(0, command)).contains("Example: ppo-train"), "{command:?}");
     }
