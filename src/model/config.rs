@@ -76,8 +76,9 @@ impl ModelConfig {
 
     /// Parses the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
-        let raw: RawConfig = serde_json::from_str(text)?;
-        let family = match raw.architectures.first().map(String::as_str) {
+        // First of all: another architecture has other keys.
+        let named: Architectures = serde_json::from_str(text)?;
+        let family = match named.architectures.first().map(String::as_str) {
             Some("Qwen2ForCausalLM") => Family::Qwen2,
             Some("LlamaForCausalLM") => Family::Llama,
             Some(other) => {
@@ -85,6 +86,7 @@ impl ModelConfig {
             }
             None => bail!("`architectures` is empty: expected Qwen2ForCausalLM or LlamaForCausalLM"),
         };
+        let raw: RawConfig = serde_json::from_str(text)?;
         ensure!(raw.hidden_act == "silu", "hidden_act `{}` is not supported: expected silu", raw.hidden_act);
         ensure!(!raw.mlp_bias, "mlp_bias = true is not supported");
         ensure!(!raw.use_sliding_window, "use_sliding_window = true is not supported");
@@ -150,11 +152,15 @@ impl ModelConfig {
     }
 }
 
+#[derive(Deserialize)]
+struct Architectures {
+    #[serde(default)]
+    architectures: Vec<String>,
+}
+
 /// `config.json` as the file has it.
 #[derive(Deserialize)]
 struct RawConfig {
-    #[serde(default)]
-    architectures: Vec<String>,
     vocab_size: i64,
     hidden_size: i64,
     intermediate_size: i64,
@@ -241,5 +247,46 @@ impl Ids {
             Ids::One(id) => vec![*id],
             Ids::Many(ids) => ids.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LLAMA: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 64, "hidden_size": 48,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 128, "eos_token_id": [1, 2]"#;
+
+    fn parse(rest: &str) -> Result<ModelConfig> {
+        ModelConfig::from_json(&format!("{LLAMA}, {rest}}}"))
+    }
+
+    #[test]
+    fn both_forms_of_rope_say_the_same() {
+        let scaling = r#""rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192"#;
+        let old = parse(&format!(r#""rope_theta": 5e5, "rope_scaling": {{{scaling}}}"#)).unwrap();
+        let new = parse(&format!(r#""rope_parameters": {{"rope_theta": 5e5, {scaling}}}"#)).unwrap();
+        assert_eq!(old, new);
+        assert_eq!((old.head_dim, old.eos_token_ids.len()), (8, 2));
+        assert_eq!(old.rope_scaling.unwrap().factor, 32.0);
+        assert_eq!(parse(r#""rope_theta": 1e4, "rope_scaling": null"#).unwrap().rope_scaling, None);
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_named() {
+        for (rest, part) in [
+            (r#""rope_theta": 1e4, "rope_scaling": {"rope_type": "yarn"}"#, "rope type `yarn`"),
+            (r#""rope_theta": 1e4, "num_hidden_layers": 0"#, "duplicate field"),
+            (r#""rope_theta": 1e4, "hidden_act": "gelu""#, "hidden_act `gelu`"),
+            (r#""rope_theta": 1e4, "head_dim": 7"#, "head_dim = 7 is odd"),
+            (r#""rms_norm": 1"#, "rope_theta"),
+        ] {
+            let message = format!("{:#}", parse(rest).unwrap_err());
+            assert!(message.contains(part), "{message}");
+        }
+        let other = ModelConfig::from_json(r#"{"architectures": ["GPT2LMHeadModel"], "n_embd": 8}"#);
+        assert!(other.unwrap_err().to_string().contains("GPT2LMHeadModel"));
     }
 }

@@ -7,7 +7,7 @@ use crate::model::heads::critic_weights;
 use crate::model::{Critic, Head, Policy, Weights};
 use crate::optim::AdamW;
 use crate::recipe::{Advantage, KlIn, Plan, Ppo, Precision};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use std::path::Path;
 use tch::{Device, Kind};
 
@@ -110,22 +110,21 @@ pub fn compute_kind(precision: Precision) -> Kind {
 /// The device of a recipe's `device.device`.
 ///
 /// # Errors
-/// A GPU that this libtorch or machine does not have.
+/// Bad input: a GPU that this libtorch or machine does not have.
 pub fn device(name: &str) -> Result<Device> {
+    let index = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" => return Ok(Device::cuda_if_available()),
+        "cuda" => Some(0),
+        _ => name.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
+    };
     let gpus = tch::Cuda::device_count();
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(Device::cuda_if_available()),
-        _ => {
-            let index = match name.strip_prefix("cuda") {
-                Some("") => 0,
-                Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()).context("expected cuda:N")?,
-                None => bail!("device `{name}`: expected cpu, cuda, cuda:N or auto"),
-            };
-            if index as i64 >= gpus {
-                bail!("device `{name}`: this machine and its libtorch offer {gpus} CUDA devices");
-            }
-            Ok(Device::Cuda(index))
-        }
+    match index {
+        Some(index) if (index as i64) < gpus => Ok(Device::Cuda(index)),
+        Some(_) => Err(BadInput(format!(
+            "device.device = \"{name}\": this machine and its libtorch offer {gpus} CUDA devices (scripts/setup --cuda)"
+        ))),
+        None => Err(BadInput(format!("device.device = \"{name}\": expected cpu, cuda, cuda:N or auto"))),
     }
+    .map_err(Into::into)
 }

@@ -78,7 +78,10 @@ pub fn run(plan: &Plan, resume: bool) -> Result<()> {
 /// Makes the run folder, or finds what it holds.
 fn open_folder(plan: &Plan, resume: bool) -> Result<Option<(usize, PathBuf)>> {
     let recipe = plan.out.join("recipe.toml");
-    if recipe.exists() && !resume {
+    let checkpoint = latest(&plan.out)?;
+    // A start that failed at once has left nothing worth keeping.
+    let records = fs::metadata(plan.out.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+    if (records || checkpoint.is_some() || plan.out.join("start/COMPLETE").exists()) && !resume {
         return Err(BadInput(format!(
             "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
             plan.out.display()
@@ -88,7 +91,7 @@ fn open_folder(plan: &Plan, resume: bool) -> Result<Option<(usize, PathBuf)>> {
     fs::create_dir_all(&plan.out).with_context(|| format!("cannot create {}", plan.out.display()))?;
     sweep(&plan.out)?;
     fs::write(&recipe, &plan.text).with_context(|| format!("cannot write {}", recipe.display()))?;
-    latest(&plan.out)
+    Ok(checkpoint)
 }
 
 impl Run {
