@@ -69,6 +69,11 @@ pub fn sweep(run: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether `write_folder` has put a folder there.
+pub fn is_complete(folder: &Path) -> bool {
+    folder.join(MARK).exists()
+}
+
 /// The folder of a step's checkpoint.
 pub fn step_dir(run: &Path, step: usize) -> PathBuf {
     run.join(format!("step_{step:06}"))
@@ -84,7 +89,7 @@ pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if let Some(Ok(step)) = name.strip_prefix("step_").map(str::parse)
-            && path.join(MARK).exists()
+            && is_complete(&path)
         {
             found.push((step, path));
         }

@@ -8,7 +8,9 @@ use super::learner::{Learner, Models, device, longest, starting_weights, weights
 use super::text::Text;
 use super::{ppo, sft};
 use crate::analysis::{self, Series};
-use crate::checkpoint::{latest, prune, save_critic, save_model, save_tensors, step_dir, sweep, write_folder};
+use crate::checkpoint::{
+    is_complete, latest, prune, save_critic, save_model, save_tensors, step_dir, sweep, write_folder,
+};
 use crate::metrics::{Metrics, Record, Stage, console};
 use crate::model::Policy;
 use crate::recipe::{Decoding, Plan, Ppo};
@@ -81,7 +83,7 @@ fn open_folder(plan: &Plan, resume: bool) -> Result<Option<(usize, PathBuf)>> {
     let checkpoint = latest(&plan.out)?;
     // A start that failed at once has left nothing worth keeping.
     let records = fs::metadata(plan.out.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
-    if (records || checkpoint.is_some() || plan.out.join("start/COMPLETE").exists()) && !resume {
+    if (records || checkpoint.is_some() || is_complete(&plan.out.join("start"))) && !resume {
         return Err(BadInput(format!(
             "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
             plan.out.display()
@@ -104,7 +106,7 @@ impl Run {
                 serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?
             }
         };
-        let warm = plan.out.join("start/COMPLETE").exists();
+        let warm = is_complete(&plan.out.join("start"));
         let resumed = match checkpoint {
             Some(_) => Some((Stage::Ppo, state.step as u64)),
             None => warm.then(|| (Stage::Sft, plan.recipe.sft.as_ref().map_or(0, |sft| sft.steps() as u64))),
@@ -123,7 +125,7 @@ impl Run {
     fn warm_start(&mut self, plan: &Plan, text: &Text, device: Device) -> Result<Policy> {
         let start = self.dir.join("start");
         let longest = longest(plan);
-        if start.join("COMPLETE").exists() {
+        if is_complete(&start) {
             return Ok(Policy::new(&plan.config, weights_of(plan, &start, device)?, longest));
         }
         let weights = starting_weights(plan, device)?;
@@ -154,16 +156,17 @@ impl Run {
 
     /// After each PPO step: evaluation, checkpoint, stop, as they fall due.
     pub fn after_step(&mut self, plan: &Plan, ppo: &Ppo, text: &Text, models: &Models) -> Result<()> {
-        let due = |every: usize| self.state.step == ppo.steps || self.state.step.is_multiple_of(every);
-        let stopping = self.stop.load(Ordering::Relaxed);
-        let (evaluate, save) = (due(plan.recipe.evaluation.every), due(plan.recipe.checkpoints.every) || stopping);
-        if evaluate {
+        let step = self.state.step;
+        let due = |every: usize| step == ppo.steps || step.is_multiple_of(every);
+        if due(plan.recipe.evaluation.every) {
             ppo::evaluations(plan, text, models, self)?;
         }
-        if save {
+        // Asked once, after the evaluation: whoever is told `Stopped` has a checkpoint of this very step.
+        let stopping = self.check_stop();
+        if due(plan.recipe.checkpoints.every) || stopping.is_err() {
             self.save(plan, models)?;
         }
-        self.check_stop()
+        stopping
     }
 
     /// Writes the step's checkpoint, then removes those that are not kept.

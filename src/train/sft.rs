@@ -5,7 +5,7 @@ use super::experience::log_probs;
 use super::learner::Learner;
 use super::run::Run;
 use super::text::Text;
-use super::update::Batches;
+use super::update::{Batches, Tally};
 use crate::BadInput;
 use crate::algo::schedule;
 use crate::metrics::console::Progress;
@@ -128,16 +128,18 @@ pub fn train(plan: &Plan, sft: &Sft, rows: &Rows, learner: &mut Learner<Policy>,
             let lr = sft.lr * schedule::factor(Schedule::Cosine, done, warmup, total);
             let hyper = AdamWStep { lr, betas: [0.9, 0.999], eps: 1e-8, weight_decay: sft.weight_decay };
             let tokens: usize = order[batch.clone()].iter().map(Sequence::len).sum();
-            let mut sum = 0.0;
+            let mut tally = Tally::default();
             let norm = batches.descend(learner, batch, (sft.grad_clip, hyper), |policy, micro, weights| {
                 let (log_probs, _) = policy.log_probs(&micro.ids, &micro.read, &micro.targets, 1.0);
                 let loss = -(log_probs * weights).sum(Kind::Float);
-                sum += loss.double_value(&[]);
+                tally.add("sft/loss", &loss);
                 loss
             })?;
             done += 1;
             let mut record = Record::new(Stage::Sft, done as u64);
-            record.set("sft/loss", sum);
+            for (name, value) in tally.finish() {
+                record.set(name, value);
+            }
             record.set("sft/lr", lr);
             record.set("sft/grad_norm", norm);
             record.set("sft/tokens_per_s", tokens as f64 / started.elapsed().as_secs_f64());

@@ -66,13 +66,14 @@ impl Batches<'_> {
 pub struct Tally(BTreeMap<&'static str, Tensor>);
 
 impl Tally {
-    fn add(&mut self, name: &'static str, value: &Tensor) {
+    pub fn add(&mut self, name: &'static str, value: &Tensor) {
         let value = value.detach();
         let sum = self.0.remove(name).map_or_else(|| value.shallow_clone(), |sum| sum + &value);
         self.0.insert(name, sum);
     }
 
-    fn finish(self) -> Scalars {
+    /// Reads them, once.
+    pub fn finish(self) -> Scalars {
         self.0.into_iter().map(|(name, sum)| (name, sum.double_value(&[]))).collect()
     }
 }
