@@ -1,10 +1,10 @@
-"""Writes the golden tensors of the decoder: tests/golden/{qwen2,llama}_tiny* and tests/golden/optim_losses.json.
+"""Writes the golden tensors of the decoder: tests/golden/{qwen2,qwen3,llama}_tiny* and tests/golden/optim_losses.json.
 
     pip install torch==2.13.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6
     python scripts/golden_model.py [OUT]          # OUT: tests/golden
 
-Two random models in the two families the trainer reads, run by transformers in float32 on one CPU thread. Together
-they meet grouped queries, tied and untied heads, biases, a head_dim that is not hidden_size / heads, and all three
+Three random models in the three families the trainer reads, run by transformers in float32 on one CPU thread. Together
+they meet grouped queries, tied and untied heads, biases, norms on heads, a head_dim that is not hidden_size / heads, and all three
 branches of the llama3 rope scaling. A model's folder is what `save_pretrained` writes; NAME.safetensors holds, with
 B = 3 and T = 12:
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 VOCAB = 64
@@ -37,6 +37,25 @@ def qwen2_config():
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        max_position_embeddings=256,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=True,
+        eos_token_id=63,
+        attn_implementation="eager",
+    )
+
+
+def qwen3_config():
+    """As Qwen3 has it: no biases, heads wider than hidden_size / heads, each with a norm on queries and keys."""
+    return Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
         max_position_embeddings=256,
         rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
@@ -146,6 +165,7 @@ def main(out):
     out.mkdir(parents=True, exist_ok=True)
     for name, family, config, seed in [
         ("qwen2_tiny", Qwen2ForCausalLM, qwen2_config(), 17),
+        ("qwen3_tiny", Qwen3ForCausalLM, qwen3_config(), 5),
         ("llama_tiny", LlamaForCausalLM, llama_config(), 3),
     ]:
         rng = torch.Generator().manual_seed(seed)

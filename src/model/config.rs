@@ -1,7 +1,7 @@
 //! The shape of a model, read from a Hugging Face `config.json`.
 //!
-//! Two families share one decoder: `Qwen2ForCausalLM` (bias on q, k and v) and `LlamaForCausalLM` (no bias, rope
-//! scaling of type `llama3`). transformers 5 writes `rope_parameters` for `rope_theta` and `rope_scaling`; both forms
+//! Three families share one decoder: `Qwen2ForCausalLM` (bias on q, k and v), `Qwen3ForCausalLM` (no bias, a norm on
+//! each head of q and k) and `LlamaForCausalLM` (no bias, rope scaling of type `llama3`). transformers 5 writes `rope_parameters` for `rope_theta` and `rope_scaling`; both forms
 //! are read.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -36,7 +36,14 @@ pub struct ModelConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Qwen2,
+    Qwen3,
     Llama,
+}
+
+impl Family {
+    /// Each with its name in `architectures`.
+    const ALL: [(&'static str, Family); 3] =
+        [("Qwen2ForCausalLM", Family::Qwen2), ("Qwen3ForCausalLM", Family::Qwen3), ("LlamaForCausalLM", Family::Llama)];
 }
 
 /// Rope scaling of Llama 3.1 and later: long wavelengths are stretched by `factor`, short ones kept, those between
@@ -78,13 +85,13 @@ impl ModelConfig {
     pub fn from_json(text: &str) -> Result<Self> {
         // First of all: another architecture has other keys.
         let named: Architectures = serde_json::from_str(text)?;
-        let family = match named.architectures.first().map(String::as_str) {
-            Some("Qwen2ForCausalLM") => Family::Qwen2,
-            Some("LlamaForCausalLM") => Family::Llama,
-            Some(other) => {
-                bail!("architecture `{other}` is not supported: expected Qwen2ForCausalLM or LlamaForCausalLM")
-            }
-            None => bail!("`architectures` is empty: expected Qwen2ForCausalLM or LlamaForCausalLM"),
+        let known = || Family::ALL.map(|(name, _)| name).join(", ");
+        let family = match named.architectures.first() {
+            None => bail!("`architectures` is empty: expected one of {}", known()),
+            Some(name) => match Family::ALL.iter().find(|(known, _)| known == name) {
+                Some((_, family)) => *family,
+                None => bail!("architecture `{name}` is not supported: expected one of {}", known()),
+            },
         };
         let raw: RawConfig = serde_json::from_str(text)?;
         ensure!(raw.hidden_act == "silu", "hidden_act `{}` is not supported: expected silu", raw.hidden_act);
@@ -107,7 +114,7 @@ impl ModelConfig {
             tie_word_embeddings: raw.tie_word_embeddings,
             attention_bias: match family {
                 Family::Qwen2 => true,
-                Family::Llama => raw.attention_bias,
+                Family::Qwen3 | Family::Llama => raw.attention_bias,
             },
             max_position_embeddings: raw.max_position_embeddings,
             initializer_range: raw.initializer_range,
@@ -135,10 +142,15 @@ impl ModelConfig {
         ensure!(heads % groups == 0, "num_key_value_heads = {groups} does not divide num_attention_heads = {heads}");
         ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings turn pairs", self.head_dim);
         ensure!(
-            !(self.family == Family::Llama && self.attention_bias),
-            "attention_bias = true is not supported for LlamaForCausalLM"
+            self.family == Family::Qwen2 || !self.attention_bias,
+            "attention_bias = true is not supported but for Qwen2ForCausalLM, which has none on o_proj"
         );
         Ok(())
+    }
+
+    /// Whether the heads of queries and keys have norms of their own.
+    pub fn head_norms(&self) -> bool {
+        self.family == Family::Qwen3
     }
 
     /// Number of weights of the language model (a tied head is counted once).
@@ -146,7 +158,8 @@ impl ModelConfig {
         let (h, m, d) = (self.hidden_size, self.intermediate_size, self.head_dim);
         let (q, kv) = (self.num_attention_heads * d, self.num_key_value_heads * d);
         let bias = if self.attention_bias { q + 2 * kv } else { 0 };
-        let layer = h * (q + 2 * kv) + bias + q * h + 3 * h * m + 2 * h;
+        let norms = 2 * h + if self.head_norms() { 2 * d } else { 0 };
+        let layer = h * (q + 2 * kv) + bias + q * h + 3 * h * m + norms;
         let head = if self.tie_word_embeddings { 0 } else { self.vocab_size * h };
         (self.vocab_size * h + head + self.num_hidden_layers * layer + h) as u64
     }

@@ -1,4 +1,4 @@
-//! The decoder of Qwen2 and Llama: config -> attention -> mlp -> layer -> model.
+//! The decoder of Qwen2, Qwen3 and Llama: config -> attention -> mlp -> layer -> model.
 //!
 //! Two ways through it share every weight and every line but the attention itself: `forward` reads whole right-padded
 //! sequences causally (training, scoring, and the prefill, which keeps its keys and values), `step` reads one token a
@@ -9,6 +9,8 @@
 use super::config::ModelConfig;
 use super::rope::{Rope, rotate};
 use super::weights::Weights;
+use crate::torch::recompute;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::Tensor;
 
 /// Keys and values of one layer, [B, K, T, D] each, keys already turned by their positions.
@@ -58,6 +60,8 @@ struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
+    /// Qwen3 brings each head of the queries and of the keys to one length before they are turned.
+    norms: Option<(RmsNorm, RmsNorm)>,
     heads: i64,
     groups: i64,
     head_dim: i64,
@@ -68,9 +72,13 @@ impl Attention {
     fn project(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> (Tensor, KeyValues) {
         let (b, t, _) = x.size3().expect("hidden states are [B, T, H]");
         let split = |y: Tensor, heads| y.view([b, t, heads, self.head_dim]).transpose(1, 2); // [B, heads, T, D]
-        let queries = rotate(&split(self.q_proj.forward(x), self.heads), cos, sin);
-        let keys = rotate(&split(self.k_proj.forward(x), self.groups), cos, sin);
-        (queries, KeyValues { keys, values: split(self.v_proj.forward(x), self.groups) })
+        let mut queries = split(self.q_proj.forward(x), self.heads);
+        let mut keys = split(self.k_proj.forward(x), self.groups);
+        if let Some((q_norm, k_norm)) = &self.norms {
+            (queries, keys) = (q_norm.forward(&queries), k_norm.forward(&keys));
+        }
+        let values = split(self.v_proj.forward(x), self.groups);
+        (rotate(&queries, cos, sin), KeyValues { keys: rotate(&keys, cos, sin), values })
     }
 
     /// Every token looks at itself and at all before it. [B, N, T, D]
@@ -132,14 +140,32 @@ impl Layer {
         let x = x + self.self_attn.output(&attend(&queries, kv));
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
+
+    /// Whole sequences; `keep` sees the keys and values.
+    fn causal(&self, x: &Tensor, rope: &(Tensor, Tensor), keep: impl FnOnce(&KeyValues)) -> Tensor {
+        self.forward(x, rope, |queries, kv| {
+            keep(&kv);
+            self.self_attn.causal(queries, &kv)
+        })
+    }
+}
+
+/// A layer that the backward pass may come back to from a thread of its own.
+type SharedLayer = Arc<Mutex<Layer>>;
+
+fn open(layer: &SharedLayer) -> MutexGuard<'_, Layer> {
+    // Whoever panicked with the layer in hand has changed nothing of it.
+    layer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The decoder without its head.
 pub struct Decoder {
     embed_tokens: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<SharedLayer>,
     norm: RmsNorm,
     rope: Rope,
+    /// Keep only each layer's input for the backward pass, which computes the layer again.
+    pub gradient_checkpointing: bool,
 }
 
 impl Decoder {
@@ -150,13 +176,17 @@ impl Decoder {
             .map(|i| {
                 let at = format!("model.layers.{i}");
                 let linear = |name: &str, bias| Linear::new(weights, &format!("{at}.{name}"), bias);
-                Layer {
+                let layer = Layer {
                     input_layernorm: norm(&format!("{at}.input_layernorm.weight")),
                     self_attn: Attention {
                         q_proj: linear("self_attn.q_proj", config.attention_bias),
                         k_proj: linear("self_attn.k_proj", config.attention_bias),
                         v_proj: linear("self_attn.v_proj", config.attention_bias),
                         o_proj: linear("self_attn.o_proj", false),
+                        norms: config.head_norms().then(|| {
+                            let head = |name| norm(&format!("{at}.self_attn.{name}.weight"));
+                            (head("q_norm"), head("k_norm"))
+                        }),
                         heads: config.num_attention_heads,
                         groups: config.num_key_value_heads,
                         head_dim: config.head_dim,
@@ -167,36 +197,44 @@ impl Decoder {
                         up_proj: linear("mlp.up_proj", false),
                         down_proj: linear("mlp.down_proj", false),
                     },
-                }
+                };
+                Arc::new(Mutex::new(layer))
             })
             .collect();
         let flat = weights.flat();
         let rope = Rope::new(config, positions, flat.kind(), flat.device());
-        Self { embed_tokens: weights.get("model.embed_tokens.weight"), layers, norm: norm("model.norm.weight"), rope }
+        let embed_tokens = weights.get("model.embed_tokens.weight");
+        Self { embed_tokens, layers, norm: norm("model.norm.weight"), rope, gradient_checkpointing: false }
     }
 
     /// Hidden states after the last norm, [B, T, H], for token ids [B, T] padded on the right.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        self.run(ids, |_, _| ())
+        self.run(ids, |layer, x, rope| {
+            if !self.gradient_checkpointing {
+                return open(layer).causal(x, rope, |_| ());
+            }
+            let (layer, rope) = (Arc::clone(layer), (rope.0.shallow_clone(), rope.1.shallow_clone()));
+            recompute(x, move |x| open(&layer).causal(x, &rope, |_| ()))
+        })
     }
 
     /// `forward` that also returns each layer's keys and values.
     pub fn prefill(&self, ids: &Tensor) -> (Tensor, Vec<KeyValues>) {
         let mut kept = Vec::with_capacity(self.layers.len());
-        let hidden = self.run(ids, |keys, values| {
-            kept.push(KeyValues { keys: keys.shallow_clone(), values: values.shallow_clone() });
+        let hidden = self.run(ids, |layer, x, rope| {
+            let keep = |kv: &KeyValues| {
+                kept.push(KeyValues { keys: kv.keys.shallow_clone(), values: kv.values.shallow_clone() });
+            };
+            open(layer).causal(x, rope, keep)
         });
         (hidden, kept)
     }
 
-    fn run(&self, ids: &Tensor, mut keep: impl FnMut(&Tensor, &Tensor)) -> Tensor {
+    fn run(&self, ids: &Tensor, mut pass: impl FnMut(&SharedLayer, &Tensor, &(Tensor, Tensor)) -> Tensor) -> Tensor {
         let rope = self.rope.prefix(ids.size()[1]);
         let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false); // [B, T, H]
         for layer in &self.layers {
-            x = layer.forward(&x, &rope, |queries, kv| {
-                keep(&kv.keys, &kv.values);
-                layer.self_attn.causal(queries, &kv)
-            });
+            x = pass(layer, &x, &rope);
         }
         self.norm.forward(&x)
     }
@@ -206,6 +244,7 @@ impl Decoder {
         let rope = self.rope.rows(positions);
         let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false).unsqueeze(1); // [B, 1, H]
         for (i, layer) in self.layers.iter().enumerate() {
+            let layer = open(layer);
             x = layer.forward(&x, &rope, |queries, kv| {
                 let all = cache.extend(i, &kv.keys, &kv.values);
                 layer.self_attn.cached(queries, &all, cache.bias())

@@ -6,6 +6,7 @@
 use super::config::ModelConfig;
 use super::decoder::Decoder;
 use super::weights::{Head, Weights};
+use crate::torch::recompute;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
@@ -14,6 +15,8 @@ pub struct Policy {
     pub config: ModelConfig,
     pub weights: Weights,
     pub decoder: Decoder,
+    /// Numbers over the vocabulary that one part of the log-probs' rows may have.
+    pub vocabulary_part: i64,
     lm_head: Tensor,
 }
 
@@ -23,7 +26,7 @@ impl Policy {
         let decoder = Decoder::new(config, &weights, positions);
         let head = if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let lm_head = weights.get(head);
-        Self { config: config.clone(), weights, decoder, lm_head }
+        Self { config: config.clone(), weights, decoder, vocabulary_part: VOCABULARY_PART, lm_head }
     }
 
     /// The same model with `weights` made trainable.
@@ -38,32 +41,79 @@ impl Policy {
 
     /// Vocabulary scores in float32, [.., V], of hidden states [.., H].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(&self.lm_head, None::<&Tensor>).to_kind(Kind::Float)
+        logits(hidden, &self.lm_head)
     }
 
-    /// Log-probs of `targets` [N] and the entropies [N] of the distributions they were drawn from, float32, in nats.
+    /// Log-probs of `targets` [N] at `temperature`, the one the rollouts were sampled at; float32, in nats.
     ///
-    /// `ids` [B, T] right-padded; `read` [N] indexes the B*T positions whose next token is the target. Both are of the
-    /// distribution at `temperature`, which is the one the rollouts were sampled from.
-    pub fn log_probs(&self, ids: &Tensor, read: &Tensor, targets: &Tensor, temperature: f64) -> (Tensor, Tensor) {
+    /// `ids` [B, T] right-padded; `read` [N] indexes the B*T positions whose next token is the target.
+    pub fn log_probs(&self, ids: &Tensor, read: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {
+        self.by_part(ids, read, targets, temperature, |log_probs, targets| chosen(log_probs, targets).unsqueeze(0))
+            .squeeze_dim(0)
+    }
+
+    /// `log_probs`, and the entropies [N] of the distributions the targets were drawn from.
+    pub fn log_probs_and_entropies(
+        &self,
+        ids: &Tensor,
+        read: &Tensor,
+        targets: &Tensor,
+        temperature: f64,
+    ) -> (Tensor, Tensor) {
+        let both = self.by_part(ids, read, targets, temperature, |log_probs, targets| {
+            let entropies = -(log_probs.exp() * log_probs).sum_dim_intlist(-1, false, Kind::Float);
+            Tensor::stack(&[chosen(log_probs, targets), entropies], 0)
+        });
+        (both.get(0), both.get(1))
+    }
+
+    /// What `measure` makes of log-probs [n, V] and targets [n], K numbers for each: [K, N].
+    ///
+    /// Rows of the vocabulary are held for a part of the N tokens at a time; the backward pass computes them again.
+    fn by_part(
+        &self,
+        ids: &Tensor,
+        read: &Tensor,
+        targets: &Tensor,
+        temperature: f64,
+        measure: fn(&Tensor, &Tensor) -> Tensor,
+    ) -> Tensor {
         let hidden = self.decoder.forward(ids).flatten(0, 1).index_select(0, read); // [N, H]
-        token_log_probs(&(self.logits(&hidden) / temperature), targets)
+        let rows = (self.vocabulary_part / self.config.vocab_size).max(1);
+        let parts = hidden.split(rows, 0).into_iter().zip(targets.split(rows, 0));
+        let whole = hidden.size()[0] <= rows;
+        let measured: Vec<Tensor> = parts
+            .map(|(hidden, targets)| {
+                let lm_head = self.lm_head.shallow_clone();
+                let part = move |hidden: &Tensor| {
+                    let log_probs = (logits(hidden, &lm_head) / temperature).log_softmax(-1, Kind::Float); // [n, V]
+                    measure(&log_probs, &targets)
+                };
+                if whole { part(&hidden) } else { recompute(&hidden, part) }
+            })
+            .collect();
+        Tensor::cat(&measured, 1)
     }
 }
 
-/// Log-probs of `targets` [N] and entropies [N] from logits [N, V].
-pub fn token_log_probs(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
-    let log_probs = logits.log_softmax(-1, Kind::Float); // [N, V]
-    let chosen = log_probs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1);
-    let entropy = -(log_probs.exp() * &log_probs).sum_dim_intlist(-1, false, Kind::Float);
-    (chosen, entropy)
+/// Rows over the vocabulary of 128 MiB in float32, of which a few copies live at a time.
+pub const VOCABULARY_PART: i64 = 1 << 25;
+
+/// Vocabulary scores in float32, [.., V], of hidden states [.., H].
+fn logits(hidden: &Tensor, lm_head: &Tensor) -> Tensor {
+    hidden.linear(lm_head, None::<&Tensor>).to_kind(Kind::Float)
+}
+
+/// The entries of `log_probs` [n, V] at `targets` [n].
+fn chosen(log_probs: &Tensor, targets: &Tensor) -> Tensor {
+    log_probs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1)
 }
 
 /// A decoder with a scalar head: the expected return from each position on.
 pub struct Critic {
     pub config: ModelConfig,
     pub weights: Weights,
-    decoder: Decoder,
+    pub decoder: Decoder,
     score: (Tensor, Tensor),
 }
 

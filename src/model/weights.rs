@@ -119,9 +119,9 @@ impl Weights {
         Ok(())
     }
 
-    /// The same weights in buffers of their own, frozen.
-    pub fn duplicate(&self, config: &ModelConfig, head: Head) -> Self {
-        let mut copy = Self::zeros(config, head, self.flat.kind(), self.flat.device());
+    /// The same weights in buffers of their own, frozen, on `device`.
+    pub fn duplicate(&self, config: &ModelConfig, head: Head, device: Device) -> Self {
+        let mut copy = Self::zeros(config, head, self.flat.kind(), device);
         tch::no_grad(|| copy.flat.copy_(&self.flat));
         copy
     }
@@ -204,6 +204,10 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
             if c.attention_bias {
                 layer(&format!("self_attn.{name}.bias"), &[width]);
             }
+        }
+        if c.head_norms() {
+            layer("self_attn.q_norm.weight", &[c.head_dim]);
+            layer("self_attn.k_norm.weight", &[c.head_dim]);
         }
         layer("self_attn.o_proj.weight", &[h, q]);
         layer("post_attention_layernorm.weight", &[h]);

@@ -2,47 +2,71 @@
 //!
 //! In float32 the model's own buffer is the master. In bfloat16 the gradients of the micro-batches add up in float32
 //! (`accumulate` after each backward pass), and every step ends by rounding the master into the model.
+//!
+//! Master and moments, 12 bytes a weight, may rest on the host while the model is on a GPU. The step is then done there,
+//! part by part: gradients go down, new weights come up, and the device never holds more than a part beside the model.
 
 use crate::model::Weights;
 use crate::torch::{self, AdamWStep};
 use anyhow::{Context, Result};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// Weights that an offloaded step takes at a time: 256 MiB of float32.
+const PART: i64 = 1 << 26;
 
 /// The optimizer of one model.
 pub struct AdamW {
     /// The model's buffer in its compute kind, and its gradient; both share memory with the model.
     weights: Tensor,
     grad: Tensor,
-    /// Float32 copies, when the compute kind is not float32.
-    master: Option<Master>,
+    /// Sum of the micro-batches' gradients, [P] float32 beside the model, when the compute kind is not float32.
+    sum: Option<Tensor>,
+    /// The weights that learn, [P] float32, when the model's own are of another kind or elsewhere.
+    master: Option<Tensor>,
     /// First and second moment, [P] float32.
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     /// Number of steps taken, a float32 scalar.
     step: Tensor,
-}
-
-struct Master {
-    weights: Tensor,
-    grad: Tensor,
+    /// Weights taken at a time.
+    part: i64,
 }
 
 impl AdamW {
     /// An optimizer with zero moments for `weights`, which must be trainable.
     pub fn new(weights: &Weights) -> Result<Self> {
+        Self::at(weights, weights.flat().device(), weights.flat().size()[0])
+    }
+
+    /// `new`, with master weights and moments on the host.
+    pub fn offloaded(weights: &Weights) -> Result<Self> {
+        Self::at(weights, Device::Cpu, PART)
+    }
+
+    fn at(weights: &Weights, home: Device, part: i64) -> Result<Self> {
         let grad = weights.grad().context("an optimizer needs trainable weights")?.shallow_clone();
         let flat = weights.flat().shallow_clone();
-        let zeros = || Tensor::zeros(flat.size(), (Kind::Float, flat.device()));
-        let master = (flat.kind() != Kind::Float).then(|| Master { weights: flat.to_kind(Kind::Float), grad: zeros() });
-        let step = Tensor::zeros([0i64; 0], (Kind::Float, flat.device()));
-        Ok(Self { exp_avg: zeros(), exp_avg_sq: zeros(), step, weights: flat, grad, master })
+        let size = flat.size();
+        let half = flat.kind() != Kind::Float;
+        let zeros = |device| Tensor::zeros(&size, (Kind::Float, device));
+        let master = (half || home != flat.device()).then(|| flat.to_device(home).to_kind(Kind::Float));
+        Ok(Self {
+            sum: half.then(|| zeros(flat.device())),
+            exp_avg: zeros(home),
+            exp_avg_sq: zeros(home),
+            step: Tensor::zeros([0i64; 0], (Kind::Float, home)),
+            weights: flat,
+            grad,
+            master,
+            part,
+        })
     }
 
     /// Takes up the gradient of one micro-batch; called after each backward pass.
     pub fn accumulate(&mut self) {
-        if let Some(master) = &mut self.master {
+        if let Some(sum) = &mut self.sum {
             tch::no_grad(|| {
-                master.grad += &self.grad;
+                *sum += &self.grad;
                 let _ = self.grad.zero_();
             });
         }
@@ -52,20 +76,26 @@ impl AdamW {
     /// zero again. Returns the norm before clipping, a float32 scalar.
     pub fn step(&mut self, max_norm: f64, hyper: AdamWStep) -> Result<Tensor> {
         tch::no_grad(|| {
-            let (weights, grad) = match &mut self.master {
-                Some(master) => (&mut master.weights, &mut master.grad),
-                None => (&mut self.weights, &mut self.grad),
-            };
+            let grad = self.sum.as_mut().unwrap_or(&mut self.grad);
             let norm = grad.norm();
             if max_norm > 0.0 {
                 let coefficient = ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0);
                 let _ = grad.g_mul_(&coefficient);
             }
-            torch::fused_adamw(weights, grad, &mut self.exp_avg, &mut self.exp_avg_sq, &mut self.step, hyper)?;
-            let _ = grad.zero_();
-            if let Some(master) = &self.master {
-                self.weights.copy_(&master.weights);
+            // The kernel divides by 1 - beta^step, so the count comes first (as torch.optim does it).
+            let _ = self.step.g_add_scalar_(1);
+            let (total, home) = (self.weights.size()[0], self.step.device());
+            for first in (0..total).step_by(self.part.max(1) as usize) {
+                let own = |x: &Tensor| x.narrow(0, first, self.part.min(total - first));
+                let mut down = own(grad).to_device(home);
+                let mut learnt = own(self.master.as_ref().unwrap_or(&self.weights));
+                let (mut exp_avg, mut exp_avg_sq) = (own(&self.exp_avg), own(&self.exp_avg_sq));
+                torch::fused_adamw(&mut learnt, &mut down, &mut exp_avg, &mut exp_avg_sq, &mut self.step, hyper)?;
+                if self.master.is_some() {
+                    own(&self.weights).copy_(&learnt);
+                }
             }
+            let _ = grad.zero_();
             Ok(norm)
         })
     }
@@ -77,7 +107,7 @@ impl AdamW {
             ("exp_avg_sq", self.exp_avg_sq.shallow_clone()),
             ("step", self.step.shallow_clone()),
         ];
-        state.extend(self.master.as_ref().map(|m| ("master", m.weights.shallow_clone())));
+        state.extend(self.master.as_ref().map(|master| ("master", master.shallow_clone())));
         state
     }
 }
@@ -126,6 +156,27 @@ mod tests {
             assert!((f64::from(*got) - expected).abs() < 2e-5, "{got} {expected}");
         }
         assert!(to_host(weights.grad().unwrap()).iter().all(|g| *g == 0.0));
+    }
+
+    /// A part that ends inside a tensor, and a last one that is shorter.
+    #[test]
+    fn a_step_in_parts_is_the_same_step() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let stepped = |part: Option<i64>| {
+                let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3);
+                weights.train().unwrap();
+                let mut optimizer = AdamW::new(&weights).unwrap();
+                optimizer.part = part.unwrap_or(optimizer.part);
+                for step in 0..3 {
+                    let grad = Tensor::arange(weights.flat().size()[0], (Kind::Float, Device::Cpu)) * 0.1 + step;
+                    weights.grad().unwrap().shallow_clone().copy_(&grad.sin());
+                    optimizer.accumulate();
+                    let _norm = optimizer.step(1.0, HYPER).unwrap();
+                }
+                to_host(weights.flat())
+            };
+            assert_eq!(stepped(None), stepped(Some(100)));
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head.
 //! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32.
 //! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
+//!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too, and
+//!   `memory.offload_reference` the reference, which is on the device while it scores. On a CPU both are the same memory.
 //! - KV cache: 2 L K D w for each of rows x (max_prompt_tokens + max_response_tokens). Rows are the sequences decoded
 //!   at a time, in rollouts or in an evaluation, whichever has more.
 //! - decoding work: one layer of the prefill, (4 H + 3 N D + 4 I) w a prompt token (nothing is kept for a gradient),
@@ -15,33 +17,37 @@
 //!   outputs 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values repeated to all
 //!   heads) and its output 4 N D w, with its log-sum-exp 4 N; of the MLP the gate, its silu, the up projection and
 //!   their product 4 I w; the norms' deviations 8. On top, once, the last norm's input and output 2 H w.
+//!   With `memory.gradient_checkpointing` a layer keeps its input H w, and one at a time all of the above.
 //! - logits: response tokens of a micro-batch x V, five float32 copies (scores, divided by the temperature, log-softmax
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
-//!   bfloat16 the scores before they become float32.
+//!   bfloat16 the scores before they become float32. Where tokens x V exceeds 2^25 it is done in parts of that size.
+//! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w a token, and its logits.
 //!
 //! A micro-batch counts as full, its tokens all responses: short prompts come near it. Not counted: the CUDA context and
 //! kernels' workspaces, gaps in the allocator, batches of token ids, rotary tables.
 
 use super::plan::Plan;
 use super::raw::Precision;
-use Phase::{ActorUpdate, CriticUpdate, Rollout, WarmStart};
+use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
 /// A stretch of a run with its own memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     WarmStart,
     Rollout,
+    Scoring,
     ActorUpdate,
     CriticUpdate,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 4] = [WarmStart, Rollout, ActorUpdate, CriticUpdate];
+    pub const ALL: [Phase; 5] = [WarmStart, Rollout, Scoring, ActorUpdate, CriticUpdate];
 
     pub fn name(self) -> &'static str {
         match self {
             WarmStart => "warm start",
             Rollout => "rollout",
+            Scoring => "scoring",
             ActorUpdate => "actor update",
             CriticUpdate => "critic update",
         }
@@ -53,11 +59,15 @@ impl Phase {
 pub struct Part {
     pub name: &'static str,
     pub bytes: u64,
+    /// On the device; none for what rests on the host beside it.
     pub phases: &'static [Phase],
 }
 
 /// All of PPO.
-const STEP: &[Phase] = &[Rollout, ActorUpdate, CriticUpdate];
+const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
+
+/// Numbers over the vocabulary that are held at a time, when they are more (`model::heads`).
+const VOCABULARY_PART: f64 = (1 << 25) as f64;
 
 /// The parts of a plan, none of them empty; the formulas stand at the top of this file.
 pub fn estimate(plan: &Plan) -> Vec<Part> {
@@ -71,12 +81,18 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
     let q = n * config.head_dim as f64;
     let kv = (config.num_key_value_heads * config.head_dim) as f64;
     let gradient = if half { w + 4.0 } else { w };
-    let optimizer = if half { 12.0 } else { 8.0 };
+    let memory = &recipe.memory;
+    // On a CPU there is nowhere else to go.
+    let host = recipe.device.device != "cpu";
+    let offloaded = memory.offload_optimizer && host;
+    let optimizer = if half || offloaded { 12.0 } else { 8.0 };
     let activations = |tokens: f64| {
         let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + 4.0 * n + 8.0;
-        tokens * (layers * layer + 2.0 * h * w)
+        let kept = if memory.gradient_checkpointing { layers * h * w + layer } else { layers * layer };
+        tokens * (kept + 2.0 * h * w)
     };
-    let logits = |tokens: f64| tokens * v * (20.0 + if half { w } else { 0.0 });
+    let logits = |tokens: f64| (tokens * v).min(VOCABULARY_PART.max(v)) * (20.0 + if half { w } else { 0.0 });
+    let scoring = |tokens: f64| tokens * (4.0 * h + 3.0 * q + 4.0 * i) * w;
 
     let mut parts = Vec::new();
     let mut part = |name, bytes: f64, phases| parts.push(Part { name, bytes: bytes as u64, phases });
@@ -87,7 +103,7 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
     };
     part("actor weights", parameters * w, always);
     part("actor gradients", parameters * gradient, always);
-    part("actor optimizer", parameters * optimizer, always);
+    part("actor optimizer", parameters * optimizer, if offloaded { &[] } else { always });
     if let Some(sft) = &recipe.sft {
         let tokens = sft.micro_batch_tokens.min(sft.batch * sft.context) as f64;
         part("activations", activations(tokens), &[WarmStart]);
@@ -98,10 +114,14 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
         let critic = parameters - if config.tie_word_embeddings { 0.0 } else { v * h } + h + 1.0;
         part("critic weights", critic * w, STEP);
         part("critic gradients", critic * gradient, STEP);
-        part("critic optimizer", critic * optimizer, STEP);
+        part("critic optimizer", critic * optimizer, if offloaded { &[] } else { STEP });
     }
     if ppo.needs_reference() {
-        part("reference weights", parameters * w, STEP);
+        let resting = memory.offload_reference && host;
+        part("reference weights", parameters * w, if resting { &[Scoring] } else { STEP });
+        if resting {
+            part("reference, resting", parameters * w, &[]);
+        }
     }
 
     let (samples, batch) = (recipe.rollout.samples_per_prompt, recipe.rollout.batch);
@@ -118,12 +138,19 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
 
     let response = recipe.rollout.max_response_tokens;
     let micro = |sequences: usize| ppo.micro_batch_tokens.min(sequences * plan.max_sequence_tokens());
+    part("scoring work", scoring(micro(plan.sequences_per_step()) as f64), &[Scoring]);
+    part("logits", logits(micro(plan.sequences_per_step()) as f64), &[Scoring]);
     part("activations", activations(micro(ppo.mini_batch) as f64), &[ActorUpdate]);
     part("logits", logits(micro(ppo.mini_batch).min(ppo.mini_batch * response) as f64), &[ActorUpdate]);
     if ppo.needs_critic() {
         part("activations", activations(micro(ppo.critic_sequences()) as f64), &[CriticUpdate]);
     }
     parts
+}
+
+/// Bytes that rest on the host, beside the device.
+pub fn on_host(parts: &[Part]) -> u64 {
+    parts.iter().filter(|part| part.phases.is_empty()).fold(0, |sum: u64, part| sum.saturating_add(part.bytes))
 }
 
 /// Bytes held in a phase.

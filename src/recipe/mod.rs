@@ -11,7 +11,7 @@ mod report;
 mod source;
 mod spelling;
 
-pub use memory::{Part, Phase, estimate, peak, total};
+pub use memory::{Part, Phase, estimate, on_host, peak, total};
 pub use plan::Plan;
 pub use raw::*;
 pub use report::{json, report};

@@ -1,6 +1,6 @@
 //! What `ppo-train plan` prints: a plan in aligned plain text, and the same figures as JSON.
 
-use super::memory::{Part, Phase, estimate, peak, total};
+use super::memory::{Part, Phase, estimate, on_host, peak, total};
 use super::plan::Plan;
 use super::raw::{KlIn, Recipe};
 use crate::model::config::{Family, ModelConfig};
@@ -116,6 +116,7 @@ fn model(recipe: &Recipe, config: &ModelConfig) -> String {
 fn family(config: &ModelConfig) -> &'static str {
     match config.family {
         Family::Qwen2 => "Qwen2",
+        Family::Qwen3 => "Qwen3",
         Family::Llama => "Llama",
     }
 }
@@ -185,7 +186,7 @@ fn memory_table(out: &mut String, parts: &[Part]) {
     row(&format!("memory ({name})"), phases.iter().map(|phase| phase.name().to_string()).collect());
     let mut seen = Vec::new();
     for part in parts {
-        if seen.contains(&part.name) {
+        if seen.contains(&part.name) || part.phases.is_empty() {
             continue;
         }
         seen.push(part.name);
@@ -201,6 +202,11 @@ fn memory_table(out: &mut String, parts: &[Part]) {
         amount(bytes),
         phase.name()
     );
+    let resting: Vec<String> =
+        parts.iter().filter(|p| p.phases.is_empty()).map(|p| format!("{} {}", p.name, amount(p.bytes))).collect();
+    if !resting.is_empty() {
+        let _ = writeln!(out, "  on the host {} {name}: {}", amount(on_host(parts)), resting.join(", "));
+    }
 }
 
 /// The same figures for programs: counts are numbers, memory is in bytes.
@@ -242,6 +248,7 @@ pub fn json(plan: &Plan) -> Value {
             "parts": parts.iter().map(|p| json!({"name": p.name, "bytes": p.bytes, "phases": held(p)})).collect::<Vec<_>>(),
             "peak_bytes": bytes,
             "peak_phase": phase.name(),
+            "host_bytes": on_host(&parts),
         },
         "recipe": recipe,
     })

@@ -19,6 +19,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("clip_ratio", "clip_high"),
     ("critic_learning_rate", "critic_lr"),
     ("dtype", "precision"),
+    ("enable_gradient_checkpointing", "gradient_checkpointing"),
     ("gae_lambda", "lambda"),
     ("group_size", "samples_per_prompt"),
     ("keep", "keep_last"),
@@ -40,7 +41,7 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// Every section with its keys.
-pub fn sections() -> [(&'static str, &'static [&'static str]); 13] {
+pub fn sections() -> [(&'static str, &'static [&'static str]); 14] {
     [
         ("model", fields::<raw::Model>()),
         ("task", fields::<raw::Task>()),
@@ -54,6 +55,7 @@ pub fn sections() -> [(&'static str, &'static [&'static str]); 13] {
         ("hooks", fields::<raw::Hooks>()),
         ("logging", fields::<raw::Logging>()),
         ("device", fields::<raw::Device>()),
+        ("memory", fields::<raw::Memory>()),
         ("", fields::<raw::Recipe>()),
     ]
 }

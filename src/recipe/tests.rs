@@ -301,6 +301,26 @@ fn memory_adds_up() {
     let (phase, most) = peak(&parts);
     assert_eq!((phase, most), (Phase::WarmStart, total(&parts, Phase::WarmStart)));
 
+    // What is offloaded leaves the device, where there is another place; recomputed layers keep their inputs alone.
+    for (device, elsewhere) in [("cuda", 2 * p + 12 * (2 * p + 65)), ("cpu", 0)] {
+        let sets = [
+            &format!("device.device={device}"),
+            "device.precision=bfloat16",
+            "ppo.micro_batch_tokens=128",
+            "memory.gradient_checkpointing=true",
+            "memory.offload_reference=true",
+            "memory.offload_optimizer=true",
+        ];
+        let parts = estimate(&bench.load(bench.good(), &sets).unwrap());
+        let bytes = |name: &str, phase: Phase| {
+            parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
+        };
+        assert_eq!(on_host(&parts), elsewhere, "{device}");
+        assert_eq!(bytes("reference weights", Phase::Scoring), 2 * p);
+        assert_eq!(bytes("reference weights", Phase::Rollout), if device == "cpu" { 2 * p } else { 0 });
+        assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * 64 * 2 + layer + 2 * 64 * 2));
+    }
+
     let plan = bench.load(bench.good(), &["device.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
     let parts = estimate(&plan);
     assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));

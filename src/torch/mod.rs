@@ -6,7 +6,8 @@
 use anyhow::{Context, Result, bail};
 use memmap2::Mmap;
 use safetensors::Dtype;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
@@ -25,6 +26,13 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+    ) -> *mut c_char;
+    fn ppo_recompute(
+        x: *mut C_tensor,
+        state: *mut c_void,
+        call: extern "C" fn(*mut c_void, *mut C_tensor) -> *mut C_tensor,
+        drop: extern "C" fn(*mut c_void),
+        out: *mut *mut C_tensor,
     ) -> *mut c_char;
 }
 
@@ -57,7 +65,7 @@ pub struct AdamWStep {
     pub weight_decay: f64,
 }
 
-/// One AdamW step over flat float32 buffers of equal length, in place; `step` (a float32 scalar) counts up by one.
+/// One AdamW step over flat float32 buffers of equal length, in place; `step`, a float32 scalar, is its number from 1.
 pub fn fused_adamw(
     weights: &mut Tensor,
     grad: &mut Tensor,
@@ -66,8 +74,6 @@ pub fn fused_adamw(
     step: &mut Tensor,
     p: AdamWStep,
 ) -> Result<()> {
-    // The kernel divides by 1 - beta^step, so the count comes first (as torch.optim does it).
-    let _ = step.g_add_scalar_(1);
     // SAFETY: all pointers are live at::Tensors for the duration of the call.
     checked(unsafe {
         ppo_fused_adamw(
@@ -83,6 +89,46 @@ pub fn fused_adamw(
             p.eps,
         )
     })
+}
+
+/// What a `recompute` computes: a function of one tensor, called again from whichever thread goes backward.
+type Body = Box<dyn Fn(&Tensor) -> Tensor + Send>;
+
+/// `body(x)`, of which the backward pass keeps x alone and computes the rest once more when it gets there (gradient
+/// checkpointing, arXiv:1604.06174). Leaves that `body` holds get their gradients as ever. Where no gradient is wanted
+/// this is `body(x)`.
+///
+/// # Panics
+/// Where `body` does, as libtorch's own functions in `tch`.
+pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) -> Tensor {
+    extern "C" fn call(state: *mut c_void, x: *mut C_tensor) -> *mut C_tensor {
+        // SAFETY: `state` is the box made below, alive until `drop` is called; `x` is a live tensor, cloned at once.
+        let (body, x) = unsafe { (&*(state as *const Body), Tensor::clone_from_ptr(x)) };
+        match catch_unwind(AssertUnwindSafe(|| body(&x))) {
+            // The other side owns the tensor from here on.
+            Ok(mut y) => {
+                let pointer = y.as_mut_ptr();
+                std::mem::forget(y);
+                pointer
+            }
+            Err(_) => std::ptr::null_mut(),
+        }
+    }
+    extern "C" fn drop(state: *mut c_void) {
+        // SAFETY: made by `Box::into_raw` below, and the shim calls this once.
+        std::mem::drop(unsafe { Box::from_raw(state as *mut Body) });
+    }
+    if !x.requires_grad() {
+        return body(x);
+    }
+    let state = Box::into_raw(Box::new(Box::new(body) as Body)) as *mut c_void;
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the shim takes the state over and drops it, keeps no pointer to `x`, and fills `out` unless it answers
+    // with a message.
+    let result = checked(unsafe { ppo_recompute(x.shallow_clone().as_mut_ptr(), state, call, drop, &mut out) });
+    result.unwrap_or_else(|error| panic!("{error:#}"));
+    // SAFETY: a new tensor, ours.
+    unsafe { Tensor::from_ptr(out) }
 }
 
 /// The bytes of a contiguous tensor on the CPU.

@@ -2,11 +2,17 @@
 // ppo_free. Tensors come as pointers to at::Tensor, which is what tch holds.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
+#include <stdexcept>
 
 namespace {
 template <typename F> char *guarded(F &&body) {
@@ -17,6 +23,49 @@ template <typename F> char *guarded(F &&body) {
     return strdup(error.what());
   }
 }
+
+// A function of one tensor that lives on the other side. It returns a new tensor that we own, or null when it failed.
+struct Body : torch::CustomClassHolder {
+  using Call = at::Tensor *(*)(void *state, at::Tensor *x);
+  using Drop = void (*)(void *state);
+
+  void *state;
+  Call call;
+  Drop drop;
+
+  Body(void *state, Call call, Drop drop) : state(state), call(call), drop(drop) {}
+  Body(const Body &) = delete;
+  ~Body() override { drop(state); }
+
+  at::Tensor operator()(at::Tensor x) const {
+    std::unique_ptr<at::Tensor> y(call(state, &x));
+    if (!y) throw std::runtime_error("a recomputed part of the model failed");
+    return *y;
+  }
+};
+
+// Keeps only its input for the backward pass, which computes the body again and goes back through it at once.
+struct Recompute : torch::autograd::Function<Recompute> {
+  static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &x,
+                            const c10::intrusive_ptr<Body> &body) {
+    context->save_for_backward({x});
+    context->saved_data["body"] = c10::IValue::make_capsule(body);
+    return (*body)(x);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
+                                                 torch::autograd::variable_list grads) {
+    auto capsule = context->saved_data["body"].toCapsule();
+    auto x = context->get_saved_variables()[0].detach().requires_grad_();
+    at::Tensor y;
+    {
+      at::AutoGradMode enable(true);
+      y = (*static_cast<Body *>(capsule.get()))(x);
+    }
+    torch::autograd::backward({y}, {grads[0]});
+    return {x.grad(), at::Tensor()};
+  }
+};
 } // namespace
 
 extern "C" {
@@ -34,6 +83,15 @@ char *ppo_fused_adamw(at::Tensor *weights, at::Tensor *grad, at::Tensor *exp_avg
   return guarded([&] {
     at::_fused_adamw_({*weights}, {*grad}, {*exp_avg}, {*exp_avg_sq}, {}, {*step}, lr, beta1, beta2, weight_decay, eps,
                       /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// `call(state, x)` without a trace for the backward pass but x; `drop(state)` when it is not needed any more, whatever
+// happens. The result is a new tensor in `out`.
+char *ppo_recompute(at::Tensor *x, void *state, Body::Call call, Body::Drop drop, at::Tensor **out) {
+  return guarded([&] {
+    auto body = c10::make_intrusive<Body>(state, call, drop);
+    *out = new at::Tensor(Recompute::apply(*x, body));
   });
 }
 }

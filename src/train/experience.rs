@@ -106,7 +106,7 @@ pub struct Estimates {
 
 /// Log-probs of all response tokens under `policy`, flat [N].
 pub fn log_probs(policy: &Policy, sequences: &[Sequence], max_tokens: usize, temperature: f64) -> Tensor {
-    score(sequences, max_tokens, policy.device(), |b| policy.log_probs(&b.ids, &b.read, &b.targets, temperature).0)
+    score(sequences, max_tokens, policy.device(), |b| policy.log_probs(&b.ids, &b.read, &b.targets, temperature))
 }
 
 /// Runs `read` over micro-batches of all sequences and puts what it gives, [n] a micro-batch, in flat order [N].

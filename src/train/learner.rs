@@ -19,15 +19,48 @@ pub struct Learner<M> {
 
 impl Learner<Policy> {
     pub fn policy(plan: &Plan, weights: Weights) -> Result<Self> {
-        let model = Policy::trainable(&plan.config, weights, longest(plan))?;
-        Ok(Self { optimizer: AdamW::new(&model.weights)?, model })
+        let mut model = Policy::trainable(&plan.config, weights, longest(plan))?;
+        model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
+        Ok(Self { optimizer: optimizer(plan, &model.weights)?, model })
     }
 }
 
 impl Learner<Critic> {
     pub fn critic(plan: &Plan, weights: Weights) -> Result<Self> {
-        let model = Critic::trainable(&plan.config, weights, longest(plan))?;
-        Ok(Self { optimizer: AdamW::new(&model.weights)?, model })
+        let mut model = Critic::trainable(&plan.config, weights, longest(plan))?;
+        model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
+        Ok(Self { optimizer: optimizer(plan, &model.weights)?, model })
+    }
+}
+
+fn optimizer(plan: &Plan, weights: &Weights) -> Result<AdamW> {
+    if plan.recipe.memory.offload_optimizer { AdamW::offloaded(weights) } else { AdamW::new(weights) }
+}
+
+/// The frozen model that KL is measured to. It works where the actor is, and may rest on the host in between.
+pub struct Reference {
+    resting: Policy,
+    device: Device,
+    longest: i64,
+}
+
+impl Reference {
+    fn new(plan: &Plan, start: &Policy) -> Self {
+        let device = start.device();
+        let home = if plan.recipe.memory.offload_reference { Device::Cpu } else { device };
+        let weights = start.weights.duplicate(&plan.config, Head::Language, home);
+        let longest = longest(plan);
+        Self { resting: Policy::new(&plan.config, weights, longest), device, longest }
+    }
+
+    /// Brings it to its work: one copy of the weights where it rests elsewhere, gone when `work` is done.
+    pub fn with<T>(&self, work: impl FnOnce(&Policy) -> T) -> T {
+        if self.resting.device() == self.device {
+            return work(&self.resting);
+        }
+        let config = &self.resting.config;
+        let weights = self.resting.weights.duplicate(config, Head::Language, self.device);
+        work(&Policy::new(config, weights, self.longest))
     }
 }
 
@@ -35,20 +68,17 @@ impl Learner<Critic> {
 pub struct Models {
     pub actor: Learner<Policy>,
     pub critic: Option<Learner<Critic>>,
-    pub reference: Option<Policy>,
+    pub reference: Option<Reference>,
     pub kl: Controller,
 }
 
 impl Models {
     /// The models at the first step: actor and critic start from `start`, and the reference stays there.
     pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Result<Self> {
-        let reference = (ppo.kl_in != KlIn::Off).then(|| {
-            let weights = start.weights.duplicate(&plan.config, Head::Language);
-            Policy::new(&plan.config, weights, longest(plan))
-        });
+        let reference = (ppo.kl_in != KlIn::Off).then(|| Reference::new(plan, &start));
         let critic = (ppo.advantage == Advantage::Gae).then(|| Learner::critic(plan, critic_weights(&start)));
         // Through a copy: the weights of the warm start hang on its optimizer's buffers.
-        let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language))?;
+        let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language, start.device()))?;
         let kl = Controller::new(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon);
         Ok(Self { actor, critic: critic.transpose()?, reference, kl })
     }

@@ -92,7 +92,9 @@ fn estimate(models: &Models, ppo: &Ppo, sequences: &[Sequence], temperature: f64
     let (actor, micro) = (&models.actor.model, ppo.micro_batch_tokens);
     let old = clock.time("old_log_prob", || log_probs(actor, sequences, micro, temperature));
     let reference = models.reference.as_ref();
-    let reference = clock.time("ref", || reference.map(|policy| log_probs(policy, sequences, micro, temperature)));
+    let reference = clock.time("ref", || {
+        reference.map(|reference| reference.with(|policy| log_probs(policy, sequences, micro, temperature)))
+    });
     let critic = models.critic.as_ref().map(|critic| &critic.model);
     let values = clock.time("values", || {
         critic.map(|critic| score(sequences, micro, actor.device(), |b| critic.values(&b.ids, &b.read)))

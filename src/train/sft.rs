@@ -130,7 +130,7 @@ pub fn train(plan: &Plan, sft: &Sft, rows: &Rows, learner: &mut Learner<Policy>,
             let tokens: usize = order[batch.clone()].iter().map(Sequence::len).sum();
             let mut tally = Tally::default();
             let norm = batches.descend(learner, batch, (sft.grad_clip, hyper), |policy, micro, weights| {
-                let (log_probs, _) = policy.log_probs(&micro.ids, &micro.read, &micro.targets, 1.0);
+                let log_probs = policy.log_probs(&micro.ids, &micro.read, &micro.targets, 1.0);
                 let loss = -(log_probs * weights).sum(Kind::Float);
                 tally.add("sft/loss", &loss);
                 loss

@@ -121,7 +121,7 @@ pub fn update_actor(
         let mut tally = Tally::default();
         let norm = batches.descend(actor, mini, hyper(ppo, lr), |policy, batch, weights| {
             let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
-            let (new, entropy) = policy.log_probs(&batch.ids, &batch.read, &batch.targets, temperature);
+            let (new, entropy) = policy.log_probs_and_entropies(&batch.ids, &batch.read, &batch.targets, temperature);
             let surrogate = policy_loss(&new, &pick(&xp.old), &pick(&xp.advantages), weights, clip);
             let entropy = (entropy * weights).sum(Kind::Float);
             tally.add("actor/pg_loss", &surrogate.loss);

@@ -1,16 +1,16 @@
-//! The decoder against transformers: logits, log-probs and gradients of two small models (scripts/golden_model.py).
+//! The decoder against transformers: logits, log-probs and gradients of three small models (scripts/golden_model.py).
 
 use crate::support::{assert_close, golden, tensors};
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::rollout::{Engine, Sampling, Stop};
-use ppo_train::torch::{AdamWStep, ids_to_host};
+use ppo_train::torch::{AdamWStep, ids_to_host, to_host};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
-const MODELS: [&str; 2] = ["qwen2_tiny", "llama_tiny"];
+const MODELS: [&str; 3] = ["qwen2_tiny", "qwen3_tiny", "llama_tiny"];
 
 fn load(name: &str) -> (Policy, HashMap<String, Tensor>) {
     let dir = golden(name);
@@ -32,7 +32,7 @@ fn next_tokens(ids: &Tensor, lengths: &[i64]) -> (Tensor, Tensor) {
 /// The mean negative log-prob of the golden batch.
 fn loss(policy: &Policy, golden: &HashMap<String, Tensor>) -> Tensor {
     let (read, targets) = next_tokens(&golden["ids"], &ids_to_host(&golden["lengths"]));
-    -policy.log_probs(&golden["ids"], &read, &targets, 1.0).0.mean(Kind::Float)
+    -policy.log_probs(&golden["ids"], &read, &targets, 1.0).mean(Kind::Float)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn logits_and_log_probs_equal_transformers() {
             assert_close(&format!("{name} logits of row {row}"), &real(&logits), &real(&golden["logits"]), 1e-5);
         }
         let (read, targets) = next_tokens(&golden["ids"], &lengths);
-        let (log_probs, _) = policy.log_probs(&golden["ids"], &read, &targets, 1.0);
+        let log_probs = policy.log_probs(&golden["ids"], &read, &targets, 1.0);
         let valid: Vec<Tensor> =
             lengths.iter().enumerate().map(|(row, n)| golden["logprobs"].get(row as i64).narrow(0, 0, n - 1)).collect();
         assert_close(&format!("{name} log-probs"), &log_probs, &Tensor::cat(&valid, 0), 1e-5);
@@ -59,12 +59,38 @@ fn logits_and_log_probs_equal_transformers() {
 #[test]
 fn gradients_equal_transformers() {
     for name in MODELS {
-        let (policy, golden) = load(name);
-        loss(&policy, &golden).backward();
-        for (parameter, tensor) in policy.weights.entries() {
-            let expected = &golden[&format!("grad.{parameter}")];
-            assert_close(&format!("{name} {parameter}"), &tensor.grad(), expected, 1e-5);
+        // As they come, with layers that are computed again, and with the vocabulary in parts of three rows.
+        for (checkpointed, part) in [(false, 1 << 25), (true, 1 << 25), (true, 3 * 64)] {
+            let (mut policy, golden) = load(name);
+            policy.decoder.gradient_checkpointing = checkpointed;
+            policy.vocabulary_part = part;
+            loss(&policy, &golden).backward();
+            for (parameter, tensor) in policy.weights.entries() {
+                let expected = &golden[&format!("grad.{parameter}")];
+                assert_close(&format!("{name} {parameter}"), &tensor.grad(), expected, 1e-5);
+            }
         }
+    }
+}
+
+/// Entropies in parts, and their gradient, are those of the whole.
+#[test]
+fn a_vocabulary_in_parts_changes_nothing() {
+    let measure = |part: i64| {
+        let (mut policy, golden) = load("qwen3_tiny");
+        policy.vocabulary_part = part;
+        let (read, targets) = next_tokens(&golden["ids"], &ids_to_host(&golden["lengths"]));
+        let (log_probs, entropies) = policy.log_probs_and_entropies(&golden["ids"], &read, &targets, 0.7);
+        (&log_probs * 2.0 - &entropies * &log_probs).sum(Kind::Float).backward();
+        (log_probs.detach(), entropies.detach(), policy.weights.grad().unwrap().shallow_clone())
+    };
+    let (log_probs, entropies, grad) = measure(1 << 25);
+    assert!(to_host(&entropies).iter().all(|e| (0.0..64f32.ln()).contains(e)));
+    for part in [1, 64, 5 * 64] {
+        let parts = measure(part);
+        assert_close("log-probs", &parts.0, &log_probs, 1e-6);
+        assert_close("entropies", &parts.1, &entropies, 1e-6);
+        assert_close("gradients", &parts.2, &grad, 1e-5);
     }
 }
 
@@ -109,7 +135,7 @@ fn decoding_with_the_cache_equals_the_full_forward() {
             let all = [prompt.as_slice(), &response.ids].concat();
             let read = Tensor::arange_start(prompt.len() as i64 - 1, all.len() as i64 - 1, (Kind::Int64, Device::Cpu));
             let ids = Tensor::from_slice(&all).unsqueeze(0);
-            let (full, _) = policy.log_probs(&ids, &read, &Tensor::from_slice(&response.ids), 1.3);
+            let full = policy.log_probs(&ids, &read, &Tensor::from_slice(&response.ids), 1.3);
             assert_close(&format!("{name} response {i}"), &Tensor::from_slice(&response.log_probs), &full, 1e-5);
         }
 

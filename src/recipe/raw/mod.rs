@@ -42,6 +42,8 @@ pub struct Recipe {
     pub logging: Logging,
     #[serde(default)]
     pub device: Device,
+    #[serde(default)]
+    pub memory: Memory,
 }
 
 /// Where the weights come from.
@@ -237,6 +239,21 @@ pub struct Device {
     /// CPU threads of one operation (0: one for each core).
     #[serde(default)]
     pub threads: usize,
+}
+
+/// What is given for room on the device: time, never a result.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Updates keep only the input of each layer and compute the layer once more on the way back.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// The reference rests on the host and comes to the device for its part of a step.
+    #[serde(default)]
+    pub offload_reference: bool,
+    /// Moments and float32 master weights stay on the host, and the optimizer's steps are done there.
+    #[serde(default)]
+    pub offload_optimizer: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
