@@ -60,7 +60,8 @@ pub struct ValueLoss {
 pub fn value_loss(new: &Tensor, old: &Tensor, returns: &Tensor, weights: &Tensor, clip: f64) -> ValueLoss {
     let free = (new - returns).square();
     let (losses, clipped) = if clip > 0.0 {
-        let held = (old + (new - old).clamp(-clip, clip) - returns).square();
+        // Exactly `new` within the clip: a difference of roundings would count as clipped.
+        let held = (new.maximum(&(old - clip)).minimum(&(old + clip)) - returns).square();
         (free.maximum(&held), held.gt_tensor(&free))
     } else {
         let none = free.zeros_like();
