@@ -12,6 +12,10 @@ ppo_update.safetensors holds, for 8 sequences (4 prompts x 2 samples, neighbours
     old_logp, ref_logp, values, rewards, advantages (whitened), returns [N]     in the order of response_ids
     ref.*, critic.*, actor_new.*, critic_new.*      weights before (the actor's: qwen2_tiny) and after
 
+ppo_shared.json and ppo_shared.safetensors hold the same update where the critic is a value head on the actor's decoder
+(`ppo.critic = "shared"`): one loss, the head with the critic's rate and a gradient norm of its own. old_logp, ref_logp
+and the sequences are those above; score.* is the head before, new.* the head and two tensors of the decoder after.
+
 Each sequence goes through the models alone, so nothing here depends on a mask. The semantics are verl's.
 algo.json is computed in float64 straight from the definitions, with loops, and shares no code with the update.
 """
@@ -82,6 +86,17 @@ def critic_values(model, sequences):
     return torch.cat([response_logits(model, *s).squeeze(-1) for s in sequences])
 
 
+def estimates(old_logp, ref_logp, scores, values, lengths):
+    """Token rewards, whitened advantages and returns of all sequences: [N] each."""
+    rewards = -PPO["kl_coef"] * (old_logp - ref_logp)
+    rewards[torch.tensor(lengths).cumsum(0) - 1] += scores
+    advantages = torch.cat([gae(r, v) for r, v in zip(rewards.split(lengths), values.split(lengths))])
+    returns = advantages + values
+    advantages = (advantages - advantages.mean()) / torch.sqrt(advantages.var(unbiased=True) + 1e-8)
+    assert abs(advantages.mean().item()) < 1e-6 and abs(advantages.var().item() - 1) < 1e-5
+    return rewards, advantages, returns
+
+
 def gae(rewards, values):
     """Advantages of one sequence, nothing bootstrapped after its end: [R] -> [R]."""
     advantages, carry, next_value = torch.zeros_like(values), 0.0, 0.0
@@ -100,11 +115,11 @@ def policy_loss(logp, old_logp, entropy, advantages):
     bound = -advantages * PPO["clip_dual"]
     losses = torch.where(advantages < 0, torch.minimum(worst, bound), worst)
     figures = {
-        "pg_loss": losses.mean(),
-        "pg_clipfrac": (clipped > plain).float().mean(),
-        "pg_clipfrac_lower": ((worst > bound) & (advantages < 0)).float().mean(),
-        "entropy": entropy.mean(),
-        "ppo_kl": (old_logp - logp).mean(),
+        "actor/pg_loss": losses.mean(),
+        "actor/pg_clipfrac": (clipped > plain).float().mean(),
+        "actor/pg_clipfrac_lower": ((worst > bound) & (advantages < 0)).float().mean(),
+        "actor/entropy": entropy.mean(),
+        "actor/ppo_kl": (old_logp - logp).mean(),
     }
     return losses.mean() - PPO["entropy_coef"] * entropy.mean(), figures
 
@@ -113,24 +128,32 @@ def value_loss(values, old_values, returns):
     near = torch.clamp(values, old_values - PPO["value_clip"], old_values + PPO["value_clip"])
     plain, clipped = (values - returns) ** 2, (near - returns) ** 2
     loss = PPO["value_coef"] * torch.maximum(plain, clipped).mean()
-    figures = {"vf_loss": loss, "vf_clipfrac": (clipped > plain).float().mean(), "vpred_mean": values.mean()}
+    figures = {
+        "critic/vf_loss": loss,
+        "critic/vf_clipfrac": (clipped > plain).float().mean(),
+        "critic/vpred_mean": values.mean(),
+    }
     return loss, figures
 
 
-def train(model, lr, lengths, loss_of):
-    """One epoch over the mini-batches in order. `loss_of(sequences, tokens)` takes two slices of the step's."""
+def train(rates, lengths, loss_of):
+    """One epoch over the mini-batches in order, for models by name with their rates. `loss_of(sequences, tokens)` takes
+    two slices of the step's."""
     settings = {"betas": PPO["betas"], "eps": PPO["adam_eps"], "weight_decay": PPO["weight_decay"]}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, foreach=False, **settings)
+    optimizers = [torch.optim.AdamW(m.parameters(), lr=lr, foreach=False, **settings) for m, lr in rates.values()]
     updates = []
     for first in range(0, len(lengths), PPO["mini_batch"]):
         sequences = slice(first, first + PPO["mini_batch"])
         start = sum(lengths[:first])
         loss, figures = loss_of(sequences, slice(start, start + sum(lengths[sequences])))
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), PPO["grad_clip"], foreach=False)
-        optimizer.step()
-        updates.append({k: float(f"{v.item():.9g}") for k, v in (figures | {"grad_norm": norm}).items()})
+        for (name, (model, _)), optimizer in zip(rates.items(), optimizers):
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), PPO["grad_clip"], foreach=False)
+            figures[f"{name}/grad_norm"] = norm
+            optimizer.step()
+        updates.append({k: float(f"{v.item():.9g}") for k, v in figures.items()})
     return updates
 
 
@@ -170,12 +193,7 @@ def ppo_update(folder, dtype=torch.float32):
     with torch.no_grad():
         old_logp, ref_logp = logp_and_entropy(actor, sequences)[0], logp_and_entropy(ref, sequences)[0]
         values = critic_values(critic, sequences)
-    rewards = -PPO["kl_coef"] * (old_logp - ref_logp)
-    rewards[torch.tensor(lengths).cumsum(0) - 1] += scores
-    advantages = torch.cat([gae(r, v) for r, v in zip(rewards.split(lengths), values.split(lengths))])
-    returns = advantages + values
-    advantages = (advantages - advantages.mean()) / torch.sqrt(advantages.var(unbiased=True) + 1e-8)
-    assert abs(advantages.mean().item()) < 1e-6 and abs(advantages.var().item() - 1) < 1e-5
+    rewards, advantages, returns = estimates(old_logp, ref_logp, scores, values, lengths)
 
     def critic_loss(rows, tokens):
         return value_loss(critic_values(critic, sequences[rows]), values[tokens], returns[tokens])
@@ -185,12 +203,13 @@ def ppo_update(folder, dtype=torch.float32):
         return policy_loss(logp, old_logp[tokens], entropy, advantages[tokens])
 
     figures = {
-        "critic_updates": train(critic, PPO["critic_lr"], lengths, critic_loss),
-        "actor_updates": train(actor, PPO["actor_lr"], lengths, actor_loss),
+        "critic_updates": train({"critic": (critic, PPO["critic_lr"])}, lengths, critic_loss),
+        "actor_updates": train({"actor": (actor, PPO["actor_lr"])}, lengths, actor_loss),
     }
     first, second = figures["actor_updates"]
-    assert first["ppo_kl"] == 0 and first["pg_clipfrac"] == 0, "the first ratio is one"
-    clips = [second["pg_clipfrac"], second["pg_clipfrac_lower"], figures["critic_updates"][1]["vf_clipfrac"]]
+    assert first["actor/ppo_kl"] == 0 and first["actor/pg_clipfrac"] == 0, "the first ratio is one"
+    clips = [second[f"actor/pg_{name}"] for name in ("clipfrac", "clipfrac_lower")]
+    clips.append(figures["critic_updates"][1]["critic/vf_clipfrac"])
     assert all(share > 0 for share in clips), f"a clip is never met: {clips}: take another seed"
     tensors |= {f"actor_new.{k}": v.detach() for k, v in actor.named_parameters()}
     tensors |= {f"critic_new.{k}": v.detach() for k, v in critic.named_parameters()}
@@ -209,6 +228,40 @@ def ppo_update(folder, dtype=torch.float32):
     }
     settings = {"ppo": PPO, "rollout": {"temperature": TEMPERATURE, "prompts_per_step": 4, "samples_per_prompt": 2}}
     return tensors, settings | figures
+
+
+def shared_update(folder):
+    """The update with a value head on the actor's decoder."""
+    rng = torch.Generator().manual_seed(11)
+    actor, ref, _ = models(folder, rng)
+    sequences, scores = rollouts(rng, actor.config.vocab_size)
+    lengths = [len(response) for _, response in sequences]
+    head = torch.nn.Linear(actor.config.hidden_size, 1)
+    with torch.no_grad():
+        for p in head.parameters():
+            p.copy_(0.05 * torch.randn(p.shape, generator=rng))
+    tensors = {f"score.{k}": v.detach().clone() for k, v in head.named_parameters()}
+
+    def head_values(sequences):
+        hidden = [actor.model(torch.cat(s)[None]).last_hidden_state[0, len(s[0]) - 1 : -1] for s in sequences]
+        return head(torch.cat(hidden)).squeeze(-1)
+
+    with torch.no_grad():
+        old_logp, ref_logp = logp_and_entropy(actor, sequences)[0], logp_and_entropy(ref, sequences)[0]
+        values = head_values(sequences)
+    _, advantages, returns = estimates(old_logp, ref_logp, scores, values, lengths)
+
+    def loss_of(rows, tokens):
+        logp, entropy = logp_and_entropy(actor, sequences[rows])
+        policy, figures = policy_loss(logp, old_logp[tokens], entropy, advantages[tokens])
+        value, more = value_loss(head_values(sequences[rows]), values[tokens], returns[tokens])
+        return policy + value, figures | more
+
+    updates = train({"actor": (actor, PPO["actor_lr"]), "critic": (head, PPO["critic_lr"])}, lengths, loss_of)
+    after = {f"score.{k}": v for k, v in head.named_parameters()} | dict(actor.named_parameters())
+    kept = ["score.weight", "score.bias", "model.norm.weight", "model.layers.0.self_attn.k_proj.weight"]
+    tensors |= {f"new.{name}": after[name].detach() for name in kept}
+    return tensors | {"values": values, "advantages": advantages, "returns": returns}, {"updates": updates}
 
 
 # --- the pure functions, in numpy -------------------------------------------------------------------------------------
@@ -305,6 +358,9 @@ def main(out):
     tensors, figures = ppo_update(out / "qwen2_tiny")
     save_file(tensors, out / "ppo_update.safetensors")
     (out / "ppo_update.json").write_text(json.dumps(figures, indent=1) + "\n")
+    tensors, figures = shared_update(out / "qwen2_tiny")
+    save_file(tensors, out / "ppo_shared.safetensors")
+    (out / "ppo_shared.json").write_text(json.dumps(figures, indent=1) + "\n")
     cases = {
         "gae": [gae_case(0.99, 0.95), gae_case(1.0, 1.0)],
         "groups": group_cases(),

@@ -32,9 +32,15 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
     Ok(())
 }
 
+/// `write_folder` for other programs, which do not know the mark.
+pub fn write_unmarked(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    write_folder(target, fill)?;
+    Ok(fs::remove_file(target.join(MARK))?)
+}
+
 /// Copies the files of a model's folder into a new one, whole or not at all.
 pub fn export(source: &Path, target: &Path) -> Result<()> {
-    write_folder(target, |dir| {
+    write_unmarked(target, |dir| {
         for entry in fs::read_dir(source)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
@@ -42,10 +48,7 @@ pub fn export(source: &Path, target: &Path) -> Result<()> {
             }
         }
         Ok(())
-    })?;
-    // The mark is ours; other programs do not know it.
-    fs::remove_file(target.join(MARK))?;
-    Ok(())
+    })
 }
 
 /// Brings every file and folder below `dir` to the disk.

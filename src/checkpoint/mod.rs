@@ -7,4 +7,4 @@ mod files;
 mod folder;
 
 pub use files::{load_tensors, save_critic, save_model, save_tensors};
-pub use folder::{export, is_complete, latest, list, prune, step_dir, sweep, write_folder};
+pub use folder::{export, is_complete, latest, list, prune, step_dir, sweep, write_folder, write_unmarked};

@@ -44,23 +44,23 @@ impl Policy {
         logits(hidden, &self.lm_head)
     }
 
-    /// Log-probs of `targets` [N] at `temperature`, the one the rollouts were sampled at; float32, in nats.
+    /// Hidden states [N, H] at the positions that predict response tokens.
     ///
-    /// `ids` [B, T] right-padded; `read` [N] indexes the B*T positions whose next token is the target.
-    pub fn log_probs(&self, ids: &Tensor, read: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {
-        self.by_part(ids, read, targets, temperature, |log_probs, targets| chosen(log_probs, targets).unsqueeze(0))
+    /// `ids` [B, T] right-padded; `read` [N] indexes the B*T positions whose next token is a response token.
+    pub fn hidden(&self, ids: &Tensor, read: &Tensor) -> Tensor {
+        self.decoder.forward(ids).flatten(0, 1).index_select(0, read)
+    }
+
+    /// Log-probs of `targets` [N], which `hidden` [N, H] predicts, at `temperature`, the one the rollouts were sampled
+    /// at; float32, in nats.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {
+        self.by_part(hidden, targets, temperature, |log_probs, targets| chosen(log_probs, targets).unsqueeze(0))
             .squeeze_dim(0)
     }
 
     /// `log_probs`, and the entropies [N] of the distributions the targets were drawn from.
-    pub fn log_probs_and_entropies(
-        &self,
-        ids: &Tensor,
-        read: &Tensor,
-        targets: &Tensor,
-        temperature: f64,
-    ) -> (Tensor, Tensor) {
-        let both = self.by_part(ids, read, targets, temperature, |log_probs, targets| {
+    pub fn log_probs_and_entropies(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> (Tensor, Tensor) {
+        let both = self.by_part(hidden, targets, temperature, |log_probs, targets| {
             let entropies = -(log_probs.exp() * log_probs).sum_dim_intlist(-1, false, Kind::Float);
             Tensor::stack(&[chosen(log_probs, targets), entropies], 0)
         });
@@ -72,13 +72,11 @@ impl Policy {
     /// Rows of the vocabulary are held for a part of the N tokens at a time; the backward pass computes them again.
     fn by_part(
         &self,
-        ids: &Tensor,
-        read: &Tensor,
+        hidden: &Tensor,
         targets: &Tensor,
         temperature: f64,
         measure: fn(&Tensor, &Tensor) -> Tensor,
     ) -> Tensor {
-        let hidden = self.decoder.forward(ids).flatten(0, 1).index_select(0, read); // [N, H]
         let rows = (self.vocabulary_part / self.config.vocab_size).max(1);
         let parts = hidden.split(rows, 0).into_iter().zip(targets.split(rows, 0));
         let whole = hidden.size()[0] <= rows;
@@ -109,12 +107,29 @@ fn chosen(log_probs: &Tensor, targets: &Tensor) -> Tensor {
     log_probs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1)
 }
 
+/// A linear map with bias from hidden states to one number.
+struct Score {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Score {
+    fn new(weights: &Weights) -> Self {
+        Self { weight: weights.get("score.weight"), bias: weights.get("score.bias") }
+    }
+
+    /// [N], float32, of hidden states [N, H].
+    fn forward(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear(&self.weight, Some(&self.bias)).squeeze_dim(-1).to_kind(Kind::Float)
+    }
+}
+
 /// A decoder with a scalar head: the expected return from each position on.
 pub struct Critic {
     pub config: ModelConfig,
     pub weights: Weights,
     pub decoder: Decoder,
-    score: (Tensor, Tensor),
+    score: Score,
 }
 
 impl Critic {
@@ -122,27 +137,38 @@ impl Critic {
     pub fn trainable(config: &ModelConfig, mut weights: Weights, positions: i64) -> Result<Self> {
         weights.train()?;
         let decoder = Decoder::new(config, &weights, positions);
-        let score = (weights.get("score.weight"), weights.get("score.bias"));
-        Ok(Self { config: config.clone(), weights, decoder, score })
+        Ok(Self { config: config.clone(), score: Score::new(&weights), weights, decoder })
     }
 
     /// Values [N], float32, read before the tokens that `read` [N] predicts are generated; `ids` [B, T].
     pub fn values(&self, ids: &Tensor, read: &Tensor) -> Tensor {
-        let hidden = self.decoder.forward(ids).flatten(0, 1).index_select(0, read); // [N, H]
-        hidden.linear(&self.score.0, Some(&self.score.1)).squeeze_dim(-1).to_kind(Kind::Float)
+        self.score.forward(&self.decoder.forward(ids).flatten(0, 1).index_select(0, read))
     }
 }
 
-/// Copies a policy's decoder into a fresh critic's weights; the value head is zero.
-pub fn critic_weights(policy: &Policy) -> Weights {
-    let flat = policy.weights.flat();
-    let critic = Weights::zeros(&policy.config, Head::Value, flat.kind(), flat.device());
-    tch::no_grad(|| {
-        for (name, target) in critic.entries() {
-            if !name.starts_with("score.") {
-                target.shallow_clone().copy_(&policy.weights.get(name).detach());
-            }
-        }
-    });
+/// A critic without a decoder of its own: a scalar head that reads the actor's hidden states.
+pub struct ValueHead {
+    pub weights: Weights,
+    score: Score,
+}
+
+impl ValueHead {
+    /// Over weights of `Head::ValueOnly`.
+    pub fn trainable(mut weights: Weights) -> Result<Self> {
+        weights.train()?;
+        Ok(Self { score: Score::new(&weights), weights })
+    }
+
+    /// Values [N], float32, read off the policy's `hidden` states [N, H].
+    pub fn values(&self, hidden: &Tensor) -> Tensor {
+        self.score.forward(hidden)
+    }
+}
+
+/// A critic's weights: the decoder of a language model, and a value head that is zero.
+pub fn critic_weights(config: &ModelConfig, decoder: &Weights) -> Weights {
+    let flat = decoder.flat();
+    let critic = Weights::zeros(config, Head::Value, flat.kind(), flat.device());
+    critic.take(decoder);
     critic
 }

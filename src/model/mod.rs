@@ -8,7 +8,7 @@ pub mod weights;
 
 pub use config::ModelConfig;
 pub use decoder::{Decoder, KeyValues};
-pub use heads::{Critic, Policy};
+pub use heads::{Critic, Policy, ValueHead};
 pub use weights::{Head, Weights};
 
 use tch::{Device, Tensor};

@@ -19,6 +19,8 @@ pub enum Head {
     Language,
     /// `score`, a linear map with bias to one number: the critic.
     Value,
+    /// `score` alone: it reads a decoder whose weights are another model's.
+    ValueOnly,
 }
 
 /// Named tensors over one flat buffer.
@@ -126,6 +128,17 @@ impl Weights {
         copy
     }
 
+    /// Takes over the tensors that another model has under the same names.
+    pub fn take(&self, other: &Weights) {
+        tch::no_grad(|| {
+            for (name, target) in &self.entries {
+                if let Some((_, source)) = other.entries.iter().find(|(n, _)| n == name) {
+                    target.shallow_clone().copy_(&source.detach());
+                }
+            }
+        });
+    }
+
     /// Makes every weight a leaf whose gradient accumulates in one flat buffer.
     pub fn train(&mut self) -> Result<()> {
         let flat = self.flat.zeros_like();
@@ -195,6 +208,10 @@ fn shard_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Names and shapes of all weights, in the checkpoint's order.
 fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
     let (h, q, kv) = (c.hidden_size, c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+    let score = [("score.weight".to_string(), vec![1, h]), ("score.bias".to_string(), vec![1])];
+    if head == Head::ValueOnly {
+        return score.into();
+    }
     let mut all = vec![("model.embed_tokens.weight".to_string(), vec![c.vocab_size, h])];
     for i in 0..c.num_hidden_layers {
         let mut layer = |name: &str, shape: &[i64]| all.push((format!("model.layers.{i}.{name}"), shape.to_vec()));
@@ -219,10 +236,7 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
     match head {
         Head::Language if c.tie_word_embeddings => {}
         Head::Language => all.push(("lm_head.weight".to_string(), vec![c.vocab_size, h])),
-        Head::Value => {
-            all.push(("score.weight".to_string(), vec![1, h]));
-            all.push(("score.bias".to_string(), vec![1]));
-        }
+        Head::Value | Head::ValueOnly => all.extend(score),
     }
     all
 }

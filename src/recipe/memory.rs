@@ -3,7 +3,8 @@
 //! In the formulas: P parameters, L layers, H hidden size, N query heads, K key-value heads, D head dimension,
 //! I intermediate size, V vocabulary, and w bytes a number in the compute precision (bfloat16 2, float32 4).
 //!
-//! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head.
+//! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head. A head on the actor's
+//!   decoder (`ppo.critic = "shared"`), some kilobytes, is not counted.
 //! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32.
 //! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
 //!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too, and
@@ -110,7 +111,7 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
         part("logits", logits(tokens), &[WarmStart]);
     }
     let Some(ppo) = &recipe.ppo else { return parts };
-    if ppo.needs_critic() {
+    if ppo.critic_is_separate() {
         let critic = parameters - if config.tie_word_embeddings { 0.0 } else { v * h } + h + 1.0;
         part("critic weights", critic * w, STEP);
         part("critic gradients", critic * gradient, STEP);
@@ -142,7 +143,7 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
     part("logits", logits(micro(plan.sequences_per_step()) as f64), &[Scoring]);
     part("activations", activations(micro(ppo.mini_batch) as f64), &[ActorUpdate]);
     part("logits", logits(micro(ppo.mini_batch).min(ppo.mini_batch * response) as f64), &[ActorUpdate]);
-    if ppo.needs_critic() {
+    if ppo.critic_is_separate() {
         part("activations", activations(micro(ppo.critic_sequences()) as f64), &[CriticUpdate]);
     }
     parts

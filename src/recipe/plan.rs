@@ -1,6 +1,6 @@
 //! A checked recipe, and the figures that follow from it.
 
-use super::raw::{Advantage, KlIn, Ppo, Recipe, Sft};
+use super::raw::{Advantage, CriticModel, KlIn, Ppo, Recipe, Sft};
 use super::source::Sources;
 use super::{check, spelling};
 use crate::BadInput;
@@ -55,7 +55,7 @@ impl Plan {
         ppo.epochs * self.sequences_per_step() / ppo.mini_batch
     }
 
-    /// Optimizer steps of the critic in a PPO step (0 without one).
+    /// Optimizer steps of the critic in a PPO step (0 without one; a head on the actor's decoder takes the actor's).
     pub fn critic_updates(&self, ppo: &Ppo) -> usize {
         if ppo.needs_critic() { ppo.epochs * self.sequences_per_step() / ppo.critic_sequences() } else { 0 }
     }
@@ -78,6 +78,11 @@ impl Ppo {
     /// Whether a frozen copy of the starting model is kept.
     pub fn needs_reference(&self) -> bool {
         self.kl_in != KlIn::Off
+    }
+
+    /// Whether the critic is a model of its own.
+    pub fn critic_is_separate(&self) -> bool {
+        self.needs_critic() && self.critic == CriticModel::Separate
     }
 
     /// Sequences a critic update.

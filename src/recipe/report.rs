@@ -67,6 +67,7 @@ pub fn report(plan: &Plan) -> String {
             );
             let critic = match plan.critic_updates(ppo) {
                 0 => "no critic".to_string(),
+                _ if !ppo.critic_is_separate() => format!("with a value head on the actor at {:e}", ppo.critic_lr),
                 n => format!("{n} critic updates of {} at {:e}", ppo.critic_sequences(), ppo.critic_lr),
             };
             line(
@@ -238,7 +239,7 @@ pub fn json(plan: &Plan) -> Value {
             "sequences_per_step": plan.sequences_per_step(),
             "actor_updates_per_step": plan.actor_updates(ppo),
             "critic_updates_per_step": plan.critic_updates(ppo),
-            "critic": ppo.needs_critic(),
+            "critic": ppo.needs_critic().then(|| word(&ppo.critic)),
             "reference": ppo.needs_reference(),
             "max_tokens_per_step": plan.max_tokens_per_step(),
             "max_tokens": plan.max_tokens_per_step().saturating_mul(ppo.steps),

@@ -127,6 +127,8 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("kl_coef = 0.001", "kl_target = 0.1\nkl_in = \"loss\"", 22, &["kl_in = \"reward\""]),
     ("kl_coef = 0.001", "kl_in = \"loss\"", 22, &["k1", "k2"]),
     ("kl_coef = 0.001", "kl_coef = 0\nkl_target = 0.1", 22, &["from 0 it never moves"]),
+    ("kl_coef = 0.001", "advantage = \"rloo\"\ncritic = \"shared\"", 23, &["no critic to share"]),
+    ("kl_coef = 0.001", "critic = \"shared\"\ncritic_mini_batch = 8", 23, &["actor's mini-batches"]),
     ("kl_coef = 0.001", "advantage = \"rloo\"\ncritic_warmup_steps = 2", 23, &["no critic to warm up"]),
     ("kl_coef = 0.001", "critic_warmup_steps = 10", 22, &["the actor would never learn"]),
     ("kl_coef = 0.001", "micro_batch_tokens = 60", 22, &["a sequence of 64 tokens", "micro-batch of 60"]),

@@ -45,26 +45,31 @@ pub struct Engine<'a> {
 impl Engine<'_> {
     /// Generates `samples` responses for each prompt, prompt after prompt.
     ///
-    /// `stream` gives the random stream of (prompt, sample); `done` is told after each batch how many responses are
-    /// complete.
+    /// `stream` gives the random stream of (prompt, sample); `watch` is shown the responses of a batch, as far as they
+    /// are written, whenever the host looks.
     pub fn generate(
         &self,
         prompts: &[Vec<i64>],
         samples: usize,
         stream: impl Fn(usize, usize) -> ChaCha8Rng,
-        mut done: impl FnMut(usize),
+        mut watch: impl FnMut(&[Response]),
     ) -> Vec<Response> {
         let together = if self.batch == 0 { prompts.len().max(1) } else { (self.batch / samples).max(1) };
         let mut responses = Vec::with_capacity(prompts.len() * samples);
         for (chunk, prompts) in prompts.chunks(together).enumerate() {
             let stream = |row: usize| stream(chunk * together + row / samples, row % samples);
-            responses.extend(tch::no_grad(|| self.batch(prompts, samples, stream)));
-            done(responses.len());
+            responses.extend(tch::no_grad(|| self.batch(prompts, samples, stream, &mut watch)));
         }
         responses
     }
 
-    fn batch(&self, prompts: &[Vec<i64>], samples: usize, stream: impl Fn(usize) -> ChaCha8Rng) -> Vec<Response> {
+    fn batch(
+        &self,
+        prompts: &[Vec<i64>],
+        samples: usize,
+        stream: impl Fn(usize) -> ChaCha8Rng,
+        watch: &mut impl FnMut(&[Response]),
+    ) -> Vec<Response> {
         let look = if self.policy.device() == Device::Cpu { 1 } else { 8 };
         let max = self.stop.max_tokens;
         let mut responses = vec![Response::default(); prompts.len() * samples];
@@ -77,6 +82,7 @@ impl Engine<'_> {
             let last = t + 1 == max;
             if last || unseen.len() == look {
                 self.look(&mut unseen, &batch.rows, &mut responses);
+                watch(&responses);
                 let live: Vec<i64> =
                     (0..batch.rows.len() as i64).filter(|&i| !responses[batch.rows[i as usize]].terminated).collect();
                 if last || live.is_empty() {

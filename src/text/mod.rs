@@ -6,7 +6,7 @@ mod prompt;
 mod tokenizer;
 pub mod traces;
 
-pub use prompt::{BUILT_IN, PromptTemplate, opens_think};
+pub use prompt::{BUILT_IN, PromptTemplate, chat, opens_think};
 pub use tokenizer::Tokenizer;
 
 use crate::BadInput;

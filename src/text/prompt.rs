@@ -79,6 +79,15 @@ impl PromptTemplate {
     }
 }
 
+/// A user's message in the chat template of a tokenizer's folder, up to where the answer begins.
+///
+/// # Errors
+/// Bad input: a chat template that is missing, broken, or refuses.
+pub fn chat(tokenizer_dir: &Path, message: &str) -> Result<String> {
+    let (template, tokens) = chat_template(tokenizer_dir)?;
+    wrap(&template, &tokens, message).map_err(bad)
+}
+
 /// Whether a rendered prompt ends inside a `<think>` that is still open.
 pub fn opens_think(prompt: &str) -> bool {
     match (prompt.rfind("<think>"), prompt.rfind("</think>")) {

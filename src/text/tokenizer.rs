@@ -96,6 +96,24 @@ impl Tokenizer {
         self.decode(&ids)
     }
 
+    /// `decode_text` of ids that come one by one. Each call returns what has become certain: the bytes of a character wait
+    /// until its last one is there.
+    ///
+    /// # Errors
+    /// As `decode`.
+    pub fn streaming(&self) -> impl FnMut(i64) -> Result<String> {
+        let mut stream = self.inner.decode_stream(false);
+        move |id| {
+            if self.ends.contains(&id) {
+                return Ok(String::new());
+            }
+            let known = u32::try_from(id).map_err(|_| bad(format!("{id} is no token id")))?;
+            let new =
+                stream.step(known).map_err(|error| bad(format!("decoding with {}: {error}", self.path.display())))?;
+            Ok(new.unwrap_or_default())
+        }
+    }
+
     /// Largest id + 1. A model may have more rows; those past this are no tokens.
     pub fn vocab_size(&self) -> i64 {
         self.vocab_size
@@ -213,6 +231,18 @@ mod tests {
             let error = TOKENIZER.decode(&[id]).unwrap_err();
             assert!(error.is::<crate::BadInput>() && error.to_string().contains(&format!("token id {id} ")), "{error}");
         }
+    }
+
+    /// Letters of two, three and four bytes, which the quickstart's vocabulary spells byte by byte.
+    #[test]
+    fn characters_are_streamed_whole() {
+        let text = "na\u{ef}ve \u{6f22}\u{5b57} \u{1f600}!";
+        let mut stream = TOKENIZER.streaming();
+        let ids = TOKENIZER.encode(&format!("{text}<|endoftext|>")).unwrap();
+        let pieces: Vec<String> = ids.iter().map(|id| stream(*id).unwrap()).collect();
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces.iter().filter(|piece| piece.is_empty()).count() > 5, "{pieces:?}");
+        assert!(pieces.iter().all(|piece| !piece.contains('\u{fffd}')), "{pieces:?}");
     }
 
     proptest! {

@@ -106,10 +106,12 @@ pub struct Estimates {
 
 /// Log-probs of all response tokens under `policy`, flat [N].
 pub fn log_probs(policy: &Policy, sequences: &[Sequence], max_tokens: usize, temperature: f64) -> Tensor {
-    score(sequences, max_tokens, policy.device(), |b| policy.log_probs(&b.ids, &b.read, &b.targets, temperature))
+    score(sequences, max_tokens, policy.device(), |b| {
+        policy.log_probs(&policy.hidden(&b.ids, &b.read), &b.targets, temperature)
+    })
 }
 
-/// Runs `read` over micro-batches of all sequences and puts what it gives, [n] a micro-batch, in flat order [N].
+/// Runs `read` over micro-batches of all sequences and puts what it gives, [n, ..] a micro-batch, in flat order [N, ..].
 pub fn score(
     sequences: &[Sequence],
     max_tokens: usize,

@@ -4,9 +4,9 @@ use crate::BadInput;
 use crate::algo::kl::Controller;
 use crate::checkpoint::load_tensors;
 use crate::model::heads::critic_weights;
-use crate::model::{Critic, Head, Policy, Weights};
+use crate::model::{Critic, Head, Policy, ValueHead, Weights};
 use crate::optim::AdamW;
-use crate::recipe::{Advantage, KlIn, Plan, Ppo, Precision};
+use crate::recipe::{CriticModel, Plan, Ppo, Precision};
 use anyhow::Result;
 use std::path::Path;
 use tch::{Device, Kind};
@@ -25,11 +25,39 @@ impl Learner<Policy> {
     }
 }
 
-impl Learner<Critic> {
-    pub fn critic(plan: &Plan, weights: Weights) -> Result<Self> {
-        let mut model = Critic::trainable(&plan.config, weights, longest(plan))?;
+/// What estimates the return from each token on.
+pub enum Estimator {
+    /// A model of its own.
+    Critic(Box<Learner<Critic>>),
+    /// A head on the actor's decoder, which then learns from both losses.
+    Head(Learner<ValueHead>),
+}
+
+impl Estimator {
+    fn new(plan: &Plan, sharing: CriticModel, start: &Policy) -> Result<Self> {
+        if sharing == CriticModel::Shared {
+            let flat = start.weights.flat();
+            let weights = Weights::zeros(&plan.config, Head::ValueOnly, flat.kind(), flat.device());
+            let model = ValueHead::trainable(weights)?;
+            return Ok(Self::Head(Learner { optimizer: optimizer(plan, &model.weights)?, model }));
+        }
+        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights), longest(plan))?;
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
-        Ok(Self { optimizer: optimizer(plan, &model.weights)?, model })
+        Ok(Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights)?, model })))
+    }
+
+    pub fn weights(&self) -> &Weights {
+        match self {
+            Self::Critic(critic) => &critic.model.weights,
+            Self::Head(head) => &head.model.weights,
+        }
+    }
+
+    pub fn optimizer(&self) -> &AdamW {
+        match self {
+            Self::Critic(critic) => &critic.optimizer,
+            Self::Head(head) => &head.optimizer,
+        }
     }
 }
 
@@ -67,7 +95,7 @@ impl Reference {
 /// The models of a PPO run: an actor, a critic where advantages need one, a frozen reference where KL is paid.
 pub struct Models {
     pub actor: Learner<Policy>,
-    pub critic: Option<Learner<Critic>>,
+    pub critic: Option<Estimator>,
     pub reference: Option<Reference>,
     pub kl: Controller,
 }
@@ -75,8 +103,8 @@ pub struct Models {
 impl Models {
     /// The models at the first step: actor and critic start from `start`, and the reference stays there.
     pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Result<Self> {
-        let reference = (ppo.kl_in != KlIn::Off).then(|| Reference::new(plan, &start));
-        let critic = (ppo.advantage == Advantage::Gae).then(|| Learner::critic(plan, critic_weights(&start)));
+        let reference = ppo.needs_reference().then(|| Reference::new(plan, &start));
+        let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start));
         // Through a copy: the weights of the warm start hang on its optimizer's buffers.
         let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language, start.device()))?;
         let kl = Controller::new(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon);
@@ -88,7 +116,7 @@ impl Models {
         let actor = &self.actor.model;
         actor.weights.fill(&checkpoint.join("model"), &actor.config)?;
         if let Some(critic) = &self.critic {
-            critic.model.weights.fill(&checkpoint.join("critic"), &critic.model.config)?;
+            critic.weights().fill(&checkpoint.join("critic"), &actor.config)?;
         }
         load_tensors(&checkpoint.join("optimizer.safetensors"), &mut self.optimizer_state())
     }
@@ -96,7 +124,7 @@ impl Models {
     /// The state of all optimizers, by name.
     pub fn optimizer_state(&self) -> Vec<(String, tch::Tensor)> {
         let mut state = named("actor", &self.actor.optimizer);
-        state.extend(self.critic.iter().flat_map(|critic| named("critic", &critic.optimizer)));
+        state.extend(self.critic.iter().flat_map(|critic| named("critic", critic.optimizer())));
         state
     }
 }

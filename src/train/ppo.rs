@@ -5,13 +5,13 @@
 
 use super::batch::Sequence;
 use super::evaluate::evaluate;
-use super::experience::{Estimates, experience, generate, grade, log_probs, prompts, score};
+use super::experience::{Estimates, Experience, experience, generate, grade, log_probs, prompts, score};
 use super::identities;
-use super::learner::Models;
+use super::learner::{Estimator, Learner, Models};
 use super::record::{self, Clock};
 use super::run::Run;
 use super::text::Text;
-use super::update::{update_actor, update_critic};
+use super::update::{Pace, Scalars, update_actor, update_critic};
 use crate::algo::schedule;
 use crate::metrics::console::Progress;
 use crate::metrics::{Record, Stage};
@@ -21,6 +21,7 @@ use crate::rollout::Sampling;
 use crate::task::Split;
 use crate::torch::to_host;
 use anyhow::{Context, Result};
+use tch::Tensor;
 
 /// Trains `models` from the run's step to the recipe's last.
 pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut Run) -> Result<()> {
@@ -60,15 +61,16 @@ pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut
 
         // Critic and actor learn.
         let rate = schedule::factor(ppo.lr_schedule, step - 1, ppo.lr_warmup_steps, ppo.steps);
-        let critic_updates = clock.time("update_critic", || match &mut models.critic {
-            Some(critic) => update_critic(critic, ppo, &xp, ppo.critic_lr * rate).context("in the critic's update"),
-            None => Ok(vec![]),
-        })?;
-        let actor_updates = clock.time("update_actor", || match step > ppo.critic_warmup_steps {
-            true => update_actor(&mut models.actor, ppo, &xp, (ppo.actor_lr * rate, rollout.temperature, kl_coef))
-                .context("in the actor's update"),
-            false => Ok(vec![]),
-        })?;
+        let (actor_lr, critic_lr) = (ppo.actor_lr * rate, ppo.critic_lr * rate);
+        let pace = Pace { actor_lr, critic_lr, kl_coef, temperature: rollout.temperature };
+        let critic_alone = step <= ppo.critic_warmup_steps;
+        let critic_updates = clock
+            .time("update_critic", || learn_values(models, ppo, &xp, pace, critic_alone))
+            .context("of the critic")?;
+        let actor_updates = match critic_alone {
+            true => vec![],
+            false => clock.time("update_actor", || learn(models, ppo, &xp, pace)).context("of the actor")?,
+        };
         if step == 1 {
             identities::check(models.actor.model.weights.flat().kind(), &xp, gap.0, actor_updates.first())?;
         }
@@ -90,16 +92,50 @@ pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut
 /// What actor, reference and critic make of the rollouts, before any of them learns.
 fn estimate(models: &Models, ppo: &Ppo, sequences: &[Sequence], temperature: f64, clock: &mut Clock) -> Estimates {
     let (actor, micro) = (&models.actor.model, ppo.micro_batch_tokens);
-    let old = clock.time("old_log_prob", || log_probs(actor, sequences, micro, temperature));
+    let (old, values) = clock.time("old_log_prob", || match &models.critic {
+        // One pass through the decoder for both.
+        Some(Estimator::Head(Learner { model: head, .. })) => {
+            let both = score(sequences, micro, actor.device(), |b| {
+                let hidden = actor.hidden(&b.ids, &b.read);
+                Tensor::stack(&[actor.log_probs(&hidden, &b.targets, temperature), head.values(&hidden)], 1)
+            });
+            (both.select(1, 0).contiguous(), Some(both.select(1, 1).contiguous()))
+        }
+        _ => (log_probs(actor, sequences, micro, temperature), None),
+    });
     let reference = models.reference.as_ref();
     let reference = clock.time("ref", || {
         reference.map(|reference| reference.with(|policy| log_probs(policy, sequences, micro, temperature)))
     });
-    let critic = models.critic.as_ref().map(|critic| &critic.model);
-    let values = clock.time("values", || {
-        critic.map(|critic| score(sequences, micro, actor.device(), |b| critic.values(&b.ids, &b.read)))
+    let values = clock.time("values", || match &models.critic {
+        Some(Estimator::Critic(critic)) => {
+            Some(score(sequences, micro, actor.device(), |b| critic.model.values(&b.ids, &b.read)))
+        }
+        _ => values,
     });
     Estimates { old, reference, values }
+}
+
+/// The updates of a critic that learns apart from the actor; `alone`: the actor does not learn in this step, so a value
+/// head that otherwise learns with it does so here.
+fn learn_values(models: &mut Models, ppo: &Ppo, xp: &Experience, pace: Pace, alone: bool) -> Result<Vec<Scalars>> {
+    let actor = &models.actor.model;
+    match &mut models.critic {
+        Some(Estimator::Critic(critic)) => update_critic(critic, ppo, xp, pace, |c, b| c.values(&b.ids, &b.read)),
+        Some(Estimator::Head(head)) if alone => {
+            update_critic(head, ppo, xp, pace, |head, b| head.values(&tch::no_grad(|| actor.hidden(&b.ids, &b.read))))
+        }
+        _ => Ok(vec![]),
+    }
+}
+
+/// The updates of the actor, and of the value head that shares its decoder.
+fn learn(models: &mut Models, ppo: &Ppo, xp: &Experience, pace: Pace) -> Result<Vec<Scalars>> {
+    let head = match &mut models.critic {
+        Some(Estimator::Head(head)) => Some(head),
+        _ => None,
+    };
+    update_actor(&mut models.actor, head, ppo, xp, pace)
 }
 
 /// Evaluates the actor as the recipe says, shows some rollouts, and remembers the best step.

@@ -177,7 +177,7 @@ impl Run {
             let source = &plan.recipe.model.path;
             save_model(&dir.join("model"), &models.actor.model.weights, source, &plan.tokenizer_dir)?;
             if let Some(critic) = &models.critic {
-                save_critic(&dir.join("critic"), &critic.model.weights, source)?;
+                save_critic(&dir.join("critic"), critic.weights(), source)?;
             }
             save_tensors(&dir.join("optimizer.safetensors"), &models.optimizer_state())?;
             fs::write(dir.join("recipe.toml"), &plan.text)?;

@@ -5,7 +5,7 @@ use super::experience::log_probs;
 use super::learner::Learner;
 use super::run::Run;
 use super::text::Text;
-use super::update::{Batches, Tally};
+use super::update::{Batches, Descent, Tally};
 use crate::BadInput;
 use crate::algo::schedule;
 use crate::metrics::console::Progress;
@@ -129,8 +129,10 @@ pub fn train(plan: &Plan, sft: &Sft, rows: &Rows, learner: &mut Learner<Policy>,
             let hyper = AdamWStep { lr, betas: [0.9, 0.999], eps: 1e-8, weight_decay: sft.weight_decay };
             let tokens: usize = order[batch.clone()].iter().map(Sequence::len).sum();
             let mut tally = Tally::default();
-            let norm = batches.descend(learner, batch, (sft.grad_clip, hyper), |policy, micro, weights| {
-                let log_probs = policy.log_probs(&micro.ids, &micro.read, &micro.targets, 1.0);
+            let Learner { model, optimizer } = &mut *learner;
+            let descent = Descent { optimizer, max_norm: sft.grad_clip, hyper };
+            let [norm] = batches.descend([descent], batch, |micro, weights| {
+                let log_probs = model.log_probs(&model.hidden(&micro.ids, &micro.read), &micro.targets, 1.0);
                 let loss = -(log_probs * weights).sum(Kind::Float);
                 tally.add("sft/loss", &loss);
                 loss

@@ -8,7 +8,8 @@ use super::learner::Learner;
 use crate::algo::aggregate::token_weights;
 use crate::algo::kl;
 use crate::algo::loss::{Clip, policy_loss, value_loss};
-use crate::model::{Critic, Policy};
+use crate::model::{Policy, ValueHead};
+use crate::optim::AdamW;
 use crate::recipe::{Aggregation, KlIn, Ppo};
 use crate::torch::AdamWStep;
 use anyhow::{Result, ensure};
@@ -35,30 +36,42 @@ impl Batches<'_> {
         (0..total).step_by(mini).map(move |first| first..(first + mini).min(total))
     }
 
-    /// One optimizer step on the sequences of `mini`: the gradient of the sum over micro-batches of `loss`, which is
-    /// told its tokens' weights [n]. Returns the gradient's norm before clipping.
+    /// One step of each optimizer on the sequences of `mini`: the gradient of the sum over micro-batches of `loss`, which
+    /// is told its tokens' weights [n]. Returns the gradients' norms before clipping.
     ///
     /// # Errors
-    /// A gradient that is not finite; the weights are then as they were.
-    pub fn descend<M>(
+    /// A gradient that is not finite; its weights are then as they were.
+    pub fn descend<const N: usize>(
         &self,
-        learner: &mut Learner<M>,
+        mut descents: [Descent; N],
         mini: Range<usize>,
-        (max_norm, hyper): (f64, AdamWStep),
-        mut loss: impl FnMut(&M, &MicroBatch, &Tensor) -> Tensor,
-    ) -> Result<f64> {
+        mut loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+    ) -> Result<[f64; N]> {
         let first = self.slots[mini.start].start as i64;
         let lengths: Vec<usize> = self.slots[mini.clone()].iter().map(Range::len).collect();
         let weights = Tensor::from_slice(&token_weights(&lengths, self.aggregation)).to_device(self.device);
         for batch in micro_batches(self.sequences, self.slots, mini, self.micro_tokens, self.device) {
             let own = weights.index_select(0, &(&batch.slots - first));
-            loss(&learner.model, &batch, &own).backward();
-            learner.optimizer.accumulate();
+            loss(&batch, &own).backward();
+            for descent in &mut descents {
+                descent.optimizer.accumulate();
+            }
         }
-        let norm = learner.optimizer.step(max_norm, hyper)?.double_value(&[]);
-        ensure!(norm.is_finite(), "the gradient is not finite (norm {norm})");
-        Ok(norm)
+        let mut norms = [0.0; N];
+        for (norm, Descent { optimizer, max_norm, hyper }) in norms.iter_mut().zip(descents) {
+            *norm = optimizer.step(max_norm, hyper)?.double_value(&[]);
+            ensure!(norm.is_finite(), "the gradient is not finite (norm {norm})");
+        }
+        Ok(norms)
     }
+}
+
+/// An optimizer and how it is to step.
+pub struct Descent<'a> {
+    pub optimizer: &'a mut AdamW,
+    /// Largest norm of the gradient (0: any).
+    pub max_norm: f64,
+    pub hyper: AdamWStep,
 }
 
 /// Sums of named scalars over the micro-batches of an update, kept on the device until they are read.
@@ -92,8 +105,19 @@ pub fn mean(updates: &[Scalars]) -> Scalars {
     mean
 }
 
-fn hyper(ppo: &Ppo, lr: f64) -> (f64, AdamWStep) {
-    (ppo.grad_clip, AdamWStep { lr, betas: ppo.betas, eps: ppo.adam_eps, weight_decay: ppo.weight_decay })
+/// What the updates of a step go by, besides the recipe.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub actor_lr: f64,
+    pub critic_lr: f64,
+    pub kl_coef: f64,
+    /// The one the rollouts were sampled at.
+    pub temperature: f64,
+}
+
+fn descent<'a>(optimizer: &'a mut AdamW, ppo: &Ppo, lr: f64) -> Descent<'a> {
+    let hyper = AdamWStep { lr, betas: ppo.betas, eps: ppo.adam_eps, weight_decay: ppo.weight_decay };
+    Descent { optimizer, max_norm: ppo.grad_clip, hyper }
 }
 
 fn batches<'a>(ppo: &Ppo, xp: &'a Experience, mini: usize) -> Batches<'a> {
@@ -107,63 +131,109 @@ fn batches<'a>(ppo: &Ppo, xp: &'a Experience, mini: usize) -> Batches<'a> {
     }
 }
 
-/// All updates of the actor in a step; the figures of each, in order.
+/// All updates of the actor in a step, and of the value head that reads its hidden states, where there is one; the
+/// figures of each, in order.
 pub fn update_actor(
     actor: &mut Learner<Policy>,
+    mut head: Option<&mut Learner<ValueHead>>,
     ppo: &Ppo,
     xp: &Experience,
-    (lr, temperature, kl_coef): (f64, f64, f64),
+    pace: Pace,
 ) -> Result<Vec<Scalars>> {
-    let clip = Clip { low: ppo.clip_low, high: ppo.clip_high, dual: ppo.clip_dual };
     let batches = batches(ppo, xp, ppo.mini_batch);
     let mut updates = Vec::new();
     for mini in (0..ppo.epochs).flat_map(|_| batches.minis()) {
         let mut tally = Tally::default();
-        let norm = batches.descend(actor, mini, hyper(ppo, lr), |policy, batch, weights| {
-            let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
-            let (new, entropy) = policy.log_probs_and_entropies(&batch.ids, &batch.read, &batch.targets, temperature);
-            let surrogate = policy_loss(&new, &pick(&xp.old), &pick(&xp.advantages), weights, clip);
-            let entropy = (entropy * weights).sum(Kind::Float);
-            tally.add("actor/pg_loss", &surrogate.loss);
-            tally.add("actor/pg_clipfrac", &surrogate.clip_fraction);
-            tally.add("actor/pg_clipfrac_lower", &surrogate.clip_fraction_lower);
-            tally.add("actor/ppo_kl", &surrogate.kl);
-            tally.add("actor/entropy", &entropy);
-            let mut loss = surrogate.loss - entropy * ppo.entropy_coef;
-            if let (KlIn::Loss, Some(reference)) = (ppo.kl_in, &xp.reference) {
-                let kl = (kl::estimate(&new, &pick(reference), ppo.kl_estimator) * weights).sum(Kind::Float);
-                tally.add("actor/kl_loss", &kl);
-                loss += kl * kl_coef;
+        let Learner { model, optimizer } = &mut *actor;
+        let own = descent(optimizer, ppo, pace.actor_lr);
+        let norms = match &mut head {
+            None => {
+                let loss = |batch: &MicroBatch, weights: &Tensor| {
+                    let hidden = model.hidden(&batch.ids, &batch.read);
+                    actor_loss(model, &hidden, batch, weights, (ppo, xp, pace), &mut tally)
+                };
+                batches.descend([own], mini, loss)?.to_vec()
             }
-            loss
-        })?;
+            Some(Learner { model: head, optimizer }) => {
+                let loss = |batch: &MicroBatch, weights: &Tensor| {
+                    let hidden = model.hidden(&batch.ids, &batch.read);
+                    let policy = actor_loss(model, &hidden, batch, weights, (ppo, xp, pace), &mut tally);
+                    policy + critic_loss(&head.values(&hidden), batch, weights, (ppo, xp), &mut tally)
+                };
+                batches.descend([own, descent(optimizer, ppo, pace.critic_lr)], mini, loss)?.to_vec()
+            }
+        };
         let mut scalars = tally.finish();
-        scalars.insert("actor/grad_norm", norm);
+        scalars.extend(["actor/grad_norm", "critic/grad_norm"].into_iter().zip(norms));
         updates.push(scalars);
     }
     Ok(updates)
 }
 
-/// All updates of the critic in a step; the figures of each, in order.
-pub fn update_critic(critic: &mut Learner<Critic>, ppo: &Ppo, xp: &Experience, lr: f64) -> Result<Vec<Scalars>> {
-    let batches = batches(ppo, xp, ppo.critic_mini_batch.unwrap_or(ppo.mini_batch));
-    let old = xp.values.as_ref().unwrap_or(&xp.returns);
+/// All updates of a critic in a step, by the values [n] that `values` reads of a micro-batch; the figures of each, in
+/// order.
+pub fn update_critic<M>(
+    critic: &mut Learner<M>,
+    ppo: &Ppo,
+    xp: &Experience,
+    pace: Pace,
+    values: impl Fn(&M, &MicroBatch) -> Tensor,
+) -> Result<Vec<Scalars>> {
+    let batches = batches(ppo, xp, ppo.critic_sequences());
     let mut updates = Vec::new();
     for mini in (0..ppo.epochs).flat_map(|_| batches.minis()) {
         let mut tally = Tally::default();
-        let norm = batches.descend(critic, mini, hyper(ppo, lr), |critic, batch, weights| {
-            let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
-            let values = critic.values(&batch.ids, &batch.read);
-            let value = value_loss(&values, &pick(old), &pick(&xp.returns), weights, ppo.value_clip);
-            let loss = value.loss * ppo.value_coef;
-            tally.add("critic/vf_loss", &loss);
-            tally.add("critic/vf_clipfrac", &value.clip_fraction);
-            tally.add("critic/vpred_mean", &(values * weights).sum(Kind::Float));
-            loss
+        let Learner { model, optimizer } = &mut *critic;
+        let [norm] = batches.descend([descent(optimizer, ppo, pace.critic_lr)], mini, |batch, weights| {
+            critic_loss(&values(model, batch), batch, weights, (ppo, xp), &mut tally)
         })?;
         let mut scalars = tally.finish();
         scalars.insert("critic/grad_norm", norm);
         updates.push(scalars);
     }
     Ok(updates)
+}
+
+fn actor_loss(
+    policy: &Policy,
+    hidden: &Tensor,
+    batch: &MicroBatch,
+    weights: &Tensor,
+    (ppo, xp, pace): (&Ppo, &Experience, Pace),
+    tally: &mut Tally,
+) -> Tensor {
+    let clip = Clip { low: ppo.clip_low, high: ppo.clip_high, dual: ppo.clip_dual };
+    let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
+    let (new, entropy) = policy.log_probs_and_entropies(hidden, &batch.targets, pace.temperature);
+    let surrogate = policy_loss(&new, &pick(&xp.old), &pick(&xp.advantages), weights, clip);
+    let entropy = (entropy * weights).sum(Kind::Float);
+    tally.add("actor/pg_loss", &surrogate.loss);
+    tally.add("actor/pg_clipfrac", &surrogate.clip_fraction);
+    tally.add("actor/pg_clipfrac_lower", &surrogate.clip_fraction_lower);
+    tally.add("actor/ppo_kl", &surrogate.kl);
+    tally.add("actor/entropy", &entropy);
+    let mut loss = surrogate.loss - entropy * ppo.entropy_coef;
+    if let (KlIn::Loss, Some(reference)) = (ppo.kl_in, &xp.reference) {
+        let kl = (kl::estimate(&new, &pick(reference), ppo.kl_estimator) * weights).sum(Kind::Float);
+        tally.add("actor/kl_loss", &kl);
+        loss += kl * pace.kl_coef;
+    }
+    loss
+}
+
+fn critic_loss(
+    values: &Tensor,
+    batch: &MicroBatch,
+    weights: &Tensor,
+    (ppo, xp): (&Ppo, &Experience),
+    tally: &mut Tally,
+) -> Tensor {
+    let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
+    let old = xp.values.as_ref().unwrap_or(&xp.returns);
+    let value = value_loss(values, &pick(old), &pick(&xp.returns), weights, ppo.value_clip);
+    let loss = value.loss * ppo.value_coef;
+    tally.add("critic/vf_loss", &loss);
+    tally.add("critic/vf_clipfrac", &value.clip_fraction);
+    tally.add("critic/vpred_mean", &(values * weights).sum(Kind::Float));
+    loss
 }

@@ -4,14 +4,14 @@ use crate::support::{assert_close, golden, tensors};
 use ppo_train::algo::aggregate::token_weights;
 use ppo_train::algo::loss::{Clip, policy_loss, value_loss};
 use ppo_train::algo::{advantage, kl};
-use ppo_train::model::{Critic, Head, ModelConfig, Policy, Weights};
+use ppo_train::model::{Critic, Head, ModelConfig, Policy, ValueHead, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::recipe::{Aggregation, KlEstimator, Ppo};
 use ppo_train::torch::{ids_to_host, to_host};
-use ppo_train::train::batch::Sequence;
+use ppo_train::train::batch::{MicroBatch, Sequence};
 use ppo_train::train::experience::{Estimates, Experience, experience, log_probs, score};
 use ppo_train::train::learner::Learner;
-use ppo_train::train::update::{Scalars, update_actor, update_critic};
+use ppo_train::train::update::{Pace, Scalars, update_actor, update_critic};
 use serde_json::Value;
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
@@ -27,8 +27,7 @@ struct Case {
 
 impl Case {
     fn load() -> Self {
-        let settings: Value =
-            serde_json::from_str(&std::fs::read_to_string(golden("ppo_update.json")).unwrap()).unwrap();
+        let settings = settings("ppo_update.json");
         let golden_tensors = tensors("ppo_update.safetensors");
         let ragged = |name: &str| {
             let ids = ids_to_host(&golden_tensors[&format!("{name}_ids")]);
@@ -72,30 +71,21 @@ impl Case {
         Learner { optimizer: AdamW::new(&model.weights).unwrap(), model }
     }
 
-    fn experience(&self, actor: &Policy, critic: &Critic) -> Experience {
+    fn experience(&self, actor: &Policy, values: impl Fn(&MicroBatch) -> Tensor) -> Experience {
         let reference = Policy::new(&self.config, self.weights("ref", Head::Language), 32);
         let (sequences, micro) = (&self.sequences, self.ppo.micro_batch_tokens);
         let estimates = Estimates {
             old: log_probs(actor, sequences, micro, self.temperature),
             reference: Some(log_probs(&reference, sequences, micro, self.temperature)),
-            values: Some(score(sequences, micro, Device::Cpu, |b| critic.values(&b.ids, &b.read))),
+            values: Some(score(sequences, micro, Device::Cpu, values)),
         };
         let scores = to_host(&self.golden["scores"]);
         experience(&self.ppo, self.ppo.kl_coef, 2, self.sequences.clone(), &scores, estimates)
     }
 
-    fn check_updates(&self, which: &str, updates: &[Scalars]) {
-        let expected = self.settings[format!("{which}_updates")].as_array().unwrap();
-        assert_eq!(updates.len(), expected.len());
-        for (i, (got, expected)) in updates.iter().zip(expected).enumerate() {
-            for (name, expected) in expected.as_object().unwrap() {
-                let (got, expected) = (got[format!("{which}/{name}").as_str()], expected.as_f64().unwrap());
-                assert!(
-                    (got - expected).abs() < 2e-5 * expected.abs().max(0.1),
-                    "{which} update {i} {name}: {got} {expected}"
-                );
-            }
-        }
+    fn pace(&self) -> Pace {
+        let Ppo { actor_lr, critic_lr, kl_coef, .. } = self.ppo;
+        Pace { actor_lr, critic_lr, kl_coef, temperature: self.temperature }
     }
 
     fn check_weights(&self, prefix: &str, weights: &Weights) {
@@ -105,11 +95,30 @@ impl Case {
     }
 }
 
+fn settings(file: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(golden(file)).unwrap()).unwrap()
+}
+
+fn check_updates(updates: &[Scalars], expected: &Value) {
+    let expected = expected.as_array().unwrap();
+    assert_eq!(updates.len(), expected.len());
+    for (i, (got, expected)) in updates.iter().zip(expected).enumerate() {
+        for (name, expected) in expected.as_object().unwrap() {
+            let (got, expected) = (got[name.as_str()], expected.as_f64().unwrap());
+            assert!((got - expected).abs() < 2e-5 * expected.abs().max(0.1), "update {i} {name}: {got} {expected}");
+        }
+    }
+}
+
+fn values(critic: &Critic, batch: &MicroBatch) -> Tensor {
+    critic.values(&batch.ids, &batch.read)
+}
+
 #[test]
 fn a_whole_update_equals_pytorch() {
     let case = Case::load();
     let (mut actor, mut critic) = (case.actor(), case.critic());
-    let xp = case.experience(&actor.model, &critic.model);
+    let xp = case.experience(&actor.model, |batch| values(&critic.model, batch));
     for (name, got) in [
         ("old_logp", &xp.old),
         ("ref_logp", xp.reference.as_ref().unwrap()),
@@ -119,13 +128,40 @@ fn a_whole_update_equals_pytorch() {
     ] {
         assert_close(name, got, &case.golden[name], 1e-5);
     }
-    let critic_updates = update_critic(&mut critic, &case.ppo, &xp, case.ppo.critic_lr).unwrap();
-    let rates = (case.ppo.actor_lr, case.temperature, case.ppo.kl_coef);
-    let actor_updates = update_actor(&mut actor, &case.ppo, &xp, rates).unwrap();
-    case.check_updates("critic", &critic_updates);
-    case.check_updates("actor", &actor_updates);
+    let critic_updates = update_critic(&mut critic, &case.ppo, &xp, case.pace(), values).unwrap();
+    let actor_updates = update_actor(&mut actor, None, &case.ppo, &xp, case.pace()).unwrap();
+    check_updates(&critic_updates, &case.settings["critic_updates"]);
+    check_updates(&actor_updates, &case.settings["actor_updates"]);
     case.check_weights("actor_new", &actor.model.weights);
     case.check_weights("critic_new", &critic.model.weights);
+}
+
+#[test]
+fn an_update_of_a_value_head_on_the_actor_equals_pytorch() {
+    let case = Case::load();
+    let golden = tensors("ppo_shared.safetensors");
+    let mut actor = case.actor();
+    let weights = Weights::zeros(&case.config, Head::ValueOnly, Kind::Float, Device::Cpu);
+    for (name, tensor) in weights.entries() {
+        tensor.shallow_clone().copy_(&golden[name]);
+    }
+    let model = ValueHead::trainable(weights).unwrap();
+    let mut head = Learner { optimizer: AdamW::new(&model.weights).unwrap(), model };
+    let xp = case.experience(&actor.model, |b| head.model.values(&actor.model.hidden(&b.ids, &b.read)));
+    for (name, got) in
+        [("values", xp.values.as_ref().unwrap()), ("advantages", &xp.advantages), ("returns", &xp.returns)]
+    {
+        assert_close(name, got, &golden[name], 1e-5);
+    }
+    let updates = update_actor(&mut actor, Some(&mut head), &case.ppo, &xp, case.pace()).unwrap();
+    check_updates(&updates, &settings("ppo_shared.json")["updates"]);
+    let learnt = actor.model.weights.entries().iter().chain(head.model.weights.entries());
+    let held: Vec<_> =
+        learnt.filter_map(|(name, tensor)| Some((name, tensor, golden.get(&format!("new.{name}"))?))).collect();
+    assert_eq!(held.len(), 4);
+    for (name, tensor, expected) in held {
+        assert_close(name, tensor, expected, 2e-4);
+    }
 }
 
 /// The gradient of a mini-batch must not depend on how it is cut into micro-batches, for any loss and aggregation.
@@ -136,10 +172,9 @@ fn micro_batches_do_not_change_the_gradient() {
         let norms = |micro_batch_tokens: usize| -> Vec<f64> {
             let ppo = Ppo { aggregation, micro_batch_tokens, mini_batch: 8, ..case.ppo.clone() };
             let (mut actor, mut critic) = (case.actor(), case.critic());
-            let xp = case.experience(&actor.model, &critic.model);
-            let rates = (ppo.actor_lr, case.temperature, ppo.kl_coef);
-            let mut updates = update_actor(&mut actor, &ppo, &xp, rates).unwrap();
-            updates.extend(update_critic(&mut critic, &ppo, &xp, ppo.critic_lr).unwrap());
+            let xp = case.experience(&actor.model, |batch| values(&critic.model, batch));
+            let mut updates = update_actor(&mut actor, None, &ppo, &xp, case.pace()).unwrap();
+            updates.extend(update_critic(&mut critic, &ppo, &xp, case.pace(), values).unwrap());
             // The norms after one update tell of its gradient; those of the weights, of both.
             let weights = [actor.model.weights.flat().norm(), critic.model.weights.flat().norm()];
             updates

@@ -179,6 +179,7 @@ fn other_recipes_of_ppo_run_too() {
                 "rollout.temperature=0.8",
             ],
         ),
+        ("shared", &["ppo.critic='shared'", "ppo.critic_warmup_steps=1"]),
         ("bfloat16", &["device.precision='bfloat16'"]),
     ] {
         let out = dir.path().join(name);

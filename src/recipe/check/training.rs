@@ -3,7 +3,7 @@
 use super::{Checked, above_zero, count, within};
 use crate::model::config::ModelConfig;
 use crate::recipe::plan::similar;
-use crate::recipe::raw::{Advantage, KlEstimator, KlIn, Ppo, Rollout, Sft, Task};
+use crate::recipe::raw::{Advantage, CriticModel, KlEstimator, KlIn, Ppo, Rollout, Sft, Task};
 use crate::recipe::source::Sources;
 use crate::recipe::spelling::nearest;
 use std::path::Path;
@@ -132,6 +132,17 @@ pub fn ppo_numbers(ppo: &Ppo, at: &Sources) -> Checked {
         above_zero(at, "ppo.critic_lr", ppo.critic_lr, 1.0)?;
         above_zero(at, "ppo.value_coef", ppo.value_coef, 1e6)?;
     }
+    at.ensure(
+        critic || ppo.critic == CriticModel::Separate,
+        "ppo.critic",
+        "there is no critic to share\nonly advantage = \"gae\" has one; leave `ppo.critic` out",
+    )?;
+    at.ensure(
+        ppo.critic == CriticModel::Separate || ppo.critic_mini_batch.is_none(),
+        "ppo.critic_mini_batch",
+        "a critic that shares the actor's decoder learns in the actor's mini-batches\n\
+         leave `ppo.critic_mini_batch` out, or set ppo.critic = \"separate\"",
+    )?;
     within(at, "ppo.weight_decay", ppo.weight_decay, 0.0, 100.0)?;
     for beta in ppo.betas {
         at.ensure(

@@ -68,6 +68,9 @@ pub struct Ppo {
     pub steps: usize,
     #[serde(default)]
     pub advantage: Advantage,
+    /// Whether the critic is a model of its own or a head on the actor's decoder.
+    #[serde(default)]
+    pub critic: CriticModel,
     #[serde(default = "defaults::one")]
     pub gamma: f64,
     #[serde(default = "defaults::one")]
@@ -148,6 +151,17 @@ pub enum Advantage {
     Grpo,
     /// Reward less the mean of the prompt's other samples (arXiv:2402.14740). No critic.
     Rloo,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CriticModel {
+    /// A copy of the starting model with a scalar head.
+    #[default]
+    Separate,
+    /// A scalar head on the actor's decoder: no second model, and a decoder that learns from both losses, the values'
+    /// by `value_coef`. The head has `critic_lr` and a gradient norm of its own.
+    Shared,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
