@@ -4,14 +4,15 @@ use crate::model::Weights;
 use crate::torch;
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-/// What travels with the weights: files of the model, and of its tokenizer.
-const CONFIGS: [&str; 2] = ["config.json", "generation_config.json"];
+/// What travels with the weights as it is, besides the tokenizer's files.
+const GENERATION: &str = "generation_config.json";
 const TOKENIZER: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -28,8 +29,8 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// the folder `tokenizer`.
 pub fn save_model(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
-    let files = CONFIGS.iter().map(|name| (source, name)).chain(TOKENIZER.iter().map(|name| (tokenizer, name)));
-    for (from, name) in files {
+    save_config(dir, weights, source, |_| ())?;
+    for (from, name) in TOKENIZER.iter().map(|name| (tokenizer, *name)).chain([(source, GENERATION)]) {
         let file = from.join(name);
         if file.exists() {
             fs::copy(&file, dir.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
@@ -65,7 +66,7 @@ fn save_shards(dir: &Path, weights: &[(String, Tensor)], limit: usize) -> Result
         files.extend(shard.iter().map(|(name, _)| (name.clone(), file.clone().into())));
     }
     let total: usize = weights.iter().map(|(_, tensor)| bytes(tensor)).sum();
-    let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": files});
+    let index = json!({"metadata": {"total_size": total}, "weight_map": files});
     fs::write(dir.join("model.safetensors.index.json"), serde_json::to_string_pretty(&index)?)?;
     Ok(())
 }
@@ -73,16 +74,30 @@ fn save_shards(dir: &Path, weights: &[(String, Tensor)], limit: usize) -> Result
 /// Writes a critic into `dir` as transformers' token classifier with one label.
 pub fn save_critic(dir: &Path, weights: &Weights, source: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
-    let text = fs::read_to_string(source.join("config.json"))?;
-    let mut config: serde_json::Value = serde_json::from_str(&text)?;
-    if let Some(name) = config["architectures"][0].as_str().map(|n| n.replace("ForCausalLM", "ForTokenClassification"))
-    {
-        config["architectures"] = serde_json::json!([name]);
-    }
-    config["id2label"] = serde_json::json!({"0": "value"});
-    config["label2id"] = serde_json::json!({"value": 0});
-    fs::write(dir.join("config.json"), serde_json::to_string_pretty(&config)?)?;
+    save_config(dir, weights, source, |config| {
+        let name = config["architectures"][0].as_str().map(|n| n.replace("ForCausalLM", "ForTokenClassification"));
+        config["architectures"] = json!([name]);
+        config["id2label"] = json!({"0": "value"});
+        config["label2id"] = json!({"value": 0});
+    })?;
     save_shards(dir, weights.entries(), SHARD_BYTES)
+}
+
+/// Writes the `config.json` of `source` with the precision that the weights have now, and with a change.
+fn save_config(dir: &Path, weights: &Weights, source: &Path, change: impl FnOnce(&mut Value)) -> Result<()> {
+    let path = source.join("config.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut config: Value = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    // transformers 5 writes `dtype` where it used to write `torch_dtype`, and reads both.
+    let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+    config[key] = match weights.flat().kind() {
+        Kind::BFloat16 => "bfloat16".into(),
+        Kind::Half => "float16".into(),
+        _ => "float32".into(),
+    };
+    change(&mut config);
+    fs::write(dir.join("config.json"), serde_json::to_string_pretty(&config)?)?;
+    Ok(())
 }
 
 /// Writes named tensors as one safetensors file, with the metadata that transformers looks for.

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, since each links libtorch.
 
 mod events;
+mod export;
 mod golden_model;
 mod golden_ppo;
 mod house;
