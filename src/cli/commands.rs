@@ -9,7 +9,7 @@ use ppo_train::checkpoint;
 use ppo_train::metrics::console;
 use ppo_train::model::heads::critic_weights;
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
-use ppo_train::recipe::{self, Decoding, Plan};
+use ppo_train::recipe::{self, Decoding, Machine, Plan};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Engine, Sampling, Stop};
 use ppo_train::task::Split;
@@ -22,15 +22,30 @@ pub fn load(recipe: &Path, overrides: &Overrides) -> Result<Plan> {
     recipe::load(recipe, &overrides.sets, overrides.out.as_deref())
 }
 
+/// The machine that is planned for.
+#[derive(Args)]
+pub struct Target {
+    /// Devices that share the sequences of a step.
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    devices: usize,
+    /// Memory of a device in GiB; says whether the plan fits, and what would make it fit (default: this machine's, for
+    /// the CPU).
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+}
+
 /// The plan, and the first prompt as the model will read it.
-pub fn plan(plan: &Plan, json: bool) -> Result<()> {
+pub fn plan(plan: &Plan, target: &Target, json: bool) -> Result<()> {
+    let known = Machine::of(plan);
+    let memory = target.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(known.memory);
+    let machine = Machine { devices: target.devices, memory };
     let prompt = Text::new(plan)?.prompt(Split::Train, 0)?;
     if json {
-        let mut all = recipe::json(plan);
+        let mut all = recipe::json(plan, machine);
         all["first_prompt"] = serde_json::json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": prompt.ids });
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        print!("{}", recipe::report(plan));
+        print!("{}", recipe::report(plan, machine));
         println!("\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text);
     }
     Ok(())

@@ -4,7 +4,7 @@ mod commands;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use commands::{Generation, compare, data, eval, export, generate, load, plan};
+use commands::{Generation, Target, compare, data, eval, export, generate, load, plan};
 use ppo_train::BadInput;
 use ppo_train::recipe::Decoding;
 use ppo_train::task::Split;
@@ -48,12 +48,14 @@ struct Overrides {
 enum Command {
     /// Check a recipe and print what it would do and need, without doing it.
     ///
-    /// Example: ppo-train plan recipes/quickstart.toml --set ppo.steps=100
+    /// Example: ppo-train plan recipes/conversation_sft.toml --memory 80
     #[command(verbatim_doc_comment)]
     Plan {
         recipe: PathBuf,
         #[command(flatten)]
         overrides: Overrides,
+        #[command(flatten)]
+        target: Target,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -172,7 +174,7 @@ pub fn run(cli: Cli) -> Result<()> {
             let recipe = cli.run.recipe.ok_or_else(|| BadInput("expected a recipe; see --help".into()))?;
             train::run::run(&load(&recipe, &cli.run.overrides)?, cli.run.resume)
         }
-        Some(Command::Plan { recipe, overrides, json }) => plan(&load(&recipe, &overrides)?, json),
+        Some(Command::Plan { recipe, overrides, target, json }) => plan(&load(&recipe, &overrides)?, &target, json),
         Some(Command::Eval { checkpoint, split, decoding, problems, json }) => {
             eval(&checkpoint, split.into(), decoding.into(), problems, json)
         }

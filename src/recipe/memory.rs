@@ -5,14 +5,14 @@
 //!
 //! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head. A head on the actor's
 //!   decoder (`ppo.critic = "shared"`), some kilobytes, is not counted.
-//! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32.
+//! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32; in the model's update alone.
 //! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
 //!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too, and
 //!   `memory.offload_reference` the reference, which is on the device while it scores. On a CPU both are the same memory.
 //! - KV cache: 2 L K D w for each of rows x (max_prompt_tokens + max_response_tokens). Rows are the sequences decoded
 //!   at a time, in rollouts or in an evaluation, whichever has more.
-//! - decoding work: one layer of the prefill, (4 H + 3 N D + 4 I) w a prompt token (nothing is kept for a gradient),
-//!   or one step's logits, rows x V in float32 five times (scores, scaled, log-softmax, probabilities, their sum),
+//! - decoding work: one layer of the prefill, (4 H + 3 N D + 4 I) w a prompt token (nothing is kept for a gradient), and
+//!   its keys and values, for at most 16,384 tokens at a time; or one step's logits, rows x V in float32 five times (scores, scaled, log-softmax, probabilities, their sum),
 //!   whichever is more.
 //! - activations: what autograd keeps of a micro-batch, nothing recomputed. A token and layer: the two norms' inputs and
 //!   outputs 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values repeated to all
@@ -23,6 +23,8 @@
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
 //!   bfloat16 the scores before they become float32. Where tokens x V exceeds 2^25 it is done in parts of that size.
 //! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w a token, and its logits.
+//!
+//! Several devices hold all models each and share the sequences.
 //!
 //! A micro-batch counts as full, its tokens all responses: short prompts come near it. Not counted: the CUDA context and
 //! kernels' workspaces, gaps in the allocator, batches of token ids, rotary tables.
@@ -70,8 +72,11 @@ const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 /// Numbers over the vocabulary that are held at a time, when they are more (`model::heads`).
 const VOCABULARY_PART: f64 = (1 << 25) as f64;
 
-/// The parts of a plan, none of them empty; the formulas stand at the top of this file.
-pub fn estimate(plan: &Plan) -> Vec<Part> {
+/// Prompt tokens read at a time (`rollout::engine`).
+const PREFILL_TOKENS: f64 = 16_384.0;
+
+/// The parts of a plan on each of so many devices, none of them empty; the formulas stand at the top of this file.
+pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     // Bytes are counted in f64: exact as far as anybody has memory, and no product overflows.
     let (recipe, config) = (&plan.recipe, &plan.config);
     let half = recipe.device.precision == Precision::Bfloat16;
@@ -103,7 +108,7 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
         (Some(_), Some(_)) => &Phase::ALL,
     };
     part("actor weights", parameters * w, always);
-    part("actor gradients", parameters * gradient, always);
+    part("actor gradients", parameters * gradient, &[WarmStart, ActorUpdate]);
     part("actor optimizer", parameters * optimizer, if offloaded { &[] } else { always });
     if let Some(sft) = &recipe.sft {
         let tokens = sft.micro_batch_tokens.min(sft.batch * sft.context) as f64;
@@ -114,7 +119,7 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
     if ppo.critic_is_separate() {
         let critic = parameters - if config.tie_word_embeddings { 0.0 } else { v * h } + h + 1.0;
         part("critic weights", critic * w, STEP);
-        part("critic gradients", critic * gradient, STEP);
+        part("critic gradients", critic * gradient, &[CriticUpdate]);
         part("critic optimizer", critic * optimizer, if offloaded { &[] } else { STEP });
     }
     if ppo.needs_reference() {
@@ -126,15 +131,18 @@ pub fn estimate(plan: &Plan) -> Vec<Part> {
     }
 
     let (samples, batch) = (recipe.rollout.samples_per_prompt, recipe.rollout.batch);
-    let problems = plan.evaluation_problems();
+    let sequences = recipe.rollout.prompts_per_step.div_ceil(devices) * samples;
+    let problems = plan.evaluation_problems().div_ceil(devices);
     let (rows, evaluated) = match batch {
-        0 => (plan.sequences_per_step(), problems),
-        _ => (plan.sequences_per_step().min(batch / samples * samples), problems.min(batch)),
+        0 => (sequences, problems),
+        _ => (sequences.min(batch / samples * samples), problems.min(batch)),
     };
     let prompts = (rows / samples).max(evaluated) as f64;
     let rows = rows.max(evaluated) as f64;
     part("KV cache", rows * plan.max_sequence_tokens() as f64 * layers * 2.0 * kv * w, &[Rollout]);
-    let prefill = prompts * recipe.rollout.max_prompt_tokens as f64 * (4.0 * h + 3.0 * q + 4.0 * i) * w;
+    let width = recipe.rollout.max_prompt_tokens as f64;
+    let prefill =
+        (prompts * width).min(PREFILL_TOKENS.max(width)) * ((4.0 * h + 3.0 * q + 4.0 * i) + layers * 2.0 * kv) * w;
     part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
 
     let response = recipe.rollout.max_response_tokens;

@@ -4,13 +4,16 @@
 //! is one `BadInput` message with the place in the file or the override, what was expected, and the nearest right name.
 
 mod check;
+mod fit;
 mod memory;
 mod plan;
 mod raw;
+mod read;
 mod report;
 mod source;
 mod spelling;
 
+pub use fit::{Fit, Machine, fit};
 pub use memory::{Part, Phase, estimate, on_host, peak, total};
 pub use plan::Plan;
 pub use raw::*;
@@ -25,7 +28,7 @@ use std::path::Path;
 /// # Errors
 /// `BadInput` for the first thing found wrong: one message that shows its line.
 pub fn load(path: &Path, sets: &[String], out: Option<&Path>) -> Result<Plan> {
-    let (recipe, sources) = source::read(path, sets)?;
+    let (recipe, sources) = read::read(path, sets)?;
     Ok(Plan::check(recipe, &sources, out)?)
 }
 

@@ -1,5 +1,6 @@
 //! What `ppo-train plan` prints: a plan in aligned plain text, and the same figures as JSON.
 
+use super::fit::{Machine, fit};
 use super::memory::{Part, Phase, estimate, on_host, peak, total};
 use super::plan::Plan;
 use super::raw::{KlIn, Recipe};
@@ -12,7 +13,7 @@ const WIDTH: usize = 100;
 const LABEL: usize = 14;
 
 /// A plan as text of at most 100 columns.
-pub fn report(plan: &Plan) -> String {
+pub fn report(plan: &Plan, machine: Machine) -> String {
     let (recipe, config) = (&plan.recipe, &plan.config);
     let mut out = String::new();
     let mut line = |label: &str, text: String| write_wrapped(&mut out, label, &text);
@@ -104,7 +105,8 @@ pub fn report(plan: &Plan) -> String {
     }
     line("output", plan.out.display().to_string());
     out.push('\n');
-    memory_table(&mut out, &estimate(plan));
+    memory_table(&mut out, &estimate(plan, machine.devices));
+    verdict(&mut out, plan, machine);
     out
 }
 
@@ -210,10 +212,36 @@ fn memory_table(out: &mut String, parts: &[Part]) {
     }
 }
 
+/// Whether the peak fits the machine, and what would make it fit.
+fn verdict(out: &mut String, plan: &Plan, machine: Machine) {
+    if machine.devices > 1 {
+        let _ = writeln!(
+            out,
+            "  on each of {} devices, the sequences divided: a plan only, a run takes one device as yet",
+            machine.devices
+        );
+    }
+    let Some(fit) = fit(plan, machine) else { return };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let room =
+        format!("  {:.0} GiB of memory, {:.1} of them for the plan", gib(machine.memory.unwrap_or(0)), gib(fit.room));
+    let _ = match (fit.fits(), fit.changes.is_empty()) {
+        (true, _) => writeln!(out, "{room}: it fits"),
+        (false, true) => writeln!(out, "{room}: IT DOES NOT FIT, and no key of [memory] would change that"),
+        (false, false) => writeln!(out, "{room}: IT DOES NOT FIT; one after another, these would lower the peak:"),
+    };
+    for (change, peak) in &fit.changes {
+        let _ = writeln!(out, "    {change:<40}{:>8.2} GiB", gib(*peak));
+    }
+    if fit.reached() > fit.room {
+        let _ = writeln!(out, "    and that is still too much: a smaller model, or more memory");
+    }
+}
+
 /// The same figures for programs: counts are numbers, memory is in bytes.
-pub fn json(plan: &Plan) -> Value {
+pub fn json(plan: &Plan, machine: Machine) -> Value {
     let (recipe, config) = (&plan.recipe, &plan.config);
-    let parts = estimate(plan);
+    let parts = estimate(plan, machine.devices);
     let (phase, bytes) = peak(&parts);
     let held = |part: &Part| part.phases.iter().map(|phase| phase.name()).collect::<Vec<_>>();
     json!({
@@ -250,6 +278,9 @@ pub fn json(plan: &Plan) -> Value {
             "peak_bytes": bytes,
             "peak_phase": phase.name(),
             "host_bytes": on_host(&parts),
+            "devices": machine.devices,
+            "device_bytes": machine.memory,
+            "fits": fit(plan, machine).map(|fit| fit.fits()),
         },
         "recipe": recipe,
     })

@@ -1,28 +1,25 @@
 //! Where every value of a recipe was written, and messages that show it.
 //!
-//! The recipe's file and its overrides lie one after another in one range of positions, so that a span tells by itself
+//! The recipe's files and its overrides lie one after another in one range of positions, so that a span tells by itself
 //! which of them it is from. Values keep their spans through the merge and into serde, whose errors then point at the
 //! file or the override alike; the checks name a key, and its span is looked up.
 
-use super::raw::Recipe;
 use super::spelling::{advice, keys, nearest};
 use crate::BadInput;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
-use std::path::Path;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// The texts of a recipe, and where each key stands in them.
+#[derive(Default)]
 pub struct Sources {
     origins: Vec<Origin>,
     spots: BTreeMap<String, Spot>,
 }
 
-/// The file, or an override as it stood on the command line.
+/// A file, or an override as it stood on the command line.
 struct Origin {
     label: String,
     text: String,
@@ -39,80 +36,29 @@ struct Spot {
     items: usize,
 }
 
-const SET: &str = "--set ";
-
-/// Reads a recipe's file and merges the overrides `KEY=VALUE` into it.
-///
-/// # Errors
-/// A file that cannot be read, is no TOML, or does not fit the recipe's structs; an override likewise.
-pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
-    let mut sources = Sources { origins: vec![], spots: BTreeMap::new() };
-    let file = sources.add(path.display().to_string(), read_file(path)?);
-    let mut table = DeTable::parse(&file).map_err(|e| sources.parse_error(&e))?;
-    let texts: Vec<String> = sets.iter().map(|set| sources.add("command line".into(), format!("{SET}{set}"))).collect();
-    for (i, text) in texts.iter().enumerate() {
-        let over = sources.parse_override(&sources.origins[i + 1], text)?;
-        merge(table.get_mut(), over);
-    }
-    collect(&mut sources.spots, "", table.get_ref());
-    if sources.spots.is_empty() {
-        return Err(sources.at(0..0, "the recipe is empty\na recipe has at least `name`, [model], [task] and [ppo]"));
-    }
-    sources.check_names()?;
-    let recipe = Recipe::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.type_error(&e))?;
-    Ok((recipe, sources))
-}
-
 impl Sources {
-    /// Takes up a text; returns it padded on the left, so that what is parsed of it has spans among all texts.
-    fn add(&mut self, label: String, text: String) -> String {
+    /// Takes up a file; returns where it starts among all texts, and it padded on the left, so that what is parsed of it
+    /// has spans among all texts.
+    pub fn add(&mut self, label: String, text: String) -> (usize, String) {
         let start = self.origins.last().map_or(0, |last| last.start + last.text.len() + 1);
-        let head = if self.origins.is_empty() { 0 } else { SET.len() };
-        let padded = " ".repeat(start + head) + &text[head..];
+        let padded = " ".repeat(start) + &text;
         self.origins.push(Origin { label, text, start });
-        padded
+        (start, padded)
     }
 
-    /// One override as a table; a value that is no TOML is a bare string.
-    fn parse_override<'a>(&self, origin: &Origin, text: &'a str) -> Result<DeTable<'a>, BadInput> {
-        let from = origin.start + SET.len();
-        let fail = |span, what: &str| Err(self.at(span, what));
-        if text.contains(['\n', '\r']) {
-            return fail(from..text.len(), "an override is one line\nwrite --set once for each key");
-        }
-        let Some(equals) = text[from..].find('=').map(|at| from + at) else {
-            return fail(from..text.len(), "an override has the form KEY=VALUE\nfor example --set ppo.kl_coef=0.01");
-        };
-        let key = text[from..equals].trim();
-        let bare = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-        if !key.split('.').all(bare) {
-            return fail(from..equals, "an override begins with a key\nfor example --set ppo.kl_coef=0.01");
-        }
-        let value = text[equals + 1..].trim();
-        if value.is_empty() {
-            return fail(equals..equals + 1, "the override has no value\nan empty text is written '\"\"'");
-        }
-        match DeTable::parse(text) {
-            Ok(table) => Ok(table.into_inner()),
-            // What opens a quote or a bracket was meant as TOML.
-            Err(e) if value.starts_with(['"', '\'', '[', '{']) => Err(self.parse_error(&e)),
-            Err(_) => {
-                let span = text.len() - text[equals + 1..].trim_start().len()..text.trim_end().len();
-                let mut value = Spanned::new(span, DeValue::String(value.into()));
-                for part in key.split('.').rev() {
-                    let table = DeTable::from_iter([(Spanned::new(from..equals, part.into()), value)]);
-                    value = Spanned::new(from..equals, DeValue::Table(table));
-                }
-                match value.into_inner() {
-                    DeValue::Table(table) => Ok(table),
-                    _ => Ok(DeTable::new()),
-                }
-            }
-        }
+    /// The same for an override, which starts after its `--set`.
+    pub fn add_override(&mut self, text: &str) -> (usize, String) {
+        let (start, padded) = self.add(COMMAND_LINE.into(), format!("{SET}{text}"));
+        (start + SET.len(), " ".repeat(start + SET.len()) + &padded[start + SET.len()..])
+    }
+
+    /// Notes where the keys of the whole recipe stand.
+    pub fn locate(&mut self, table: &DeTable<'_>) {
+        collect(&mut self.spots, "", table);
     }
 
     /// Refuses sections and keys that no recipe has, and sections that are values or the other way round.
-    fn check_names(&self) -> Result<(), BadInput> {
+    pub fn check_names(&self) -> Result<(), BadInput> {
         let mut spots: Vec<_> = self.spots.iter().collect();
         // As they are read; of a section and its keys the section first.
         spots.sort_by_key(|(path, spot)| (spot.key.start, path.len()));
@@ -172,12 +118,12 @@ impl Sources {
     }
 
     /// A syntax error of TOML.
-    fn parse_error(&self, error: &toml::de::Error) -> BadInput {
+    pub fn parse_error(&self, error: &toml::de::Error) -> BadInput {
         self.at(error.span().unwrap_or(0..0), format!("this is no TOML: {}", error.message()))
     }
 
     /// A value of the wrong type, a name that is none of those allowed, a key that is missing.
-    fn type_error(&self, error: &toml::de::Error) -> BadInput {
+    pub fn type_error(&self, error: &toml::de::Error) -> BadInput {
         let span = error.span().unwrap_or(0..0);
         let path = self.path_of(&span);
         let message = error.message();
@@ -202,7 +148,7 @@ impl Sources {
             match plain(expected) {
                 "" if message.starts_with("wanted string") => format!("`{path}` is of the wrong type, expected {TEXT}"),
                 "" => format!("`{path}` is of the wrong type: {message}"),
-                TEXT if span.start >= self.origins.first().map_or(0, |file| file.text.len() + 1) => {
+                TEXT if self.origin(&span).is_some_and(|origin| origin.label == COMMAND_LINE) => {
                     format!("`{path}` is of the wrong type: {found}, expected {TEXT}\nthe shell wants both: '\"...\"'")
                 }
                 expected => format!("`{path}` is of the wrong type: {found}, expected {expected}"),
@@ -218,11 +164,16 @@ impl Sources {
         found.max_by_key(|(path, spot)| (spot.value.start, path.len())).map_or("", |(path, _)| path)
     }
 
+    /// The text that a span is from.
+    fn origin(&self, span: &Range<usize>) -> Option<&Origin> {
+        self.origins.iter().rfind(|origin| origin.start <= span.start)
+    }
+
     /// A message about one place: file, line, caret.
-    fn at(&self, span: Range<usize>, what: impl Display) -> BadInput {
+    pub fn at(&self, span: Range<usize>, what: impl Display) -> BadInput {
         let what = what.to_string();
         let (title, help) = what.split_once('\n').map_or((what.as_str(), None), |(title, help)| (title, Some(help)));
-        let Some(origin) = self.origins.iter().rfind(|o| o.start <= span.start) else {
+        let Some(origin) = self.origin(&span) else {
             return BadInput(what);
         };
         let inside =
@@ -241,21 +192,6 @@ impl Sources {
     }
 }
 
-/// Puts `over` on top of `base`: tables are merged, anything else is replaced.
-fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
-    for (key, value) in over {
-        let span = value.span();
-        match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.into_inner()) {
-            (Some(DeValue::Table(below)), DeValue::Table(above)) => merge(below, above),
-            (_, value) => {
-                // Removed first: a map keeps the key it has, with the span of the file.
-                base.remove(key.get_ref().as_ref());
-                base.insert(key, Spanned::new(span, value));
-            }
-        }
-    }
-}
-
 fn collect(spots: &mut BTreeMap<String, Spot>, prefix: &str, table: &DeTable<'_>) {
     for (key, value) in table {
         let path = format!("{prefix}{}", key.get_ref());
@@ -268,6 +204,8 @@ fn collect(spots: &mut BTreeMap<String, Spot>, prefix: &str, table: &DeTable<'_>
     }
 }
 
+const SET: &str = "--set ";
+const COMMAND_LINE: &str = "command line";
 const TEXT: &str = "a text in quotes";
 
 /// serde's names of types, for people who write no Rust.
@@ -284,21 +222,4 @@ fn plain(expected: &str) -> &str {
         _ if expected.contains("enum") || expected.contains("variant") => "a name in quotes",
         other => other,
     }
-}
-
-fn read_file(path: &Path) -> Result<String, BadInput> {
-    let shown = path.display();
-    if path.is_dir() {
-        let inside = super::plan::entries(path).into_iter().find(|name| name.ends_with(".toml"));
-        let hint = inside.map_or(String::new(), |name| format!("; did you mean {}?", path.join(name).display()));
-        return Err(BadInput(format!("{shown} is a folder, expected a recipe file{hint}")));
-    }
-    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => BadInput(format!("there is no recipe {shown}{}", super::plan::similar(path))),
-        _ => BadInput(format!("the recipe {shown} cannot be read: {e}")),
-    })?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        BadInput(format!("{shown} is not a text file: byte {at} is not UTF-8, expected a recipe in TOML"))
-    })
 }

@@ -163,7 +163,10 @@ mod tests {
     fn every_section_is_listed() {
         let listed: Vec<&str> = sections().iter().map(|(name, _)| *name).collect();
         for key in keys("") {
-            assert!(listed.contains(key) || ["name", "seed"].contains(key), "{key} is neither a section nor a scalar");
+            assert!(
+                listed.contains(key) || ["extends", "name", "seed"].contains(key),
+                "{key} is neither a section nor a scalar"
+            );
         }
         assert!(sections().iter().all(|(_, keys)| !keys.is_empty()));
     }

@@ -285,13 +285,13 @@ fn no_damage_to_a_recipe_panics() {
 fn memory_adds_up() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &["device.precision=bfloat16", "ppo.micro_batch_tokens=128"]).unwrap();
-    let parts = estimate(&plan);
+    let parts = estimate(&plan, 1);
     let bytes = |name: &str, phase: Phase| {
         parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
     };
     let p = plan.config.parameters();
     assert_eq!(bytes("actor weights", Phase::WarmStart), 2 * p);
-    assert_eq!(bytes("actor gradients", Phase::Rollout), 6 * p);
+    assert_eq!((bytes("actor gradients", Phase::ActorUpdate), bytes("actor gradients", Phase::Rollout)), (6 * p, 0));
     assert_eq!(bytes("critic optimizer", Phase::Rollout), 12 * (p + 65));
     assert_eq!(bytes("reference weights", Phase::WarmStart), 0);
     // 64 sequences of 64 tokens, 2 layers, keys and values of 2 heads of 16, 2 bytes.
@@ -313,7 +313,7 @@ fn memory_adds_up() {
             "memory.offload_reference=true",
             "memory.offload_optimizer=true",
         ];
-        let parts = estimate(&bench.load(bench.good(), &sets).unwrap());
+        let parts = estimate(&bench.load(bench.good(), &sets).unwrap(), 1);
         let bytes = |name: &str, phase: Phase| {
             parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
         };
@@ -324,7 +324,7 @@ fn memory_adds_up() {
     }
 
     let plan = bench.load(bench.good(), &["device.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
-    let parts = estimate(&plan);
+    let parts = estimate(&plan, 1);
     assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));
     assert!(parts.iter().any(|p| p.name == "actor optimizer" && p.bytes == 8 * plan.config.parameters()));
 }
@@ -333,7 +333,8 @@ fn memory_adds_up() {
 fn the_report_is_narrow_and_says_what_runs() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &[]).unwrap();
-    let text = report(&plan);
+    let machine = Machine { devices: 1, memory: None };
+    let text = report(&plan, machine);
     for line in text.lines().filter(|line| !line.contains("tiny-model")) {
         assert!(line.chars().count() <= 100, "{line}");
     }
@@ -342,8 +343,71 @@ fn the_report_is_narrow_and_says_what_runs() {
     {
         assert!(text.contains(fragment), "{fragment}:\n{text}");
     }
-    let json = json(&plan);
+    let json = json(&plan, machine);
     assert_eq!(json["ppo"]["sequences_per_step"], 64);
-    assert_eq!(json["memory"]["peak_bytes"], peak(&estimate(&plan)).1);
+    assert_eq!(json["memory"]["peak_bytes"], peak(&estimate(&plan, 1)).1);
     assert_eq!(json["recipe"]["rollout"]["prompts_per_step"], 16);
+}
+
+#[test]
+fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &["device.device=cuda"]).unwrap();
+    let (_, needed) = peak(&estimate(&plan, 1));
+    let fit_in = |bytes: u64| fit(&plan, Machine { devices: 1, memory: Some(bytes) }).unwrap();
+    assert!(fit_in(needed * 2).fits());
+    assert!(fit_in(needed * 2).changes.is_empty());
+
+    let tight = fit_in(needed);
+    assert!(!tight.fits() && tight.reached() <= tight.room, "{tight:?}");
+    // The recipe with these changes is the plan that was promised.
+    let sets: Vec<String> = tight.changes.iter().map(|(change, _)| change.replace(" = ", "=")).collect();
+    let sets: Vec<&str> = ["device.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
+    let changed = bench.load(bench.good(), &sets).unwrap();
+    assert_eq!(peak(&estimate(&changed, 1)).1, tight.reached());
+
+    let none = fit_in(1 << 20);
+    let peaks: Vec<u64> = none.changes.iter().map(|(_, peak)| *peak).collect();
+    assert!(peaks.is_sorted_by(|a, b| a > b), "{peaks:?}");
+    assert!(none.reached() > none.room);
+    let text = report(&plan, Machine { devices: 2, memory: Some(1 << 20) });
+    for fragment in ["IT DOES NOT FIT", "memory.offload_optimizer = true", "still too much", "each of 2 devices"] {
+        assert!(text.contains(fragment), "{fragment}:\n{text}");
+    }
+}
+
+#[test]
+fn a_recipe_extends_another() {
+    let bench = Bench::new();
+    let write = |name: &str, text: &str| fs::write(bench.0.path().join(name), text).unwrap();
+    write("base.toml", &bench.good());
+    fs::create_dir(bench.0.path().join("more")).unwrap();
+    write("more/middle.toml", "extends = \"../base.toml\"\nname = \"middle\"\n[sft]\nstyle = \"dialogue\"\n");
+    let top = "extends = \"more/middle.toml\"\nname = \"top\"\n[ppo]\nkl_coef = 0.5\n";
+    let plan = bench.load(top, &["ppo.steps=7"]).unwrap();
+    let (sft, ppo) = (plan.recipe.sft.unwrap(), plan.recipe.ppo.unwrap());
+    assert_eq!((plan.recipe.name.as_str(), sft.style, sft.batch), ("top", TraceStyle::Dialogue, 20));
+    assert_eq!((ppo.kl_coef, ppo.steps, ppo.mini_batch), (0.5, 7, 32));
+    // What a run stores stands alone.
+    assert!(!plan.text.contains("extends"));
+    assert_eq!(bench.load(&plan.text, &[]).unwrap().text, plan.text);
+
+    let says = |text: &str, sets: &[&str], fragments: &[&str]| {
+        let message = bench.fails(text, sets);
+        for fragment in fragments {
+            assert!(message.contains(fragment), "{fragment}:\n{message}");
+        }
+    };
+    says(&top.replace("kl_coef = 0.5", "kl_cof = 0.5"), &[], &["r.toml:4:1", "did you mean `kl_coef`?"]);
+    says(&top.replace("kl_coef = 0.5", "mini_batch = 30"), &[], &["r.toml:4:14", "no multiple of 30"]);
+    says(top, &["ppo.kl_coef=x"], &["command line:1:19", "expected a number"]);
+    says(top, &["extends=base.toml"], &["command line", "in its file alone"]);
+    says("extends = \"more/midle.toml\"\n", &[], &["r.toml:1:11", "there is no recipe", "middle.toml?"]);
+    says("extends = 3\n", &[], &["r.toml:1:11", "expected a text in quotes"]);
+    says("extends = \"r.toml\"\n", &[], &["r.toml:1:11", "cannot extend itself"]);
+    says("extend = \"base.toml\"\n", &[], &["r.toml:1:1", "did you mean `extends`?"]);
+    write("base.toml", &bench.good().replace("kl_coef", "kl_cof"));
+    says(top, &[], &["base.toml:22:1", "did you mean `kl_coef`?"]);
+    write("base.toml", &bench.good().replace("random_weights = true", "random_weights = 1"));
+    says(top, &[], &["base.toml:6:18", "expected true or false"]);
 }

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// Another recipe's file, beside this one: what this one does not say is read there. Never left in a whole recipe.
+    #[serde(skip_serializing)]
+    pub extends: Option<PathBuf>,
     /// Name of the run folder below `checkpoints/`.
     pub name: String,
     /// Seed of every random choice of the run.

@@ -1,0 +1,148 @@
+//! A recipe's files, the last of which stands alone, and its overrides, merged into one recipe.
+
+use super::plan::{entries, similar};
+use super::raw::Recipe;
+use super::source::Sources;
+use crate::BadInput;
+use serde::Deserialize;
+use std::ops::Range;
+use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Reads a recipe's file, below it the one it `extends`, and so on, and merges the overrides `KEY=VALUE` on top.
+///
+/// # Errors
+/// A file that cannot be read, is no TOML, or does not fit the recipe's structs; an override likewise.
+pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
+    let mut sources = Sources::default();
+    let files = files(&mut sources, path)?;
+    let sets: Vec<(usize, String)> = sets.iter().map(|set| sources.add_override(set)).collect();
+    let mut table = DeTable::new();
+    for file in files.iter().rev() {
+        let mut layer = parse(&sources, file)?;
+        layer.remove(EXTENDS);
+        merge(&mut table, layer);
+    }
+    for (from, set) in &sets {
+        merge(&mut table, parse_override(&sources, *from, set)?);
+    }
+    sources.locate(&table);
+    sources.ensure(!sources.has(EXTENDS), EXTENDS, "what a recipe extends is written in its file alone")?;
+    sources.check_names()?;
+    let table = Spanned::new(0..files[0].len(), table);
+    let recipe = Recipe::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.type_error(&e))?;
+    Ok((recipe, sources))
+}
+
+const EXTENDS: &str = "extends";
+
+/// The texts of a recipe and of all it extends, in this order.
+fn files(sources: &mut Sources, path: &Path) -> Result<Vec<String>, BadInput> {
+    let (mut texts, mut seen) = (vec![], vec![]);
+    // The file to read, and where it was named.
+    let mut next: Option<(_, Option<Range<usize>>)> = Some((path.to_path_buf(), None));
+    while let Some((path, named)) = next {
+        let fail = |what: String| match &named {
+            Some(span) => sources.at(span.clone(), what),
+            None => BadInput(what),
+        };
+        let place = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if seen.contains(&place) {
+            return Err(fail(format!("a recipe cannot extend itself: {} was read before", path.display())));
+        }
+        let text = read_file(&path).map_err(|e| fail(e.0))?;
+        seen.push(place);
+        let (start, text) = sources.add(path.display().to_string(), text);
+        let table = parse(sources, &text)?;
+        if table.is_empty() {
+            let what = "the recipe is empty\na recipe has at least `name`, [model], [task] and [ppo]";
+            return Err(sources.at(start..start, what));
+        }
+        next = match table.get(EXTENDS) {
+            None => None,
+            Some(value) => {
+                let base = value.get_ref().as_str().ok_or_else(|| {
+                    sources
+                        .at(value.span(), "`extends` names another recipe, beside this one: expected a text in quotes")
+                })?;
+                Some((path.with_file_name(base), Some(value.span())))
+            }
+        };
+        texts.push(text);
+    }
+    Ok(texts)
+}
+
+fn parse<'a>(sources: &Sources, text: &'a str) -> Result<DeTable<'a>, BadInput> {
+    Ok(DeTable::parse(text).map_err(|e| sources.parse_error(&e))?.into_inner())
+}
+
+/// One override, whose key begins at `from`, as a table; a value that is no TOML is a bare string.
+fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<DeTable<'a>, BadInput> {
+    let fail = |span, what: &str| Err(sources.at(span, what));
+    if text.contains(['\n', '\r']) {
+        return fail(from..text.len(), "an override is one line\nwrite --set once for each key");
+    }
+    let Some(equals) = text[from..].find('=').map(|at| from + at) else {
+        return fail(from..text.len(), "an override has the form KEY=VALUE\nfor example --set ppo.kl_coef=0.01");
+    };
+    let key = text[from..equals].trim();
+    let bare = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    if !key.split('.').all(bare) {
+        return fail(from..equals, "an override begins with a key\nfor example --set ppo.kl_coef=0.01");
+    }
+    let value = text[equals + 1..].trim();
+    if value.is_empty() {
+        return fail(equals..equals + 1, "the override has no value\nan empty text is written '\"\"'");
+    }
+    match DeTable::parse(text) {
+        Ok(table) => Ok(table.into_inner()),
+        // What opens a quote or a bracket was meant as TOML.
+        Err(e) if value.starts_with(['"', '\'', '[', '{']) => Err(sources.parse_error(&e)),
+        Err(_) => {
+            let span = text.len() - text[equals + 1..].trim_start().len()..text.trim_end().len();
+            let mut value = Spanned::new(span, DeValue::String(value.into()));
+            for part in key.split('.').rev() {
+                let table = DeTable::from_iter([(Spanned::new(from..equals, part.into()), value)]);
+                value = Spanned::new(from..equals, DeValue::Table(table));
+            }
+            match value.into_inner() {
+                DeValue::Table(table) => Ok(table),
+                _ => Ok(DeTable::new()),
+            }
+        }
+    }
+}
+
+/// Puts `over` on top of `base`: tables are merged, anything else is replaced.
+fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
+    for (key, value) in over {
+        let span = value.span();
+        match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.into_inner()) {
+            (Some(DeValue::Table(below)), DeValue::Table(above)) => merge(below, above),
+            (_, value) => {
+                // Removed first: a map keeps the key it has, with the span of the file.
+                base.remove(key.get_ref().as_ref());
+                base.insert(key, Spanned::new(span, value));
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, BadInput> {
+    let shown = path.display();
+    if path.is_dir() {
+        let inside = entries(path).into_iter().find(|name| name.ends_with(".toml"));
+        let hint = inside.map_or(String::new(), |name| format!("; did you mean {}?", path.join(name).display()));
+        return Err(BadInput(format!("{shown} is a folder, expected a recipe file{hint}")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => BadInput(format!("there is no recipe {shown}{}", similar(path))),
+        _ => BadInput(format!("the recipe {shown} cannot be read: {e}")),
+    })?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        BadInput(format!("{shown} is not a text file: byte {at} is not UTF-8, expected a recipe in TOML"))
+    })
+}
