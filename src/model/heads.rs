@@ -7,7 +7,6 @@ use super::config::ModelConfig;
 use super::decoder::Decoder;
 use super::weights::{Head, Weights};
 use crate::torch::recompute;
-use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 /// A language model: decoder and vocabulary head over their weights.
@@ -30,9 +29,9 @@ impl Policy {
     }
 
     /// The same model with `weights` made trainable.
-    pub fn trainable(config: &ModelConfig, mut weights: Weights, positions: i64) -> Result<Self> {
-        weights.train()?;
-        Ok(Self::new(config, weights, positions))
+    pub fn trainable(config: &ModelConfig, mut weights: Weights, positions: i64) -> Self {
+        weights.train();
+        Self::new(config, weights, positions)
     }
 
     pub fn device(&self) -> Device {
@@ -134,10 +133,10 @@ pub struct Critic {
 
 impl Critic {
     /// `positions`: the longest sequence it will see, in tokens.
-    pub fn trainable(config: &ModelConfig, mut weights: Weights, positions: i64) -> Result<Self> {
-        weights.train()?;
+    pub fn trainable(config: &ModelConfig, mut weights: Weights, positions: i64) -> Self {
+        weights.train();
         let decoder = Decoder::new(config, &weights, positions);
-        Ok(Self { config: config.clone(), score: Score::new(&weights), weights, decoder })
+        Self { config: config.clone(), score: Score::new(&weights), weights, decoder }
     }
 
     /// Values [N], float32, read before the tokens that `read` [N] predicts are generated; `ids` [B, T].
@@ -154,9 +153,9 @@ pub struct ValueHead {
 
 impl ValueHead {
     /// Over weights of `Head::ValueOnly`.
-    pub fn trainable(mut weights: Weights) -> Result<Self> {
-        weights.train()?;
-        Ok(Self { score: Score::new(&weights), weights })
+    pub fn trainable(mut weights: Weights) -> Self {
+        weights.train();
+        Self { score: Score::new(&weights), weights }
     }
 
     /// Values [N], float32, read off the policy's `hidden` states [N, H].

@@ -28,8 +28,6 @@ pub struct Weights {
     entries: Vec<(String, Tensor)>,
     /// All weights, [P] in the compute kind.
     flat: Tensor,
-    /// Their gradients, [P] in the compute kind; none for a frozen model.
-    grad: Option<Tensor>,
 }
 
 impl Weights {
@@ -48,7 +46,7 @@ impl Weights {
                 (name, view)
             })
             .collect();
-        Self { entries, flat, grad: None }
+        Self { entries, flat }
     }
 
     /// Random weights as transformers draws them: normal with `initializer_range`, norms one, biases and the value head
@@ -139,19 +137,35 @@ impl Weights {
         });
     }
 
-    /// Makes every weight a leaf whose gradient accumulates in one flat buffer.
-    pub fn train(&mut self) -> Result<()> {
+    /// Makes every weight a leaf that gets a gradient.
+    pub fn train(&mut self) {
+        for (_, tensor) in &mut self.entries {
+            *tensor = tensor.detach().set_requires_grad(true);
+        }
+    }
+
+    /// Zero gradients in one flat buffer, [P] in the compute kind, which backward passes add to until
+    /// `close_gradient`.
+    pub fn open_gradient(&self) -> Result<Tensor> {
         let flat = self.flat.zeros_like();
         let base = self.flat.data_ptr() as usize;
         let width = self.flat.kind().elt_size_in_bytes();
-        for (_, tensor) in &mut self.entries {
+        for (_, tensor) in &self.entries {
             let at = ((tensor.data_ptr() as usize - base) / width) as i64;
-            let mut grad = view(&flat, at, &tensor.size());
-            *tensor = tensor.detach().set_requires_grad(true);
-            torch::set_grad(tensor, &mut grad)?;
+            torch::set_grad(&mut tensor.shallow_clone(), &mut view(&flat, at, &tensor.size()))?;
         }
-        self.grad = Some(flat);
-        Ok(())
+        Ok(flat)
+    }
+
+    /// Leaves the weights without gradients; the buffer goes with whoever holds it.
+    pub fn close_gradient(&self) -> Result<()> {
+        self.entries.iter().try_for_each(|(_, tensor)| torch::set_grad(&mut tensor.shallow_clone(), &mut Tensor::new()))
+    }
+
+    /// These same weights, held once more.
+    pub fn share(&self) -> Self {
+        let entries = self.entries.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Self { entries, flat: self.flat.shallow_clone() }
     }
 
     /// The tensor of a name.
@@ -171,11 +185,6 @@ impl Weights {
     /// All weights, [P].
     pub fn flat(&self) -> &Tensor {
         &self.flat
-    }
-
-    /// All gradients, [P], once `train` was called.
-    pub fn grad(&self) -> Option<&Tensor> {
-        self.grad.as_ref()
     }
 }
 

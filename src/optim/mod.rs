@@ -1,7 +1,8 @@
 //! AdamW over one flat buffer, with float32 master weights and moments whatever the compute precision.
 //!
 //! In float32 the model's own buffer is the master. In bfloat16 the gradients of the micro-batches add up in float32
-//! (`accumulate` after each backward pass), and every step ends by rounding the master into the model.
+//! (`accumulate` after each backward pass), and every step ends by rounding the master into the model. Gradients have
+//! memory from `begin` to `step` alone.
 //!
 //! Master and moments, 12 bytes a weight, may rest on the host while the model is on a GPU. The step is then done there,
 //! part by part: gradients go down, new weights come up, and the device never holds more than a part beside the model.
@@ -16,11 +17,10 @@ const PART: i64 = 1 << 26;
 
 /// The optimizer of one model.
 pub struct AdamW {
-    /// The model's buffer in its compute kind, and its gradient; both share memory with the model.
-    weights: Tensor,
-    grad: Tensor,
-    /// Sum of the micro-batches' gradients, [P] float32 beside the model, when the compute kind is not float32.
-    sum: Option<Tensor>,
+    /// The model's, shared with it.
+    weights: Weights,
+    /// From `begin` to `step`.
+    gradient: Option<Gradient>,
     /// The weights that learn, [P] float32, when the model's own are of another kind or elsewhere.
     master: Option<Tensor>,
     /// First and second moment, [P] float32.
@@ -32,51 +32,66 @@ pub struct AdamW {
     part: i64,
 }
 
+/// The gradient of one step in the making.
+struct Gradient {
+    /// Where backward passes add theirs, [P] in the compute kind.
+    open: Tensor,
+    /// Sum of the micro-batches' gradients, [P] float32, when the compute kind is another.
+    sum: Option<Tensor>,
+}
+
 impl AdamW {
     /// An optimizer with zero moments for `weights`, which must be trainable.
-    pub fn new(weights: &Weights) -> Result<Self> {
+    pub fn new(weights: &Weights) -> Self {
         Self::at(weights, weights.flat().device(), weights.flat().size()[0])
     }
 
     /// `new`, with master weights and moments on the host.
-    pub fn offloaded(weights: &Weights) -> Result<Self> {
+    pub fn offloaded(weights: &Weights) -> Self {
         Self::at(weights, Device::Cpu, PART)
     }
 
-    fn at(weights: &Weights, home: Device, part: i64) -> Result<Self> {
-        let grad = weights.grad().context("an optimizer needs trainable weights")?.shallow_clone();
-        let flat = weights.flat().shallow_clone();
-        let size = flat.size();
-        let half = flat.kind() != Kind::Float;
-        let zeros = |device| Tensor::zeros(&size, (Kind::Float, device));
-        let master = (half || home != flat.device()).then(|| flat.to_device(home).to_kind(Kind::Float));
-        Ok(Self {
-            sum: half.then(|| zeros(flat.device())),
-            exp_avg: zeros(home),
-            exp_avg_sq: zeros(home),
+    fn at(weights: &Weights, home: Device, part: i64) -> Self {
+        let flat = weights.flat();
+        let zeros = || Tensor::zeros(flat.size(), (Kind::Float, home));
+        let elsewhere = flat.kind() != Kind::Float || home != flat.device();
+        Self {
+            master: elsewhere.then(|| flat.to_device(home).to_kind(Kind::Float)),
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
             step: Tensor::zeros([0i64; 0], (Kind::Float, home)),
-            weights: flat,
-            grad,
-            master,
+            weights: weights.share(),
+            gradient: None,
             part,
-        })
+        }
+    }
+
+    /// Makes room for the gradient of the next step, zero so far; called before its first backward pass. Between the
+    /// steps there are no gradients, so that rollouts and another model's updates have their memory.
+    pub fn begin(&mut self) -> Result<()> {
+        let open = self.weights.open_gradient()?;
+        let sum = (open.kind() != Kind::Float).then(|| open.totype(Kind::Float));
+        self.gradient = Some(Gradient { open, sum });
+        Ok(())
     }
 
     /// Takes up the gradient of one micro-batch; called after each backward pass.
     pub fn accumulate(&mut self) {
-        if let Some(sum) = &mut self.sum {
+        if let Some(Gradient { open, sum: Some(sum) }) = &mut self.gradient {
             tch::no_grad(|| {
-                *sum += &self.grad;
-                let _ = self.grad.zero_();
+                *sum += &*open;
+                let _ = open.zero_();
             });
         }
     }
 
     /// One step on the accumulated gradient, clipped to a global norm of `max_norm` (0: not clipped), which is then
-    /// zero again. Returns the norm before clipping, a float32 scalar.
+    /// gone. Returns the norm before clipping, a float32 scalar; where it is not finite the weights stay as they are.
     pub fn step(&mut self, max_norm: f64, hyper: AdamWStep) -> Result<Tensor> {
+        let gradient = self.gradient.take().context("a step without a gradient")?;
+        self.weights.close_gradient()?;
         tch::no_grad(|| {
-            let grad = self.sum.as_mut().unwrap_or(&mut self.grad);
+            let mut grad = gradient.sum.unwrap_or(gradient.open);
             let norm = grad.norm();
             if max_norm > 0.0 {
                 let coefficient = ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0);
@@ -84,18 +99,20 @@ impl AdamW {
             }
             // The kernel divides by 1 - beta^step, so the count comes first (as torch.optim does it).
             let _ = self.step.g_add_scalar_(1);
-            let (total, home) = (self.weights.size()[0], self.step.device());
+            let (flat, home) = (self.weights.flat(), self.step.device());
+            let mut skip = norm.isfinite().logical_not().to_kind(Kind::Float).to_device(home);
+            let total = flat.size()[0];
             for first in (0..total).step_by(self.part.max(1) as usize) {
                 let own = |x: &Tensor| x.narrow(0, first, self.part.min(total - first));
-                let mut down = own(grad).to_device(home);
-                let mut learnt = own(self.master.as_ref().unwrap_or(&self.weights));
+                let mut down = own(&grad).to_device(home);
+                let mut learnt = own(self.master.as_ref().unwrap_or(flat));
                 let (mut exp_avg, mut exp_avg_sq) = (own(&self.exp_avg), own(&self.exp_avg_sq));
-                torch::fused_adamw(&mut learnt, &mut down, &mut exp_avg, &mut exp_avg_sq, &mut self.step, hyper)?;
+                let (count, skip) = (&mut self.step, &mut skip);
+                torch::fused_adamw(&mut learnt, &mut down, &mut exp_avg, &mut exp_avg_sq, count, skip, hyper)?;
                 if self.master.is_some() {
-                    own(&self.weights).copy_(&learnt);
+                    own(flat).copy_(&learnt);
                 }
             }
-            let _ = grad.zero_();
             Ok(norm)
         })
     }
@@ -119,6 +136,13 @@ mod tests {
     use crate::torch::to_host;
     use tch::Device;
 
+    impl AdamW {
+        /// As if a backward pass had found this gradient.
+        fn put(&self, gradient: &Tensor) {
+            self.gradient.as_ref().unwrap().open.shallow_clone().copy_(gradient);
+        }
+    }
+
     /// A model small enough to step by hand.
     fn config() -> ModelConfig {
         ModelConfig::from_json(
@@ -134,13 +158,14 @@ mod tests {
     #[test]
     fn steps_equal_the_paper_s_algorithm() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3);
-        weights.train().unwrap();
-        let mut optimizer = AdamW::new(&weights).unwrap();
+        weights.train();
+        let mut optimizer = AdamW::new(&weights);
         let mut naive: Vec<f64> = to_host(weights.flat()).into_iter().map(f64::from).collect();
         let (mut m, mut v) = (vec![0.0; naive.len()], vec![0.0; naive.len()]);
         for t in 1..=5 {
             let grad: Vec<f32> = (0..naive.len()).map(|i| ((i * 7 + t * 3) % 11) as f32 / 5.0 - 1.0).collect();
-            weights.grad().unwrap().shallow_clone().copy_(&Tensor::from_slice(&grad));
+            optimizer.begin().unwrap();
+            optimizer.put(&Tensor::from_slice(&grad));
             let norm = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             let reported = optimizer.step(1.0, HYPER).unwrap().double_value(&[]);
             assert!((reported - norm).abs() < 1e-3 * norm);
@@ -155,7 +180,7 @@ mod tests {
         for (got, expected) in to_host(weights.flat()).iter().zip(&naive) {
             assert!((f64::from(*got) - expected).abs() < 2e-5, "{got} {expected}");
         }
-        assert!(to_host(weights.grad().unwrap()).iter().all(|g| *g == 0.0));
+        assert!(weights.entries().iter().all(|(_, tensor)| !tensor.grad().defined()));
     }
 
     /// A part that ends inside a tensor, and a last one that is shorter.
@@ -164,12 +189,13 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let stepped = |part: Option<i64>| {
                 let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3);
-                weights.train().unwrap();
-                let mut optimizer = AdamW::new(&weights).unwrap();
+                weights.train();
+                let mut optimizer = AdamW::new(&weights);
                 optimizer.part = part.unwrap_or(optimizer.part);
                 for step in 0..3 {
                     let grad = Tensor::arange(weights.flat().size()[0], (Kind::Float, Device::Cpu)) * 0.1 + step;
-                    weights.grad().unwrap().shallow_clone().copy_(&grad.sin());
+                    optimizer.begin().unwrap();
+                    optimizer.put(&grad.sin());
                     optimizer.accumulate();
                     let _norm = optimizer.step(1.0, HYPER).unwrap();
                 }
@@ -182,18 +208,36 @@ mod tests {
     #[test]
     fn bfloat16_keeps_what_its_weights_cannot_hold() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, Device::Cpu, 3);
-        weights.train().unwrap();
-        let mut optimizer = AdamW::new(&weights).unwrap();
+        weights.train();
+        let mut optimizer = AdamW::new(&weights);
         let before = to_host(weights.flat());
         let hyper = AdamWStep { lr: 1e-5, weight_decay: 0.0, ..HYPER };
         // One such step is lost in bfloat16's eight bits; a thousand of them must not be.
         for _ in 0..1000 {
-            let _ = weights.grad().unwrap().shallow_clone().fill_(1.0);
+            optimizer.begin().unwrap();
+            optimizer.put(&Tensor::from(1.0f32));
             optimizer.accumulate();
             let _norm = optimizer.step(0.0, hyper).unwrap();
         }
         let moved = to_host(weights.flat()).iter().zip(&before).map(|(a, b)| f64::from(b - a)).sum::<f64>()
             / before.len() as f64;
         assert!((moved - 0.01).abs() < 0.002, "{moved}");
+    }
+    #[test]
+    fn a_gradient_that_is_not_finite_moves_nothing() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3);
+            weights.train();
+            let mut optimizer = AdamW::new(&weights);
+            let before = to_host(weights.flat());
+            for poison in [f32::NAN, f32::INFINITY] {
+                optimizer.begin().unwrap();
+                optimizer.put(&Tensor::from(poison));
+                optimizer.accumulate();
+                assert!(!optimizer.step(1.0, HYPER).unwrap().double_value(&[]).is_finite());
+            }
+            assert_eq!(to_host(weights.flat()), before);
+            assert!(optimizer.state().iter().all(|(_, state)| to_host(state).iter().all(|x| x.is_finite())));
+        }
     }
 }

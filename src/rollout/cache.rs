@@ -3,7 +3,7 @@
 //! Prompts of different lengths lie right-aligned, so that one decoding step writes one slot of all rows in place; what
 //! lies before a row's prompt is masked by a bias of -inf.
 
-use crate::model::ModelConfig;
+use crate::model::Policy;
 use crate::model::decoder::{Cache, KeyValues};
 use tch::{Kind, Tensor};
 
@@ -16,33 +16,44 @@ pub struct KvCache {
     /// The first `filled` slots, a view of `mask`.
     bias: Tensor,
     filled: i64,
+    /// Empty slots before each prompt, [P].
+    shift: Tensor,
+    /// Rows of a prompt.
+    samples: i64,
 }
 
 impl KvCache {
-    /// Takes the prefill of P right-padded prompts with `lengths`, each repeated for its `samples`, and leaves room for
-    /// `new_tokens` more.
-    pub fn new(config: &ModelConfig, prefill: Vec<KeyValues>, lengths: &[i64], samples: i64, new_tokens: i64) -> Self {
-        let (kind, device) = (prefill[0].keys.kind(), prefill[0].keys.device());
-        let (prompts, width) = (lengths.len() as i64, lengths.iter().copied().max().unwrap_or(0));
-        let slots = width + new_tokens;
-        let (k, d) = (config.num_key_value_heads, config.head_dim);
+    /// An empty cache for P prompts of these lengths, each `samples` times, and `new_tokens` more a row.
+    pub fn new(policy: &Policy, lengths: &[i64], samples: i64, new_tokens: i64) -> Self {
+        let (config, flat) = (&policy.config, policy.weights.flat());
+        let (kind, device) = (flat.kind(), flat.device());
+        let width = lengths.iter().copied().max().unwrap_or(0);
+        let (rows, slots) = (lengths.len() as i64 * samples, width + new_tokens);
+        let zeros = || Tensor::zeros([rows, config.num_key_value_heads, slots, config.head_dim], (kind, device));
+        let layers = (0..config.num_hidden_layers).map(|_| KeyValues { keys: zeros(), values: zeros() }).collect();
         let shift = Tensor::from_slice(lengths).to_device(device).neg() + width; // [P] empty slots before each prompt
-        let slot = Tensor::arange(slots, (Kind::Int64, device));
+        let empty = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
+        let mask = Tensor::zeros(empty.size(), (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
+        let mask = mask.repeat_interleave_self_int(samples, 0, None).unsqueeze(1).unsqueeze(1);
+        Self { layers, bias: mask.narrow(3, 0, width), mask, filled: width, shift, samples }
+    }
+
+    /// Takes up the prefill of some of the prompts, right-padded, from the prompt `first` on.
+    pub fn fill(&mut self, first: i64, prefill: &[KeyValues]) {
+        let Some((prompts, k, _, d)) = prefill.first().and_then(|kv| kv.keys.size4().ok()) else { return };
+        let width = self.filled;
+        let slot = Tensor::arange(width, (Kind::Int64, self.shift.device()));
         // Slot j of a row holds its token j - shift; clamped, since what is masked may hold anything.
-        let source = (slot.narrow(0, 0, width).unsqueeze(0) - shift.unsqueeze(1)).clamp_min(0); // [P, width]
-        let source = source.view([prompts, 1, width, 1]).expand([prompts, k, width, d], false);
-        let repeat = |x: Tensor| x.repeat_interleave_self_int(samples, 0, None);
-        let place = |tensor: &Tensor| {
-            let all = Tensor::zeros([prompts * samples, k, slots, d], (kind, device));
-            all.narrow(2, 0, width).copy_(&repeat(tensor.gather(2, &source, false)));
-            all
-        };
-        let layers =
-            prefill.into_iter().map(|kv| KeyValues { keys: place(&kv.keys), values: place(&kv.values) }).collect();
-        let empty = slot.unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
-        let mask = Tensor::zeros([prompts, slots], (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
-        let mask = repeat(mask).unsqueeze(1).unsqueeze(1);
-        Self { layers, bias: mask.narrow(3, 0, width), mask, filled: width }
+        let shift = self.shift.narrow(0, first, prompts).unsqueeze(1);
+        let source = (slot.unsqueeze(0) - shift).clamp_min(0).view([prompts, 1, width, 1]);
+        let source = source.expand([prompts, k, width, d], false);
+        for (layer, new) in self.layers.iter().zip(prefill) {
+            for (all, new) in [(&layer.keys, &new.keys), (&layer.values, &new.values)] {
+                let rows = all.narrow(0, first * self.samples, prompts * self.samples).narrow(2, 0, width);
+                let new = new.gather(2, &source, false);
+                rows.shallow_clone().copy_(&new.repeat_interleave_self_int(self.samples, 0, None));
+            }
+        }
     }
 
     /// Opens the next slot for a decoding step.

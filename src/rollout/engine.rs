@@ -12,6 +12,9 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tch::{Device, Tensor};
 
+/// Prompt tokens, with padding, that are read at a time: bounds the prefill's working memory.
+const PREFILL_TOKENS: usize = 16_384;
+
 /// When a response ends.
 #[derive(Clone, Debug)]
 pub struct Stop {
@@ -138,12 +141,22 @@ impl Batch {
         let repeat = |x: Tensor| x.repeat_interleave_self_int(samples as i64, 0, None);
 
         let lengths: Vec<i64> = prompts.iter().map(|p| p.len() as i64).collect();
-        let (hidden, prefill) = policy.decoder.prefill(&padded(prompts, device));
-        let cache = KvCache::new(&policy.config, prefill, &lengths, samples as i64, max as i64);
+        let mut cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let together = (PREFILL_TOKENS / longest).max(1);
+        let parts: Vec<Tensor> = prompts
+            .chunks(together)
+            .enumerate()
+            .map(|(i, part)| {
+                let (hidden, prefill) = policy.decoder.prefill(&padded(part, device));
+                cache.fill((i * together) as i64, &prefill);
+                let width = hidden.size()[1];
+                let last: Vec<i64> = part.iter().zip(0..).map(|(p, row)| row * width + p.len() as i64 - 1).collect();
+                hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device))
+            })
+            .collect();
+        let hidden = Tensor::cat(&parts, 0); // [P, H]
         let lengths = Tensor::from_slice(&lengths).to_device(device); // [P]
-        let width = hidden.size()[1];
-        let last = Tensor::arange(lengths.size()[0], (tch::Kind::Int64, device)) * width + &lengths - 1;
-        let hidden = hidden.flatten(0, 1).index_select(0, &last); // [P, H]
 
         let mut uniforms = Vec::with_capacity(rows.len() * max);
         for &row in &rows {

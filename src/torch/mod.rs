@@ -21,6 +21,7 @@ unsafe extern "C" {
         exp_avg: *mut C_tensor,
         exp_avg_sq: *mut C_tensor,
         step: *mut C_tensor,
+        skip: *mut C_tensor,
         lr: f64,
         beta1: f64,
         beta2: f64,
@@ -66,12 +67,14 @@ pub struct AdamWStep {
 }
 
 /// One AdamW step over flat float32 buffers of equal length, in place; `step`, a float32 scalar, is its number from 1.
+/// Where `skip`, a float32 scalar, is 1, everything stays as it is.
 pub fn fused_adamw(
     weights: &mut Tensor,
     grad: &mut Tensor,
     exp_avg: &mut Tensor,
     exp_avg_sq: &mut Tensor,
     step: &mut Tensor,
+    skip: &mut Tensor,
     p: AdamWStep,
 ) -> Result<()> {
     // SAFETY: all pointers are live at::Tensors for the duration of the call.
@@ -82,6 +85,7 @@ pub fn fused_adamw(
             exp_avg.as_mut_ptr(),
             exp_avg_sq.as_mut_ptr(),
             step.as_mut_ptr(),
+            skip.as_mut_ptr(),
             p.lr,
             p.betas[0],
             p.betas[1],

@@ -18,10 +18,10 @@ pub struct Learner<M> {
 }
 
 impl Learner<Policy> {
-    pub fn policy(plan: &Plan, weights: Weights) -> Result<Self> {
-        let mut model = Policy::trainable(&plan.config, weights, longest(plan))?;
+    pub fn policy(plan: &Plan, weights: Weights) -> Self {
+        let mut model = Policy::trainable(&plan.config, weights, longest(plan));
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
-        Ok(Self { optimizer: optimizer(plan, &model.weights)?, model })
+        Self { optimizer: optimizer(plan, &model.weights), model }
     }
 }
 
@@ -34,16 +34,16 @@ pub enum Estimator {
 }
 
 impl Estimator {
-    fn new(plan: &Plan, sharing: CriticModel, start: &Policy) -> Result<Self> {
+    fn new(plan: &Plan, sharing: CriticModel, start: &Policy) -> Self {
         if sharing == CriticModel::Shared {
             let flat = start.weights.flat();
             let weights = Weights::zeros(&plan.config, Head::ValueOnly, flat.kind(), flat.device());
-            let model = ValueHead::trainable(weights)?;
-            return Ok(Self::Head(Learner { optimizer: optimizer(plan, &model.weights)?, model }));
+            let model = ValueHead::trainable(weights);
+            return Self::Head(Learner { optimizer: optimizer(plan, &model.weights), model });
         }
-        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights), longest(plan))?;
+        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights), longest(plan));
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
-        Ok(Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights)?, model })))
+        Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights), model }))
     }
 
     pub fn weights(&self) -> &Weights {
@@ -61,7 +61,7 @@ impl Estimator {
     }
 }
 
-fn optimizer(plan: &Plan, weights: &Weights) -> Result<AdamW> {
+fn optimizer(plan: &Plan, weights: &Weights) -> AdamW {
     if plan.recipe.memory.offload_optimizer { AdamW::offloaded(weights) } else { AdamW::new(weights) }
 }
 
@@ -102,13 +102,13 @@ pub struct Models {
 
 impl Models {
     /// The models at the first step: actor and critic start from `start`, and the reference stays there.
-    pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Result<Self> {
+    pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Self {
         let reference = ppo.needs_reference().then(|| Reference::new(plan, &start));
         let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start));
         // Through a copy: the weights of the warm start hang on its optimizer's buffers.
-        let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language, start.device()))?;
+        let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language, start.device()));
         let kl = Controller::new(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon);
-        Ok(Self { actor, critic: critic.transpose()?, reference, kl })
+        Self { actor, critic, reference, kl }
     }
 
     /// Puts actor and critic, weights and optimizers, back to where a checkpoint left them.

@@ -68,7 +68,7 @@ pub fn run(plan: &Plan, resume: bool) -> Result<()> {
         println!("the trained model lies in {}", run.dir.join("start").display());
         return Ok(());
     };
-    let mut models = Models::new(plan, ppo, start)?;
+    let mut models = Models::new(plan, ppo, start);
     if let Some((_, dir)) = &checkpoint {
         models.restore(dir).with_context(|| format!("cannot resume from {}", dir.display()))?;
         models.kl.coefficient = run.state.kl_coefficient;
@@ -139,7 +139,7 @@ impl Run {
                         "warning: {cut} rows of the warm start were cut at sft.context = {context}"
                     ));
                 }
-                let mut learner = Learner::policy(plan, weights)?;
+                let mut learner = Learner::policy(plan, weights);
                 sft::train(plan, recipe, &rows, &mut learner, self)?;
                 learner.model
             }

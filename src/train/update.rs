@@ -50,6 +50,9 @@ impl Batches<'_> {
         let first = self.slots[mini.start].start as i64;
         let lengths: Vec<usize> = self.slots[mini.clone()].iter().map(Range::len).collect();
         let weights = Tensor::from_slice(&token_weights(&lengths, self.aggregation)).to_device(self.device);
+        for descent in &mut descents {
+            descent.optimizer.begin()?;
+        }
         for batch in micro_batches(self.sequences, self.slots, mini, self.micro_tokens, self.device) {
             let own = weights.index_select(0, &(&batch.slots - first));
             loss(&batch, &own).backward();

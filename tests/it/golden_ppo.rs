@@ -62,13 +62,13 @@ impl Case {
     fn actor(&self) -> Learner<Policy> {
         let dir = golden("qwen2_tiny");
         let weights = Weights::load(&dir, &self.config, Head::Language, Kind::Float, Device::Cpu).unwrap();
-        let model = Policy::trainable(&self.config, weights, 32).unwrap();
-        Learner { optimizer: AdamW::new(&model.weights).unwrap(), model }
+        let model = Policy::trainable(&self.config, weights, 32);
+        Learner { optimizer: AdamW::new(&model.weights), model }
     }
 
     fn critic(&self) -> Learner<Critic> {
-        let model = Critic::trainable(&self.config, self.weights("critic", Head::Value), 32).unwrap();
-        Learner { optimizer: AdamW::new(&model.weights).unwrap(), model }
+        let model = Critic::trainable(&self.config, self.weights("critic", Head::Value), 32);
+        Learner { optimizer: AdamW::new(&model.weights), model }
     }
 
     fn experience(&self, actor: &Policy, values: impl Fn(&MicroBatch) -> Tensor) -> Experience {
@@ -145,8 +145,8 @@ fn an_update_of_a_value_head_on_the_actor_equals_pytorch() {
     for (name, tensor) in weights.entries() {
         tensor.shallow_clone().copy_(&golden[name]);
     }
-    let model = ValueHead::trainable(weights).unwrap();
-    let mut head = Learner { optimizer: AdamW::new(&model.weights).unwrap(), model };
+    let model = ValueHead::trainable(weights);
+    let mut head = Learner { optimizer: AdamW::new(&model.weights), model };
     let xp = case.experience(&actor.model, |b| head.model.values(&actor.model.hidden(&b.ids, &b.read)));
     for (name, got) in
         [("values", xp.values.as_ref().unwrap()), ("advantages", &xp.advantages), ("returns", &xp.returns)]
