@@ -39,7 +39,10 @@ pub fn plan(plan: &Plan, target: &Target, json: bool) -> Result<()> {
     let known = Machine::of(plan);
     let memory = target.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(known.memory);
     let machine = Machine { devices: target.devices, memory };
-    let prompt = Text::new(plan)?.prompt(Split::Train, 0)?;
+    // One training problem is enough, and the first is the same however many follow.
+    let mut first = plan.clone();
+    first.recipe.task.train = 1;
+    let prompt = Text::new(&first)?.prompt(Split::Train, 0)?;
     if json {
         let mut all = recipe::json(plan, machine);
         all["first_prompt"] = serde_json::json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": prompt.ids });

@@ -6,6 +6,7 @@
 //! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head. A head on the actor's
 //!   decoder (`ppo.critic = "shared"`), some kilobytes, is not counted.
 //! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32; in the model's update alone.
+//! - largest gradient: that of the embedding, V H w, before it is added to the others; twice where the head is tied to it.
 //! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
 //!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too, and
 //!   `memory.offload_reference` the reference, which is on the device while it scores. On a CPU both are the same memory.
@@ -108,7 +109,13 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
         (Some(_), Some(_)) => &Phase::ALL,
     };
     part("actor weights", parameters * w, always);
-    part("actor gradients", parameters * gradient, &[WarmStart, ActorUpdate]);
+    let learning: &[Phase] = match (&recipe.sft, &recipe.ppo) {
+        (None, _) => &[ActorUpdate],
+        (Some(_), None) => &[WarmStart],
+        (Some(_), Some(_)) => &[WarmStart, ActorUpdate],
+    };
+    part("actor gradients", parameters * gradient, learning);
+    part("largest gradient", v * h * w * if config.tie_word_embeddings { 2.0 } else { 1.0 }, learning);
     part("actor optimizer", parameters * optimizer, if offloaded { &[] } else { always });
     if let Some(sft) = &recipe.sft {
         let tokens = sft.micro_batch_tokens.min(sft.batch * sft.context) as f64;
@@ -120,6 +127,7 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
         let critic = parameters - if config.tie_word_embeddings { 0.0 } else { v * h } + h + 1.0;
         part("critic weights", critic * w, STEP);
         part("critic gradients", critic * gradient, &[CriticUpdate]);
+        part("largest gradient", v * h * w, &[CriticUpdate]);
         part("critic optimizer", critic * optimizer, if offloaded { &[] } else { STEP });
     }
     if ppo.needs_reference() {

@@ -180,7 +180,6 @@ fn other_recipes_of_ppo_run_too() {
             ],
         ),
         ("shared", &["ppo.critic='shared'", "ppo.critic_warmup_steps=1"]),
-        ("bfloat16", &["device.precision='bfloat16'"]),
     ] {
         let out = dir.path().join(name);
         let mut args = vec![SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=2"];
@@ -190,6 +189,40 @@ fn other_recipes_of_ppo_run_too() {
         assert_eq!(steps.len(), 2, "{name}");
         let critic = steps[&2].keys().any(|k| k.starts_with("critic/vf_loss"));
         assert_eq!(critic, name != "grpo" && name != "rloo", "{name}");
+    }
+}
+
+/// The model that decodes with a cache and the one that scores whole sequences are the same, in either precision.
+#[test]
+fn the_sampler_s_probabilities_are_the_scorer_s() {
+    let dir = tempfile::tempdir().unwrap();
+    for (precision, mean, max) in [("float32", 1e-5, 1e-4), ("bfloat16", 5e-3, 0.3)] {
+        let out = dir.path().join(precision);
+        let precision = format!("device.precision='{precision}'");
+        let sets = ["--set", &precision, "--set", "model.random_weights=false", "--set", "ppo.steps=2"];
+        run(0, &[&[SMOKE, "--out", out.to_str().unwrap()][..], &sets].concat());
+        for (step, scalars) in steps(&out) {
+            let gap = |name: &str| scalars[&format!("training/rollout_probs_diff_{name}")].as_f64().unwrap();
+            assert!(gap("mean") <= mean && gap("max") <= max, "{precision}, step {step}: {scalars:?}");
+            assert!(precision.contains("float32") || gap("mean") > 0.0, "{scalars:?}");
+        }
+    }
+}
+
+#[test]
+fn options_of_memory_change_no_result() {
+    let dir = tempfile::tempdir().unwrap();
+    for precision in ["device.precision='float32'", "device.precision='bfloat16'"] {
+        let train = |name: &str, keys: &[&str]| {
+            let out = dir.path().join(format!("{name} {}", precision.len()));
+            let mut args = vec![SMOKE, "--out", out.to_str().unwrap(), "--set", precision, "--set", "ppo.steps=2"];
+            args.extend(keys.iter().flat_map(|key| ["--set", key]));
+            run(0, &args);
+            steps(&out)
+        };
+        let keys =
+            ["gradient_checkpointing", "offload_optimizer", "offload_reference"].map(|k| format!("memory.{k}=true"));
+        assert_eq!(train("plain", &[]), train("spare", &keys.each_ref().map(String::as_str)), "{precision}");
     }
 }
 
@@ -218,8 +251,10 @@ fn a_warm_start_reads_prompts_and_responses_from_a_file() {
 #[test]
 fn the_side_commands_answer() {
     let plan = json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
-    assert!(plan.is_object());
-    assert!(stdout(&run(0, &["plan", SMOKE])).contains("smoke"));
+    assert!(plan["first_prompt"]["text"].as_str().unwrap().starts_with("Numbers: "));
+    assert_eq!(plan["first_prompt"]["ids"].as_array().unwrap().len() as u64, plan["first_prompt"]["tokens"]);
+    let small = stdout(&run(0, &["plan", SMOKE, "--memory", "0.001", "--devices", "2"]));
+    assert!(small.contains("IT DOES NOT FIT") && small.contains("first prompt, "), "{small}");
     let problems = stdout(&run(0, &["data", SMOKE, "--split", "test", "--count", "5"]));
     assert_eq!(problems.lines().filter(|l| serde_json::from_str::<Value>(l).unwrap()["target"].is_i64()).count(), 5);
     let traces = stdout(&run(0, &["data", SMOKE, "--traces", "--count", "3", "--set", "sft.style='dialogue'"]));
