@@ -287,6 +287,29 @@ mod tests {
         assert_eq!(parse(r#""rope_theta": 1e4, "rope_scaling": null"#).unwrap().rope_scaling, None);
     }
 
+    /// Sizes as published, and the number of weights that transformers counts for each.
+    #[test]
+    fn the_published_shapes_have_their_published_sizes() {
+        for (family, vocabulary, hidden, intermediate, layers, heads, kv, rest, weights) in [
+            ("Qwen2", 151_936, 896, 4864, 24, 14, 2, r#""tie_word_embeddings": true"#, 494_032_768),
+            ("Qwen2", 151_936, 1536, 8960, 28, 12, 2, r#""tie_word_embeddings": true"#, 1_543_714_304),
+            ("Qwen2", 151_936, 2048, 11_008, 36, 16, 2, r#""tie_word_embeddings": true"#, 3_085_938_688),
+            ("Qwen2", 152_064, 3584, 18_944, 28, 28, 4, r#""tie_word_embeddings": false"#, 7_615_616_512),
+            ("Qwen3", 151_936, 1024, 3072, 28, 16, 8, r#""head_dim": 128, "tie_word_embeddings": true"#, 596_049_920),
+            ("Llama", 128_256, 2048, 8192, 16, 32, 8, r#""head_dim": 64, "tie_word_embeddings": true"#, 1_235_814_400),
+            ("Llama", 128_256, 3072, 8192, 28, 24, 8, r#""head_dim": 128, "tie_word_embeddings": true"#, 3_212_749_824),
+            ("Llama", 49_152, 576, 1536, 30, 9, 3, r#""tie_word_embeddings": true"#, 134_515_008_u64),
+        ] {
+            let config = ModelConfig::from_json(&format!(
+                r#"{{"architectures": ["{family}ForCausalLM"], "vocab_size": {vocabulary}, "hidden_size": {hidden},
+                "intermediate_size": {intermediate}, "num_hidden_layers": {layers}, "num_attention_heads": {heads},
+                "num_key_value_heads": {kv}, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
+                "rope_theta": 1e6, "eos_token_id": 1, {rest}}}"#
+            ));
+            assert_eq!(config.unwrap().parameters(), weights, "{family}, {hidden}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_run_is_named() {
         for (rest, part) in [

@@ -11,6 +11,13 @@ use std::path::{Path, PathBuf};
 /// The templates that come with the program.
 const TEMPLATES: [&str; 4] = ["base", "base_think", "chat", "compact"];
 
+/// Where the models of the recipes come from: the folder's name, and the command that makes it.
+const SOURCES: [(&str, &str); 3] = [
+    ("smollm2-135m-instruct", "scripts/smollm2 "),
+    ("Qwen2.5-3B", "hf download Qwen/Qwen2.5-3B --local-dir "),
+    ("Llama-3.2-3B", "hf download meta-llama/Llama-3.2-3B --local-dir "),
+];
+
 pub fn name(name: &str, at: &Sources) -> Checked {
     let odd = name.chars().find(|c| "/\\:*?\"<>|".contains(*c) || c.is_control());
     let what = match odd {
@@ -28,7 +35,11 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
     let (model, key) = (&recipe.model, "model.path");
     let dir = &model.path;
     let shown = dir.display();
-    at.ensure(dir.is_dir(), key, format_args!("there is no model folder {shown}{}", similar(dir)))?;
+    if !dir.is_dir() {
+        let source = SOURCES.iter().find(|(name, _)| dir.ends_with(name));
+        let hint = source.map_or_else(|| similar(dir), |(_, command)| format!("\nto get it: {command}{shown}"));
+        return Err(at.bad(key, format!("there is no model folder {shown}{hint}")));
+    }
     let has = |dir: &Path, file: &str| dir.join(file).is_file();
     if !has(dir, "config.json") {
         let inner = entries(dir).into_iter().find(|name| has(&dir.join(name), "config.json"));
