@@ -4,8 +4,9 @@
 //! histograms are unimplemented. Records are framed in memory (`RecordWriter` over a `Vec`) and appended by `LogFile`.
 //!
 //! A run has two folders, because TensorBoard keeps one count of steps for each: `sft` and `ppo` (PPO steps and
-//! evaluations). A resumed run begins a new file with a session start, at which TensorBoard forgets the steps from
-//! there on that older files of the folder hold; files are named so that they are read in the order they were begun.
+//! evaluations). Every file begins with a session start, at which TensorBoard forgets the steps from there on that older
+//! files of the folder hold; files are named so that they are read in the order they were begun. The first file has one
+//! too, at step 0: one of TensorBoard's two readers takes the first that it meets as the beginning, not as a restart.
 
 use super::log_file::LogFile;
 use super::record::Record;
@@ -30,7 +31,8 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// A new event file in `dir`, made at its first record. `undone`: the first step that older files hold in vain.
+    /// A new event file in `dir`, made at its first record. `undone`: the first step that older files hold in vain, if
+    /// they hold any.
     pub fn new(dir: &Path, undone: Option<u64>) -> Self {
         let newest = newest_time(dir);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -42,7 +44,7 @@ impl EventFile {
         version.set_wall_time(now.as_secs_f64());
         version.set_file_version("brain.Event:2".into());
         file.log.queue(framed(&version));
-        if let (Some(step), Some(_)) = (undone, newest) {
+        if let Some(step) = if newest.is_some() { undone } else { Some(0) } {
             let mut session = SessionLog::new();
             session.set_status(SessionLog_SessionStatus::START);
             let mut start = Event::new();

@@ -70,6 +70,12 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     assert_eq!(found["ppo"]["times"].as_array().unwrap().last().unwrap().as_f64().unwrap() as u64, last.time as u64);
     let text = "    <think>\n    *5*12=60*\n    </think>";
     assert_eq!(found["ppo"]["texts"], json!({"samples/0": [[4, text]]}));
+    // Its other reader finds the same.
+    let other = &found["ppo"]["tensorboard"];
+    assert_eq!(other["scalars"], found["ppo"]["scalars"]);
+    assert_eq!(other["texts"].as_object().unwrap().values().next().unwrap()[0][0], 4);
+    assert_eq!(other["histograms"], json!({"reward/score": [4]}));
+    assert_eq!(found["sft"]["tensorboard"]["scalars"], found["sft"]["scalars"]);
     let histogram = &found["ppo"]["histograms"]["reward/score"][0];
     for (index, expected) in [4.0, 0.0, 1.0, 4.0, 2.1, 2.01].into_iter().enumerate() {
         assert!((histogram[index].as_f64().unwrap() - expected).abs() < 1e-12, "{histogram}");
