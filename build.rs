@@ -5,6 +5,8 @@
 //! publishes its library folder; we follow. A binary that uses `tch` drops libtorch's CUDA half at link time unless its
 //! own build script says `--no-as-needed` and names the libraries (tch issue 980).
 
+#![allow(clippy::print_stdout)] // cargo listens there
+
 use std::env;
 use std::path::PathBuf;
 

@@ -6,11 +6,19 @@ mod cli;
 
 use clap::Parser;
 use ppo_train::{BadInput, Stopped};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Err(error) = cli::run(cli::Cli::parse()) else { return ExitCode::SUCCESS };
-    eprintln!("error: {error:#}");
+    // `ppo-train plan RECIPE | head`: whoever reads has seen enough.
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(closed) {
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(io::stderr(), "error: {error:#}");
     match error {
         e if e.is::<BadInput>() => ExitCode::from(2),
         e if e.is::<Stopped>() => ExitCode::from(75),

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const MARK: &str = "COMPLETE";
@@ -30,6 +32,21 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
     let _ = partial.keep();
     File::open(parent)?.sync_all()?;
     Ok(())
+}
+
+/// Writes a file that is either the old one or the new one, whatever happens meanwhile.
+pub fn write_file(path: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        // As readable as any other file of ours: temporary ones are their owner's alone.
+        let mode = std::fs::Permissions::from_mode(0o666);
+        let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// `write_folder` for other programs, which do not know the mark.
@@ -66,7 +83,8 @@ pub fn sweep(run: &Path) -> Result<()> {
     for entry in fs::read_dir(run)? {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL)) {
-            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(())
@@ -150,8 +168,9 @@ mod tests {
         }
         fs::create_dir(step_dir(run.path(), 50)).unwrap();
         fs::create_dir(run.path().join(".partial-x")).unwrap();
+        fs::write(run.path().join(".partial-y"), "half a file").unwrap();
         sweep(run.path()).unwrap();
-        assert!(!run.path().join(".partial-x").exists());
+        assert!(!run.path().join(".partial-x").exists() && !run.path().join(".partial-y").exists());
         assert_eq!(latest(run.path()).unwrap().unwrap().0, 40);
         prune(run.path(), 2, Some(10)).unwrap();
         assert_eq!(steps(run.path()), [10, 30, 40]);

@@ -15,8 +15,23 @@ use ppo_train::rollout::{Engine, Sampling, Stop};
 use ppo_train::task::Split;
 use ppo_train::text::{Tokenizer, chat};
 use ppo_train::train::{self, evaluate::evaluate, learner, text::Text};
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+const STDOUT: &str = "cannot write to the standard output";
+
+/// Writes a line to the standard output.
+///
+/// # Errors
+/// It cannot be written; where nobody reads any more (a closed pipe), `main` ends quietly.
+fn print(line: impl Display) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context(STDOUT)
+}
+
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(serde_json::to_string_pretty(value)?)
+}
 
 pub fn load(recipe: &Path, overrides: &Overrides) -> Result<Plan> {
     recipe::load(recipe, &overrides.sets, overrides.out.as_deref())
@@ -46,12 +61,11 @@ pub fn plan(plan: &Plan, target: &Target, json: bool) -> Result<()> {
     if json {
         let mut all = recipe::json(plan, machine);
         all["first_prompt"] = serde_json::json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": prompt.ids });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        print_json(&all)
     } else {
-        print!("{}", recipe::report(plan, machine));
-        println!("\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text);
+        let report = recipe::report(plan, machine);
+        print(format_args!("{report}\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text))
     }
-    Ok(())
 }
 
 pub fn eval(checkpoint: &Path, split: Split, decoding: Decoding, problems: usize, json: bool) -> Result<()> {
@@ -85,19 +99,19 @@ pub fn eval(checkpoint: &Path, split: Split, decoding: Decoding, problems: usize
             "problems": rows.len(), "accuracy": result.accuracy, "format": result.format, "reward": result.reward,
             "response_length": result.length, "clip_ratio": result.cut, "rows": rows,
         });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        print_json(&all)
     } else {
-        println!(
-            "{} problems of {split:?}: accuracy {:.1} %, format {:.1} %, reward {:.3}, {:.1} tokens a response, {:.1} % cut",
+        print(format_args!(
+            "{} problems of {split:?}: accuracy {:.1} %, format {:.1} %, reward {:.3}, {:.1} tokens per response, \
+             {:.1} % cut",
             result.prompts.len(),
             100.0 * result.accuracy,
             100.0 * result.format,
             result.reward,
             result.length,
             100.0 * result.cut
-        );
+        ))
     }
-    Ok(())
 }
 
 /// The actor's folder of a checkpoint; that of the warm start is one itself.
@@ -130,8 +144,7 @@ pub fn export(checkpoint: &Path, dir: &Path, critic: bool) -> Result<()> {
             checkpoint::export(&source, dir)?;
         }
     }
-    println!("{}", dir.display());
-    Ok(())
+    print(dir.display())
 }
 
 #[derive(Args)]
@@ -183,24 +196,28 @@ pub fn generate(told: &Generation) -> Result<()> {
     };
     let stream = |_, sample: usize| rng::stream(told.seed, Purpose::Rollout, 0, sample as u64);
     let (mut read, mut shown, mut write) = (0, String::new(), tokenizer.streaming());
+    let mut out = std::io::stdout();
+    let mut written = Ok(());
     let responses = engine.generate(&[ids], told.samples, stream, |responses| {
         if let ([response], false) = (responses, told.json) {
             // The engine draws known ids only.
             let new: String = response.ids[read..].iter().filter_map(|id| write(*id).ok()).collect();
-            print!("{new}");
-            let _ = std::io::stdout().flush();
+            if written.is_ok() {
+                written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
+            }
             (read, shown) = (response.ids.len(), std::mem::take(&mut shown) + &new);
         }
     });
+    written.context(STDOUT)?;
     for response in responses {
         let text = tokenizer.decode_text(&response.ids)?;
         if told.json {
             let entry = serde_json::json!({
                 "text": text, "ids": response.ids, "log_probs": response.log_probs, "terminated": response.terminated,
             });
-            println!("{entry}");
+            print(entry)?;
         } else {
-            println!("{}", text.strip_prefix(&shown).unwrap_or(&text));
+            print(text.strip_prefix(&shown).unwrap_or(&text))?;
         }
     }
     Ok(())
@@ -209,10 +226,10 @@ pub fn generate(told: &Generation) -> Result<()> {
 pub fn compare(runs: &[PathBuf], metric: Option<&str>, svg: Option<&Path>, json: bool) -> Result<()> {
     let comparison = Comparison::read(runs, metric)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&comparison.json())?);
+        print_json(&comparison.json())?;
     } else {
         let head = ["run", comparison.metric.as_str(), "at the end", "change"];
-        println!("{}", console::table(&head, &comparison.rows()));
+        print(console::table(&head, &comparison.rows()))?;
     }
     svg.map_or(Ok(()), |file| comparison.draw(file))
 }

@@ -6,7 +6,7 @@
 use super::record::{Record, Stage};
 use console::{Term, measure_text_width};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -135,14 +135,19 @@ impl Drop for Progress {
     }
 }
 
-/// Prints to stdout, above any bar.
+/// Prints a line to stdout, above any bar. Nobody may be there to read it (a closed pipe, a full disk), which is no
+/// reason to end a run: what cannot be written is dropped.
 pub fn print(text: &str) {
-    BARS.suspend(|| println!("{text}"));
+    BARS.suspend(|| {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    });
 }
 
-/// Prints to stderr, above any bar.
+/// Prints a line to stderr, above any bar, under the same terms.
 pub fn warn(text: &str) {
-    BARS.suspend(|| eprintln!("{text}"));
+    BARS.suspend(|| {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    });
 }
 
 /// The figures of a record that its stage shows, as "name value".

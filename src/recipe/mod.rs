@@ -5,6 +5,7 @@
 
 mod check;
 mod fit;
+pub mod identity;
 mod memory;
 mod plan;
 mod raw;
@@ -30,6 +31,14 @@ use std::path::Path;
 pub fn load(path: &Path, sets: &[String], out: Option<&Path>) -> Result<Plan> {
     let (recipe, sources) = read::read(path, sets)?;
     Ok(Plan::check(recipe, &sources, out)?)
+}
+
+/// A recipe as it was written out by a run, without its checks: the model it names may be gone.
+///
+/// # Errors
+/// Bad input: a file that cannot be read or is no recipe.
+pub fn stored(path: &Path) -> Result<Recipe> {
+    Ok(read::read(path, &[])?.0)
 }
 
 #[cfg(test)]

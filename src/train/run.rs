@@ -9,14 +9,16 @@ use super::text::Text;
 use super::{ppo, sft};
 use crate::analysis::{self, Series};
 use crate::checkpoint::{
-    is_complete, latest, prune, save_critic, save_model, save_tensors, step_dir, sweep, write_folder,
+    Lock, is_complete, latest, prune, save_critic, save_model, save_tensors, step_dir, sweep, write_file, write_folder,
 };
 use crate::metrics::{Metrics, Record, Stage, console};
 use crate::model::Policy;
-use crate::recipe::{Decoding, Plan, Ppo};
+use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
+use crate::recipe::{self, Decoding, Plan, Ppo};
 use crate::{BadInput, Stopped};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,11 +63,12 @@ pub fn run(plan: &Plan, resume: bool) -> Result<()> {
     }
     let text = Text::new(plan)?;
     text.preflight(&plan.recipe.reward)?;
+    let _lock = lock_folder(&plan.out)?;
     let checkpoint = open_folder(plan, resume)?;
     let mut run = Run::open(plan, checkpoint.as_ref().map(|(_, dir)| dir.as_path()))?;
     let start = run.warm_start(plan, &text, device)?;
     let Some(ppo) = &plan.recipe.ppo else {
-        println!("the trained model lies in {}", run.dir.join("start").display());
+        console::print(&format!("the trained model lies in {}", run.dir.join("start").display()));
         return Ok(());
     };
     let mut models = Models::new(plan, ppo, start);
@@ -77,23 +80,57 @@ pub fn run(plan: &Plan, resume: bool) -> Result<()> {
     run.finish(plan, text.task.name())
 }
 
-/// Makes the run folder, or finds what it holds.
+/// Makes the run folder this process's own, until the lock is dropped.
+fn lock_folder(out: &Path) -> Result<Option<Lock>> {
+    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let lock = Lock::take(out)?;
+    if lock.is_none() {
+        let out = out.display();
+        console::warn(&format!("warning: the file system of {out} has no locks: let only one process train there"));
+    }
+    Ok(lock)
+}
+
+/// Prepares the run folder for this plan; returns the checkpoint it goes on from.
 fn open_folder(plan: &Plan, resume: bool) -> Result<Option<(usize, PathBuf)>> {
-    let recipe = plan.out.join("recipe.toml");
     let checkpoint = latest(&plan.out)?;
     // A start that failed at once has left nothing worth keeping.
     let records = fs::metadata(plan.out.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
-    if (records || checkpoint.is_some() || is_complete(&plan.out.join("start"))) && !resume {
+    let begun = records || checkpoint.is_some() || is_complete(&plan.out.join("start"));
+    if begun && !resume {
         return Err(BadInput(format!(
             "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
             plan.out.display()
         ))
         .into());
     }
-    fs::create_dir_all(&plan.out).with_context(|| format!("cannot create {}", plan.out.display()))?;
+    if begun {
+        let newest = checkpoint.as_ref().map_or(plan.out.as_path(), |(_, dir)| dir);
+        same_experiment(plan, &newest.join("recipe.toml"))?;
+    }
     sweep(&plan.out)?;
-    fs::write(&recipe, &plan.text).with_context(|| format!("cannot write {}", recipe.display()))?;
+    write_file(&plan.out.join("recipe.toml"), &plan.text)?;
     Ok(checkpoint)
+}
+
+/// Refuses to continue a run by another recipe, and tells what changes where it may.
+fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
+    let (allowed, refused): (Vec<_>, Vec<_>) =
+        differences(&recipe::stored(before)?, &plan.recipe).into_iter().partition(Difference::is_allowed);
+    let list = |all: &[Difference]| all.iter().map(|difference| format!("\n  {difference}")).collect::<String>();
+    if !refused.is_empty() {
+        let (out, keys) = (plan.out.display(), list(&refused));
+        return Err(BadInput(format!(
+            "{out} holds a run of another recipe, which --resume cannot continue with:{keys}\n\
+             set these keys back, or start a run of its own with --out DIR (what may change: {})",
+            MAY_CHANGE.join(", ")
+        ))
+        .into());
+    }
+    if !allowed.is_empty() {
+        console::warn(&format!("the run goes on with a changed recipe:{}", list(&allowed)));
+    }
+    Ok(())
 }
 
 impl Run {
@@ -112,13 +149,7 @@ impl Run {
             None => warm.then(|| (Stage::Sft, plan.recipe.sft.as_ref().map_or(0, |sft| sft.steps() as u64))),
         };
         let metrics = Metrics::open(&plan.out, &plan.recipe.logging, resumed)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGUSR1] {
-            // The second signal of a kind ends the process at once.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
-        Ok(Self { dir: plan.out.clone(), state, metrics, saving: None, stop })
+        Ok(Self { dir: plan.out.clone(), state, metrics, saving: None, stop: watch_signals()? })
     }
 
     /// The policy PPO starts from: the recipe's model after its warm start, which is done once a run.
@@ -218,12 +249,38 @@ impl Run {
             console::print(&before_and_after(&records, task));
             let curve = self.dir.join("curve.svg");
             draw_curve(&records, &curve, &plan.recipe.name)?;
-            println!("curve         {}", curve.display());
+            console::print(&format!("curve         {}", curve.display()));
         }
-        println!("TensorBoard   scripts/tensorboard {}", self.dir.display());
-        println!("model         {}", step_dir(&self.dir, self.state.step).join("model").display());
+        console::print(&format!("TensorBoard   scripts/tensorboard {}", self.dir.display()));
+        console::print(&format!("model         {}", step_dir(&self.dir, self.state.step).join("model").display()));
         Ok(())
     }
+}
+
+/// A flag that is set by the signals which ask a run to stop: those of people, schedulers and closing terminals.
+fn watch_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2] {
+        if is_ignored(signal) {
+            continue;
+        }
+        if signal != SIGHUP {
+            // A second signal of a kind ends the process at once. A closing terminal may send two of its own.
+            let again = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&again))?;
+            signal_hook::flag::register(signal, again)?;
+        }
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Whether whoever started the program wants it to ignore a signal, as `nohup` does.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// The first and the last evaluation of a run, for each way of decoding.

@@ -1,12 +1,8 @@
 //! The program as a user starts it: whole runs of recipes/smoke.toml, and what lies there afterwards.
 
+use super::support::{SMOKE, json, run, stdout, steps};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-const SMOKE: &str = "recipes/smoke.toml";
 
 /// What the field's dashboards look for in each step, besides times and memory.
 const METRICS: &[&str] = &[
@@ -44,41 +40,6 @@ const METRICS: &[&str] = &[
     "reward/format",
     "reward/zero_std_frac",
 ];
-
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-train"));
-    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
-    command
-}
-
-/// Runs to the end; the exit code must be `code`.
-fn run(code: i32, args: &[&str]) -> Output {
-    let output = program(args).output().unwrap();
-    let shown = || (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {:?}", shown());
-    output
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Scalars of the PPO steps in a run's metrics.jsonl, without those that measure the machine.
-fn steps(run: &Path) -> BTreeMap<u64, BTreeMap<String, Value>> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let machine = |name: &str| ["timing", "perf/", "time"].iter().any(|m| name.starts_with(m));
-    rows.filter(|row| row["stage"] == "ppo")
-        .map(|row| {
-            let scalars = row.as_object().unwrap().iter().filter(|(name, _)| !machine(name));
-            (row["step"].as_u64().unwrap(), scalars.map(|(n, v)| (n.clone(), v.clone())).collect())
-        })
-        .collect()
-}
 
 #[test]
 fn a_run_leaves_everything_a_resumed_one_needs() {
@@ -140,23 +101,6 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     let text = stdout(&run(0, &[&args[..], &["--temperature", "1", "--samples", "3"]].concat()));
     assert_eq!(text.lines().count(), 3);
     assert_eq!(text, stdout(&run(0, &[&args[..], &["--temperature", "1", "--samples", "3"]].concat())), "same seed");
-}
-
-#[test]
-fn a_signal_leaves_a_checkpoint_and_exit_code_75() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run");
-    let args = [SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=100000", "--set", "evaluation.every=0"];
-    let mut child = program(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
-    while !out.join("step_000002/COMPLETE").exists() {
-        assert!(started.elapsed() < Duration::from_secs(300), "no checkpoint");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(75));
-    let (last, _) = ppo_train::checkpoint::latest(&out).unwrap().unwrap();
-    assert_eq!(steps(&out).keys().last(), Some(&(last as u64)), "the last step is in the checkpoint");
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 use ppo_train::torch::{kind_of, to_host};
 use safetensors::SafeTensors;
-use std::collections::HashMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use tch::Tensor;
+
+pub const SMOKE: &str = "recipes/smoke.toml";
 
 /// A file of tests/golden.
 pub fn golden(name: &str) -> PathBuf {
@@ -32,4 +36,40 @@ pub fn assert_close(what: &str, got: &Tensor, expected: &Tensor, bound: f64) {
         worst.is_finite() && worst <= bound * scale,
         "{what}: off by {worst:.3e}, largest {scale:.3e}, bound {bound:.0e}"
     );
+}
+
+/// The program with these arguments, started from the repository.
+pub fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-train"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end; the exit code must be `code`.
+pub fn run(code: i32, args: &[&str]) -> Output {
+    let output = program(args).output().unwrap();
+    let shown = || (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {:?}", shown());
+    output
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Scalars of the PPO steps in a run's metrics.jsonl, without those that measure the machine.
+pub fn steps(run: &Path) -> BTreeMap<u64, BTreeMap<String, Value>> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let machine = |name: &str| ["timing", "perf/", "time"].iter().any(|m| name.starts_with(m));
+    rows.filter(|row| row["stage"] == "ppo")
+        .map(|row| {
+            let scalars = row.as_object().unwrap().iter().filter(|(name, _)| !machine(name));
+            (row["step"].as_u64().unwrap(), scalars.map(|(n, v)| (n.clone(), v.clone())).collect())
+        })
+        .collect()
 }

@@ -1,0 +1,60 @@
+//! One process per run folder: an advisory lock on `RUN/lock`, which the system lifts when its holder ends, however it
+//! ends. What the file says (process and host) is for the message to a second process.
+
+use crate::BadInput;
+use anyhow::{Context, Result};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// Held for as long as it lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code)] File);
+
+impl Lock {
+    /// Takes the lock of a run folder, or says why it cannot be had. `Ok(None)`: this file system knows no locks.
+    ///
+    /// # Errors
+    /// Bad input: another process holds it; it is named.
+    pub fn take(run: &Path) -> Result<Option<Self>> {
+        let path = run.join("lock");
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = options.with_context(|| format!("cannot write {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+                return Err(BadInput(format!(
+                    "{} is in use by {holder}: wait for its end, or choose another folder with --out DIR",
+                    run.display()
+                ))
+                .into());
+            }
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        file.set_len(0)?;
+        writeln!(file, "process {} on {host}", std::process::id())?;
+        Ok(Some(Self(file)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_of_the_first_and_follows_it() {
+        let run = tempfile::tempdir().unwrap();
+        let first = Lock::take(run.path()).unwrap();
+        let error = Lock::take(run.path()).unwrap_err();
+        assert!(error.is::<BadInput>());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let named = format!("is in use by process {} on {host}:", std::process::id());
+        assert!(error.to_string().contains(&named), "{error}");
+        drop(first);
+        assert!(Lock::take(run.path()).unwrap().is_some());
+    }
+}

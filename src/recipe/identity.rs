@@ -1,0 +1,81 @@
+//! Whether two recipes are one experiment: what may change when a run is resumed, and what may not.
+
+use super::raw::Recipe;
+use std::collections::BTreeMap;
+use std::fmt;
+use toml::Value;
+
+/// Sections and keys that a resumed run may have other values for: how long it goes on, what it shows and keeps, where
+/// it is computed and in how large parts. Everything else would make it another experiment.
+pub const MAY_CHANGE: [&str; 12] = [
+    "name",
+    "ppo.steps",
+    "ppo.micro_batch_tokens",
+    "sft.micro_batch_tokens",
+    "rollout.batch",
+    "evaluation",
+    "checkpoints",
+    "hooks",
+    "logging",
+    "device.device",
+    "device.threads",
+    "memory",
+];
+
+/// A key with two values; `None` where a recipe has none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    pub key: String,
+    pub before: Option<String>,
+    pub now: Option<String>,
+}
+
+impl Difference {
+    /// Whether a resumed run may have it.
+    pub fn is_allowed(&self) -> bool {
+        let in_section = |rest: &str| rest.is_empty() || rest.starts_with('.');
+        MAY_CHANGE.iter().any(|allowed| self.key.strip_prefix(allowed).is_some_and(in_section))
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
+        write!(f, "{}: was {}, is {}", self.key, shown(&self.before), shown(&self.now))
+    }
+}
+
+/// The keys in which two recipes differ, defaults written out, in alphabetical order.
+pub fn differences(before: &Recipe, now: &Recipe) -> Vec<Difference> {
+    let (before, now) = (leaves(before), leaves(now));
+    let mut keys: Vec<&String> = before.keys().chain(now.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    keys.into_iter()
+        .filter(|key| before.get(*key) != now.get(*key))
+        .map(|key| Difference { key: key.clone(), before: before.get(key).cloned(), now: now.get(key).cloned() })
+        .collect()
+}
+
+/// Every key that is no section, as `section.key`, with its value as TOML.
+fn leaves(recipe: &Recipe) -> BTreeMap<String, String> {
+    fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Table(table) => {
+                for (key, value) in table {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    collect(&path, value, found);
+                }
+            }
+            value => {
+                found.insert(path.into(), value.to_string());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    // What a plan has written out as text can be written out as a value.
+    if let Ok(value) = Value::try_from(recipe) {
+        collect("", &value, &mut found);
+    }
+    found
+}

@@ -1,0 +1,188 @@
+//! What may happen to a run while it lasts: readers that go away, a second process, another recipe, signals.
+
+use super::support::{SMOKE, program, run, steps};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_string()
+}
+
+/// A run that goes on until it is stopped, with two steps behind it.
+fn endless(out: &Path) -> Child {
+    let args = [SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=100000", "--set", "evaluation.every=0"];
+    let child = program(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !out.join("step_000002/COMPLETE").exists() {
+        assert!(started.elapsed() < Duration::from_secs(300), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+fn kill(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_signal_leaves_a_checkpoint_and_exit_code_75() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in ["-TERM", "-HUP", "-USR1", "-USR2"] {
+        let out = dir.path().join(signal);
+        let mut child = endless(&out);
+        kill(signal, &child);
+        assert_eq!(child.wait().unwrap().code(), Some(75), "{signal}");
+        let (last, _) = ppo_train::checkpoint::latest(&out).unwrap().unwrap();
+        assert_eq!(steps(&out).keys().last(), Some(&(last as u64)), "{signal}: the last step is in the checkpoint");
+    }
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let args = ["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ppo-train"), SMOKE, "--out"];
+    let mut child = Command::new("sh")
+        .args(args)
+        .arg(&out)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !out.join("metrics.jsonl").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill("-HUP", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(out.join("step_000004/COMPLETE").exists());
+}
+
+#[test]
+fn nobody_has_to_watch_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    for (name, broken_out) in [("closed", false), ("full", true)] {
+        let out = dir.path().join(name);
+        let mut command = program(&[SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=1"]);
+        let (stdout, stderr) = if broken_out { (full(), full()) } else { (Stdio::piped(), Stdio::piped()) };
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
+        assert!(out.join("step_000001/COMPLETE").exists(), "{name}");
+    }
+}
+
+#[test]
+fn commands_that_print_end_quietly_when_nobody_reads() {
+    let commands: &[&[&str]] = &[
+        &["plan", "recipes/quickstart.toml"],
+        &["plan", "recipes/quickstart.toml", "--json"],
+        &["data", SMOKE, "--count", "64"],
+        &["generate", "checkpoints/countdown-base", "--prompt", "7+25=", "--max-tokens", "4"],
+        &["generate", "checkpoints/countdown-base", "--prompt", "7+25=", "--max-tokens", "4", "--json"],
+        &["--help"],
+    ];
+    for args in commands {
+        let mut child = program(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""), "{args:?}");
+    }
+    // A disk that is full is no reader who has seen enough.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = program(&["plan", SMOKE]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.starts_with("error: cannot write to the standard output: ") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn one_process_trains_in_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let mut first = endless(&out);
+    for more in [&[][..], &["--resume"]] {
+        let args = [&[SMOKE, "--out", out.to_str().unwrap()], more].concat();
+        let refused = String::from_utf8(run(2, &args).stderr).unwrap();
+        assert!(refused.contains(&format!("is in use by process {} on ", first.id())), "{refused}");
+    }
+    // Whose holder is gone, however it went, is free.
+    kill("-KILL", &first);
+    first.wait().unwrap();
+    let (last, _) = ppo_train::checkpoint::latest(&out).unwrap().unwrap();
+    let steps = format!("ppo.steps={}", last + 1);
+    let sets = ["--resume", "--set", &steps, "--set", "evaluation.every=0"];
+    run(0, &[&[SMOKE, "--out", out.to_str().unwrap()][..], &sets].concat());
+}
+
+#[test]
+fn another_recipe_does_not_continue_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = text(&dir.path().join("run"));
+    let resume = |code, sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        run(code, &[SMOKE, "--out", &out, "--resume"].into_iter().chain(sets).collect::<Vec<_>>())
+    };
+    run(0, &[SMOKE, "--out", &out, "--set", "ppo.steps=1"]);
+    let files = || {
+        let names = ["recipe.toml", "metrics.jsonl", "step_000001/recipe.toml"];
+        names.map(|name| fs::read_to_string(Path::new(&out).join(name)).unwrap())
+    };
+    let before = files();
+    for (set, shown) in [
+        ("seed=2", "seed: was 1, is 2"),
+        ("ppo.actor_lr=1e-3", "ppo.actor_lr: was 0.000001, is 0.001"),
+        ("ppo.kl_coef=0.5", "ppo.kl_coef: was 0.001, is 0.5"),
+        ("ppo.advantage='grpo'", "ppo.advantage: was \"gae\", is \"grpo\""),
+        ("ppo.critic='shared'", "ppo.critic: was \"separate\", is \"shared\""),
+        ("reward.format=0.2", "reward.format: was 0.1, is 0.2"),
+        ("reward.rules='tinyzero'", "reward.rules"),
+        ("task.max_number=20", "task.max_number: was 25, is 20"),
+        ("rollout.temperature=0.9", "rollout.temperature"),
+        ("sft.lr=1e-4", "sft.lr"),
+        ("device.precision='bfloat16'", "device.precision"),
+        ("model.random_weights=false", "model.random_weights"),
+    ] {
+        let message = String::from_utf8(resume(2, &[set, "ppo.steps=2"]).stderr).unwrap();
+        assert!(message.contains(&format!("\n  {shown}")) && !message.contains("\n  ppo.steps"), "{set}: {message}");
+        assert_eq!(files(), before, "{set}");
+    }
+    // Where a run is computed, how far it goes and what it shows is another matter.
+    let free = [
+        "ppo.steps=2",
+        "evaluation.problems=8",
+        "checkpoints.every=1",
+        "logging.tensorboard=false",
+        "hooks.samples=0",
+        "device.threads=2",
+        "memory.gradient_checkpointing=true",
+        "rollout.batch=4",
+        "name='other'",
+    ];
+    let said = String::from_utf8(resume(0, &free).stderr).unwrap();
+    assert!(said.contains("goes on with a changed recipe:") && said.contains("\n  ppo.steps: was 1, is 2"), "{said}");
+    assert!(Path::new(&out).join("step_000002/COMPLETE").exists());
+}
+
+#[test]
+fn an_adaptive_kl_coefficient_is_resumed_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = |name: &str, stops: &[usize]| {
+        let out = dir.path().join(name);
+        for (i, stop) in stops.iter().enumerate() {
+            let stop = format!("ppo.steps={stop}");
+            let keys = ["ppo.kl_target=0.001", "ppo.kl_horizon=37", "ppo.kl_coef=0.1", "evaluation.every=0", &stop];
+            let mut args = vec![SMOKE, "--out", out.to_str().unwrap()];
+            args.extend(keys.iter().flat_map(|key| ["--set", key]));
+            args.extend((i > 0).then_some("--resume"));
+            run(0, &args);
+        }
+        steps(&out)
+    };
+    assert_eq!(train("whole", &[8]), train("parts", &[1, 2, 3, 4, 5, 6, 7, 8]));
+}
