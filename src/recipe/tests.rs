@@ -200,8 +200,10 @@ fn a_broken_recipe_is_shown_where_it_is_broken() {
 
 #[test]
 fn a_missing_model_of_our_recipes_says_how_to_get_it() {
-    let message = Bench::new().fails(GOOD.replace("{model}", "models/smollm2-135m-instruct"), &[]);
-    assert!(message.contains("help: to get it: scripts/smollm2 models/smollm2-135m-instruct"), "{message}");
+    let bench = Bench::new();
+    let absent = bench.path("smollm2-135m-instruct");
+    let message = bench.fails(GOOD.replace("{model}", &absent), &[]);
+    assert!(message.contains(&format!("help: to get it: scripts/smollm2 {absent}")), "{message}");
 }
 
 #[test]
