@@ -3,6 +3,10 @@
 //!
 //! All `unsafe` code of the crate is in this module.
 
+mod neighbours;
+
+pub use neighbours::share_cpu;
+
 use anyhow::{Context, Result, bail};
 use memmap2::Mmap;
 use safetensors::Dtype;
