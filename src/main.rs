@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    ppo_train::torch::keep_freed_memory();
     ppo_train::torch::share_cpu();
     let Err(error) = cli::run(cli::Cli::parse()) else { return ExitCode::SUCCESS };
     // `ppo-train plan RECIPE | head`: whoever reads has seen enough.

@@ -9,9 +9,9 @@
 use super::config::ModelConfig;
 use super::rope::{Rope, rotate};
 use super::weights::Weights;
-use crate::torch::recompute;
+use crate::torch::{cpu_multiplies_bfloat16, recompute};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Keys and values of one layer, [B, K, T, D] each, keys already turned by their positions.
 pub struct KeyValues {
@@ -82,7 +82,14 @@ impl Attention {
     }
 
     /// Every token looks at itself and at all before it. [B, N, T, D]
-    fn causal(&self, queries: &Tensor, kv: &KeyValues) -> Tensor {
+    fn causal(&self, queries: &Tensor, kv: &KeyValues, kernel: &Kernel) -> Tensor {
+        match kernel {
+            Kernel::Fused => self.fused(queries, kv),
+            Kernel::Products { future } => self.products(queries, kv, future),
+        }
+    }
+
+    fn fused(&self, queries: &Tensor, kv: &KeyValues) -> Tensor {
         let (b, _, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
         // The fused CPU kernel wants a key head for each query head.
         let repeat = |x: &Tensor| {
@@ -91,6 +98,15 @@ impl Attention {
         };
         let (keys, values) = (repeat(&kv.keys), repeat(&kv.values));
         Tensor::scaled_dot_product_attention(queries, &keys, &values, None::<&Tensor>, 0.0, true, None, false)
+    }
+
+    /// The G heads of a group are rows of one product, so that no key is repeated.
+    fn products(&self, queries: &Tensor, kv: &KeyValues, future: &Tensor) -> Tensor {
+        let (b, k, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
+        let g = self.heads / k;
+        let queries = (queries * (d as f64).powf(-0.5)).reshape([b, k, g * t, d]);
+        let scores = queries.matmul(&kv.keys.transpose(2, 3)).view([b, k, g, t, t]) + future;
+        scores.softmax(-1, None).view([b, k, g * t, t]).matmul(&kv.values).view([b, self.heads, t, d])
     }
 
     /// One query a head against the cache, the G heads of a group as the rows of one product. [B, N, 1, D]
@@ -107,6 +123,39 @@ impl Attention {
         self.o_proj.forward(&mixed.transpose(1, 2).reshape([b, t, n * d]))
     }
 }
+
+/// How whole sequences are attended to.
+enum Kernel {
+    /// libtorch's fused kernel.
+    Fused,
+    /// Plain products and a softmax. `future` [T, T] is -inf where a token would look ahead, else 0.
+    Products { future: Tensor },
+}
+
+impl Kernel {
+    /// The faster one for sequences `x` [B, T, H]. The fused one is, but for its backward pass in bfloat16 on a CPU that
+    /// multiplies bfloat16 itself: 2 to 5 times as slow as products up to 512 tokens, and level at 1,024, where the
+    /// scores would take much memory. (Where the CPU does not, products are 3 times as slow as the fused kernel.)
+    fn of(x: &Tensor) -> Self {
+        let t = x.size()[1];
+        let half = x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && cpu_multiplies_bfloat16();
+        if half && x.requires_grad() && t <= PRODUCTS_TOKENS {
+            let future = Tensor::full([t, t], f64::NEG_INFINITY, (x.kind(), x.device())).triu(1);
+            return Self::Products { future };
+        }
+        Self::Fused
+    }
+
+    fn share(&self) -> Self {
+        match self {
+            Self::Fused => Self::Fused,
+            Self::Products { future } => Self::Products { future: future.shallow_clone() },
+        }
+    }
+}
+
+/// Longest sequences whose attention is computed by products; `recipe::memory` counts their scores.
+const PRODUCTS_TOKENS: i64 = 512;
 
 struct Mlp {
     gate_proj: Linear,
@@ -142,10 +191,10 @@ impl Layer {
     }
 
     /// Whole sequences; `keep` sees the keys and values.
-    fn causal(&self, x: &Tensor, rope: &(Tensor, Tensor), keep: impl FnOnce(&KeyValues)) -> Tensor {
+    fn causal(&self, x: &Tensor, rope: &(Tensor, Tensor), kernel: &Kernel, keep: impl FnOnce(&KeyValues)) -> Tensor {
         self.forward(x, rope, |queries, kv| {
             keep(&kv);
-            self.self_attn.causal(queries, &kv)
+            self.self_attn.causal(queries, &kv, kernel)
         })
     }
 }
@@ -209,32 +258,39 @@ impl Decoder {
 
     /// Hidden states after the last norm, [B, T, H], for token ids [B, T] padded on the right.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        self.run(ids, |layer, x, rope| {
+        self.run(ids, |layer, x, rope, kernel| {
             if !self.gradient_checkpointing {
-                return open(layer).causal(x, rope, |_| ());
+                return open(layer).causal(x, rope, kernel, |_| ());
             }
-            let (layer, rope) = (Arc::clone(layer), (rope.0.shallow_clone(), rope.1.shallow_clone()));
-            recompute(x, move |x| open(&layer).causal(x, &rope, |_| ()))
+            let (layer, rope, kernel) =
+                (Arc::clone(layer), (rope.0.shallow_clone(), rope.1.shallow_clone()), kernel.share());
+            recompute(x, move |x| open(&layer).causal(x, &rope, &kernel, |_| ()))
         })
     }
 
     /// `forward` that also returns each layer's keys and values.
     pub fn prefill(&self, ids: &Tensor) -> (Tensor, Vec<KeyValues>) {
         let mut kept = Vec::with_capacity(self.layers.len());
-        let hidden = self.run(ids, |layer, x, rope| {
+        let hidden = self.run(ids, |layer, x, rope, kernel| {
             let keep = |kv: &KeyValues| {
                 kept.push(KeyValues { keys: kv.keys.shallow_clone(), values: kv.values.shallow_clone() });
             };
-            open(layer).causal(x, rope, keep)
+            open(layer).causal(x, rope, kernel, keep)
         });
         (hidden, kept)
     }
 
-    fn run(&self, ids: &Tensor, mut pass: impl FnMut(&SharedLayer, &Tensor, &(Tensor, Tensor)) -> Tensor) -> Tensor {
+    fn run(
+        &self,
+        ids: &Tensor,
+        mut pass: impl FnMut(&SharedLayer, &Tensor, &(Tensor, Tensor), &Kernel) -> Tensor,
+    ) -> Tensor {
         let rope = self.rope.prefix(ids.size()[1]);
         let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false); // [B, T, H]
+        // One for all layers, and the same when a layer is computed again.
+        let kernel = Kernel::of(&x);
         for layer in &self.layers {
-            x = pass(layer, &x, &rope);
+            x = pass(layer, &x, &rope, &kernel);
         }
         self.norm.forward(&x)
     }
@@ -251,5 +307,37 @@ impl Decoder {
             });
         }
         self.norm.forward(&x).squeeze_dim(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch::to_host;
+
+    /// Two ways to the same heads and gradients, with groups of three heads.
+    #[test]
+    fn products_attend_as_the_fused_kernel_does() {
+        let (b, k, g, t, d) = (2, 2, 3, 7, 4);
+        let linear = || Linear { weight: Tensor::zeros([1, 1], (Kind::Float, Device::Cpu)), bias: None };
+        let (q_proj, k_proj, v_proj, o_proj) = (linear(), linear(), linear(), linear());
+        let attention = Attention { q_proj, k_proj, v_proj, o_proj, norms: None, heads: k * g, groups: k, head_dim: d };
+        let future = Tensor::full([t, t], f64::NEG_INFINITY, (Kind::Float, Device::Cpu)).triu(1);
+        let attend = |kernel: Kernel| {
+            let draw = |heads: i64, first: f64| {
+                let count = b * heads * t * d;
+                let numbers = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.7 + first).sin() * 2.0;
+                numbers.view([b, heads, t, d]).set_requires_grad(true)
+            };
+            let (queries, kv) = (draw(k * g, 0.1), KeyValues { keys: draw(k, 0.2), values: draw(k, 0.3) });
+            let mixed = attention.causal(&queries, &kv, &kernel);
+            (&mixed * mixed.cos()).sum(Kind::Float).backward();
+            [mixed, queries.grad(), kv.keys.grad(), kv.values.grad()].map(|x| to_host(&x))
+        };
+        for (products, fused) in attend(Kernel::Products { future }).iter().zip(attend(Kernel::Fused)) {
+            assert_eq!(products.len(), fused.len());
+            let worst = products.iter().zip(&fused).map(|(p, f)| (p - f).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-5, "{worst}");
+        }
     }
 }

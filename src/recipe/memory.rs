@@ -18,7 +18,9 @@
 //! - activations: what autograd keeps of a micro-batch, nothing recomputed. A token and layer: the two norms' inputs and
 //!   outputs 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values repeated to all
 //!   heads) and its output 4 N D w, with its log-sum-exp 4 N; of the MLP the gate, its silu, the up projection and
-//!   their product 4 I w; the norms' deviations 8. On top, once, the last norm's input and output 2 H w.
+//!   their product 4 I w; the norms' deviations 8. In bfloat16 on a CPU, where sequences of up to 512 tokens are
+//!   attended to by plain products (where the CPU multiplies bfloat16 itself), each head's weights N T w instead of the
+//!   log-sum-exp. On top, once, the last norm's input and output 2 H w.
 //!   With `memory.gradient_checkpointing` a layer keeps its input H w, and one at a time all of the above.
 //! - logits: response tokens of a micro-batch x V, five float32 copies (scores, divided by the temperature, log-softmax
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
@@ -73,6 +75,9 @@ const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 /// Numbers over the vocabulary that are held at a time, when they are more (`model::heads`).
 const VOCABULARY_PART: f64 = (1 << 25) as f64;
 
+/// Longest sequences whose attention is computed by products (`model::decoder`).
+const PRODUCTS_TOKENS: f64 = 512.0;
+
 /// Prompt tokens read at a time (`rollout::engine`).
 const PREFILL_TOKENS: f64 = 16_384.0;
 
@@ -94,7 +99,9 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let offloaded = memory.offload_optimizer && host;
     let optimizer = if half || offloaded { 12.0 } else { 8.0 };
     let activations = |tokens: f64| {
-        let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + 4.0 * n + 8.0;
+        let longest = plan.max_sequence_tokens() as f64;
+        let attention = if half && !host && longest <= PRODUCTS_TOKENS { n * longest * w } else { 4.0 * n };
+        let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + attention + 8.0;
         let kept = if memory.gradient_checkpointing { layers * h * w + layer } else { layers * layer };
         tokens * (kept + 2.0 * h * w)
     };

@@ -3,8 +3,10 @@
 //!
 //! All `unsafe` code of the crate is in this module.
 
+mod heap;
 mod neighbours;
 
+pub use heap::keep_freed_memory;
 pub use neighbours::share_cpu;
 
 use anyhow::{Context, Result, bail};
@@ -193,4 +195,12 @@ pub fn kind_of(dtype: Dtype) -> Option<Kind> {
 /// The safetensors type of a kind that we write.
 pub fn dtype_of(kind: Kind) -> Option<Dtype> {
     [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::I64].into_iter().find(|dtype| kind_of(*dtype) == Some(kind))
+}
+
+/// Whether this CPU has instructions for products of bfloat16 (AVX512-BF16; every CPU with AMX has them too).
+pub fn cpu_multiplies_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }

@@ -73,6 +73,28 @@ fn gradients_equal_transformers() {
     }
 }
 
+/// Half the bits, and on a CPU another way through the attention where a gradient is wanted: still the same model.
+#[test]
+fn bfloat16_stays_near_transformers() {
+    for name in MODELS {
+        let (float, golden) = load(name);
+        let half =
+            Weights::load(&crate::support::golden(name), &float.config, Head::Language, Kind::BFloat16, Device::Cpu);
+        let policy = Policy::trainable(&float.config, half.unwrap(), 128);
+        let (learning, read) = (loss(&policy, &golden), tch::no_grad(|| loss(&policy, &golden)));
+        assert_close(&format!("{name} loss"), &learning, &loss(&float, &golden), 1e-2);
+        assert_close(&format!("{name} loss"), &learning, &read, 1e-2);
+        learning.backward();
+        let entries = policy.weights.entries();
+        let flat =
+            |gradients: Vec<Tensor>| Tensor::cat(&gradients.iter().map(|g| g.flatten(0, -1)).collect::<Vec<_>>(), 0);
+        let found = flat(entries.iter().map(|(_, tensor)| tensor.grad().to_kind(Kind::Float)).collect());
+        let expected = flat(entries.iter().map(|(at, _)| golden[&format!("grad.{at}")].shallow_clone()).collect());
+        let error = ((&found - &expected).norm() / expected.norm()).double_value(&[]);
+        assert!(error < 0.05, "{name}: the gradient is off by {error} of its length");
+    }
+}
+
 /// Entropies in parts, and their gradient, are those of the whole.
 #[test]
 fn a_vocabulary_in_parts_changes_nothing() {
