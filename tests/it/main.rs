@@ -8,3 +8,4 @@ mod golden_ppo;
 mod house;
 mod program;
 mod support;
+mod trajectory;
