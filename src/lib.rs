@@ -5,15 +5,22 @@
 pub mod algo;
 pub mod analysis;
 pub mod checkpoint;
+pub mod env;
+pub mod hooks;
 pub mod metrics;
 pub mod model;
 pub mod optim;
+pub mod plan;
 pub mod recipe;
 pub mod rng;
 pub mod rollout;
+pub mod rows;
+pub mod run;
 pub mod task;
+pub mod terminal;
 pub mod text;
 pub mod torch;
+pub mod traces;
 pub mod train;
 
 use std::fmt;

@@ -4,7 +4,6 @@
 
 mod cli;
 
-use clap::Parser;
 use ppo_train::{BadInput, Stopped};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     ppo_train::torch::keep_freed_memory();
     ppo_train::torch::share_cpu();
-    let Err(error) = cli::run(cli::Cli::parse()) else { return ExitCode::SUCCESS };
+    let Err(error) = cli::run(std::env::args_os()) else { return ExitCode::SUCCESS };
     // `ppo-train plan RECIPE | head`: whoever reads has seen enough.
     let closed = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)

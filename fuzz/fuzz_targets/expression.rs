@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/task/expression.rs"]
+#[path = "../../src/task/countdown/expression.rs"]
 mod expression;
 
 fuzz_target!(|text: &str| {

@@ -2,7 +2,7 @@
 
 use super::{Series, learning_curve, points, read_jsonl};
 use crate::BadInput;
-use crate::metrics::{Record, Stage};
+use crate::metrics::{JSONL, Record, Stage};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl Comparison {
 }
 
 fn read_run(run: &Path) -> Result<Vec<Record>> {
-    let path = run.join("metrics.jsonl");
+    let path = run.join(JSONL);
     if !path.exists() {
         return Err(BadInput(format!("{} is no run folder: it has no metrics.jsonl", run.display())).into());
     }

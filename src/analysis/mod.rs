@@ -2,7 +2,9 @@
 
 mod compare;
 mod curve;
+mod summary;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
 pub use compare::Comparison;
 pub use curve::{Series, learning_curve, points};
+pub use summary::{TITLES, before_and_after, draw_curve};

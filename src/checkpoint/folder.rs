@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const MARK: &str = "COMPLETE";
-const PARTIAL: &str = ".partial-";
+pub(super) const MARK: &str = "COMPLETE";
+pub(super) const PARTIAL: &str = ".partial-";
 
 /// Fills a new folder by `fill` and puts it at `target`, or leaves nothing behind.
 ///
@@ -78,78 +78,19 @@ fn sync(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a killed process left half written.
-pub fn sweep(run: &Path) -> Result<()> {
-    for entry in fs::read_dir(run)? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL)) {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether `write_folder` has put a folder there.
 pub fn is_complete(folder: &Path) -> bool {
     folder.join(MARK).exists()
-}
-
-/// The folder of a step's checkpoint.
-pub fn step_dir(run: &Path, step: usize) -> PathBuf {
-    run.join(format!("step_{step:06}"))
-}
-
-/// The complete checkpoints of a run, oldest first.
-pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
-    if !run.exists() {
-        return Ok(vec![]);
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(run).with_context(|| format!("cannot read {}", run.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if let Some(Ok(step)) = name.strip_prefix("step_").map(str::parse)
-            && is_complete(&path)
-        {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The newest complete checkpoint of a run.
-pub fn latest(run: &Path) -> Result<Option<(usize, PathBuf)>> {
-    Ok(list(run)?.pop())
-}
-
-/// Removes all checkpoints but the newest `keep` and that of step `best`.
-pub fn prune(run: &Path, keep: usize, best: Option<usize>) -> Result<()> {
-    let mut all = list(run)?;
-    all.truncate(all.len().saturating_sub(keep));
-    for (step, path) in all {
-        if Some(step) != best {
-            // Without its mark it is no checkpoint any more, whatever interrupts the removal.
-            fs::remove_file(path.join(MARK))?;
-            fs::remove_dir_all(&path)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn steps(run: &Path) -> Vec<usize> {
-        list(run).unwrap().into_iter().map(|(step, _)| step).collect()
-    }
-
     #[test]
     fn a_failed_write_leaves_nothing_and_the_old_folder_stands() {
         let run = tempfile::tempdir().unwrap();
-        let target = step_dir(run.path(), 1);
+        let target = run.path().join("step_000001");
         write_folder(&target, |dir| Ok(fs::write(dir.join("a"), "old")?)).unwrap();
         let failed = write_folder(&target, |dir| {
             fs::write(dir.join("a"), "new")?;
@@ -158,21 +99,5 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "old");
         assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn incomplete_folders_are_no_checkpoints_and_pruning_keeps_the_best() {
-        let run = tempfile::tempdir().unwrap();
-        for step in [10, 20, 30, 40] {
-            write_folder(&step_dir(run.path(), step), |_| Ok(())).unwrap();
-        }
-        fs::create_dir(step_dir(run.path(), 50)).unwrap();
-        fs::create_dir(run.path().join(".partial-x")).unwrap();
-        fs::write(run.path().join(".partial-y"), "half a file").unwrap();
-        sweep(run.path()).unwrap();
-        assert!(!run.path().join(".partial-x").exists() && !run.path().join(".partial-y").exists());
-        assert_eq!(latest(run.path()).unwrap().unwrap().0, 40);
-        prune(run.path(), 2, Some(10)).unwrap();
-        assert_eq!(steps(run.path()), [10, 30, 40]);
     }
 }

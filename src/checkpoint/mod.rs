@@ -7,7 +7,9 @@
 mod files;
 mod folder;
 mod lock;
+mod run_folder;
 
 pub use files::{load_tensors, save_critic, save_model, save_tensors};
-pub use folder::{export, is_complete, latest, list, prune, step_dir, sweep, write_file, write_folder, write_unmarked};
+pub use folder::{export, is_complete, write_file, write_folder, write_unmarked};
 pub use lock::Lock;
+pub use run_folder::{Checkpoint, RunFolder};

@@ -1,188 +1,99 @@
-//! The command line: what each command is told.
+//! The command line. A command is a file here and a line below.
 
-mod commands;
+mod common;
+mod compare;
+mod completions;
+mod data;
+mod eval;
+mod export;
+mod generate;
+mod plan;
+mod train;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use commands::{Generation, Target, compare, data, eval, export, generate, load, plan};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ppo_train::BadInput;
-use ppo_train::recipe::Decoding;
-use ppo_train::task::Split;
-use ppo_train::train;
-use std::path::PathBuf;
+use ppo_train::recipe::spelling::nearest;
+use ppo_train::torch;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Declares the commands: their names, and the structs that hold their arguments and carry them out.
+macro_rules! commands {
+    ($($name:ident($arguments:path)),* $(,)?) => {
+        #[derive(Subcommand)]
+        enum Command {
+            $($name($arguments)),*
+        }
+
+        impl Command {
+            fn run(self) -> Result<()> {
+                match self {
+                    $(Self::$name(command) => command.run()),*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Plan(plan::Plan),
+    Eval(eval::Eval),
+    Generate(generate::Generate),
+    Export(export::Export),
+    Compare(compare::Compare),
+    Data(data::Data),
+    Completions(completions::Completions),
+}
 
 /// Trains language models by PPO on verifiable tasks, as a recipe says.
 ///
 /// Example: ppo-train recipes/quickstart.toml --set seed=2 --out checkpoints/second
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true, verbatim_doc_comment)]
-pub struct Cli {
+#[command(name = "ppo-train", verbatim_doc_comment)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    train: train::Train,
 }
 
-#[derive(Args)]
-struct RunArgs {
-    /// The experiment, a TOML file.
-    recipe: Option<PathBuf>,
-    /// Continue the run in the output folder from its newest checkpoint.
-    #[arg(long)]
-    resume: bool,
-    #[command(flatten)]
-    overrides: Overrides,
-}
+const EXIT_CODES: &str = "Exit codes:
+  0   done
+  1   failed
+  2   bad input: the recipe, the arguments or a file
+  75  stopped on a signal, with a checkpoint written: continue with --resume";
 
-#[derive(Args)]
-struct Overrides {
-    /// Override a key of the recipe; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-    /// The run folder (default: checkpoints/NAME).
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Check a recipe and print what it would do and need, without doing it.
-    ///
-    /// Example: ppo-train plan recipes/conversation_sft.toml --memory 80
-    #[command(verbatim_doc_comment)]
-    Plan {
-        recipe: PathBuf,
-        #[command(flatten)]
-        overrides: Overrides,
-        #[command(flatten)]
-        target: Target,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Measure a checkpoint of a run on held-out problems.
-    ///
-    /// Example: ppo-train eval checkpoints/quickstart/step_000060 --split test --decoding sampled
-    #[command(verbatim_doc_comment)]
-    Eval {
-        /// A step's folder of a run; the recipe lies in it.
-        checkpoint: PathBuf,
-        #[arg(long, default_value = "test")]
-        split: SplitName,
-        #[arg(long, default_value = "greedy")]
-        decoding: DecodingName,
-        /// The first so many problems (0: all).
-        #[arg(long, default_value_t = 0)]
-        problems: usize,
-        /// Print JSON: the means, and one entry a problem.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Continue a prompt with a model.
-    ///
-    /// Example: ppo-train generate checkpoints/quickstart/start --prompt $'Numbers: 3 5 7\nTarget: 22\n'
-    #[command(verbatim_doc_comment)]
-    Generate(Generation),
-    /// Write a checkpoint's model as a Hugging Face folder, for transformers or vLLM.
-    ///
-    /// Example: ppo-train export checkpoints/quickstart/step_000044 exported
-    #[command(verbatim_doc_comment)]
-    Export {
-        /// A step's folder of a run, or its `start`.
-        checkpoint: PathBuf,
-        /// The folder to write; it must not exist.
-        dir: PathBuf,
-        /// Write the critic, a token classifier with one label, instead of the actor.
-        #[arg(long)]
-        critic: bool,
-    },
-    /// Lay one metric of several runs side by side, as a table and as curves.
-    ///
-    /// Example: ppo-train compare checkpoints/quickstart-1 checkpoints/quickstart-2 --svg curves.svg
-    #[command(verbatim_doc_comment)]
-    Compare {
-        /// Run folders.
-        #[arg(required = true)]
-        runs: Vec<PathBuf>,
-        /// A scalar of metrics.jsonl (default: the first validation accuracy).
-        #[arg(long)]
-        metric: Option<String>,
-        /// Draw the curves into this file.
-        #[arg(long, value_name = "FILE")]
-        svg: Option<PathBuf>,
-        /// Print JSON, with every point.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write the problems or the warm start's traces of a recipe as JSONL.
-    ///
-    /// Example: ppo-train data recipes/quickstart.toml --split test --count 5
-    #[command(verbatim_doc_comment)]
-    Data {
-        recipe: PathBuf,
-        #[command(flatten)]
-        overrides: Overrides,
-        #[arg(long, default_value = "train")]
-        split: SplitName,
-        /// Write prompt and response of the warm start's rows instead of problems.
-        #[arg(long)]
-        traces: bool,
-        #[arg(long, default_value_t = 10)]
-        count: usize,
-        /// Default: standard output.
-        #[arg(long)]
-        file: Option<PathBuf>,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum SplitName {
-    Train,
-    Validation,
-    Test,
-}
-
-impl From<SplitName> for Split {
-    fn from(name: SplitName) -> Self {
-        match name {
-            SplitName::Train => Split::Train,
-            SplitName::Validation => Split::Validation,
-            SplitName::Test => Split::Test,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DecodingName {
-    Greedy,
-    Sampled,
-}
-
-impl From<DecodingName> for Decoding {
-    fn from(name: DecodingName) -> Self {
-        match name {
-            DecodingName::Greedy => Decoding::Greedy,
-            DecodingName::Sampled => Decoding::Sampled,
-        }
-    }
+/// The parser, with what this build is linked to as its version.
+fn parser() -> clap::Command {
+    let cuda = match (tch::utils::has_cuda(), tch::Cuda::device_count()) {
+        (false, _) => "without CUDA".to_string(),
+        (true, devices) => format!("with CUDA, {devices} devices here"),
+    };
+    Cli::command().version(format!("{}, libtorch {} {cuda}", env!("CARGO_PKG_VERSION"), torch::version()))
 }
 
 /// Carries out a command line.
-pub fn run(cli: Cli) -> Result<()> {
-    match cli.command {
-        None => {
-            let recipe = cli.run.recipe.ok_or_else(|| BadInput("expected a recipe; see --help".into()))?;
-            train::run::run(&load(&recipe, &cli.run.overrides)?, cli.run.resume)
-        }
-        Some(Command::Plan { recipe, overrides, target, json }) => plan(&load(&recipe, &overrides)?, &target, json),
-        Some(Command::Eval { checkpoint, split, decoding, problems, json }) => {
-            eval(&checkpoint, split.into(), decoding.into(), problems, json)
-        }
-        Some(Command::Generate(generation)) => generate(&generation),
-        Some(Command::Export { checkpoint, dir, critic }) => export(&checkpoint, &dir, critic),
-        Some(Command::Compare { runs, metric, svg, json }) => compare(&runs, metric.as_deref(), svg.as_deref(), json),
-        Some(Command::Data { recipe, overrides, split, traces, count, file }) => {
-            data(&load(&recipe, &overrides)?, split.into(), traces, count, file.as_deref())
-        }
+///
+/// # Errors
+/// Those of the command. What cannot be parsed, `--help` and `--version` end the process here.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    refuse_unknown_command(&arguments)?;
+    let matches = common::PARSER.get_or_init(parser).clone().get_matches_from(arguments);
+    let Cli { command, train } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    command.map_or_else(|| train.run(), Command::run)
+}
+
+/// A first word that is neither a command nor looks like a file is a command that was mistyped, not a recipe.
+fn refuse_unknown_command(arguments: &[OsString]) -> Result<(), BadInput> {
+    let Some(word) = arguments.get(1).and_then(|word| word.to_str()) else { return Ok(()) };
+    let parser = Cli::command();
+    let known: Vec<&str> = parser.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+    if known.contains(&word) || word.is_empty() || word.contains(['-', '.', '/']) || Path::new(word).exists() {
+        return Ok(());
     }
+    let hint = nearest(word, &known).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+    Err(BadInput(format!("there is no command and no recipe `{word}`{hint}\nthe commands are: {}", known.join(", "))))
 }

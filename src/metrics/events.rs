@@ -9,7 +9,8 @@
 //! too, at step 0: one of TensorBoard's two readers takes the first that it meets as the beginning, not as a restart.
 
 use super::log_file::LogFile;
-use super::record::Record;
+use super::record::{Record, Stage};
+use super::sink::Sink;
 use protobuf::{Message, RepeatedField};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,18 +28,20 @@ const PREFIX: &str = "events.out.tfevents.";
 const BUCKETS: usize = 30;
 
 pub(super) struct EventFile {
-    pub log: LogFile,
+    log: LogFile,
+    /// The stages whose records it takes.
+    stages: &'static [Stage],
 }
 
 impl EventFile {
     /// A new event file in `dir`, made at its first record. `undone`: the first step that older files hold in vain, if
     /// they hold any.
-    pub fn new(dir: &Path, undone: Option<u64>) -> Self {
+    pub fn new(dir: &Path, stages: &'static [Stage], undone: Option<u64>, warn: fn(&str)) -> Self {
         let newest = newest_time(dir);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = newest.map_or(now.as_secs(), |newest| now.as_secs().max(newest + 1));
         let name = format!("{PREFIX}{time:010}.{}.ppo-train", std::process::id());
-        let mut file = Self { log: LogFile::new(dir.join(name), 0) };
+        let mut file = Self { log: LogFile::new(dir.join(name), 0, warn), stages };
 
         let mut version = Event::new();
         version.set_wall_time(now.as_secs_f64());
@@ -55,9 +58,14 @@ impl EventFile {
         }
         file
     }
+}
 
-    /// Writes a record as one event.
-    pub fn append(&mut self, record: &Record) {
+impl Sink for EventFile {
+    /// A record is one event.
+    fn write(&mut self, record: &Record) {
+        if !self.stages.contains(&record.stage) {
+            return;
+        }
         let mut values = Vec::new();
         for (name, value) in record.scalars() {
             values.extend(summary::scalar(name, value as f32).take_value());
@@ -74,6 +82,10 @@ impl EventFile {
         event.set_step(record.step as i64);
         event.set_summary(summary);
         self.log.append(framed(&event));
+    }
+
+    fn flush(&mut self) {
+        self.log.flush();
     }
 }
 

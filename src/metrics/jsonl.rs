@@ -4,15 +4,36 @@
 //! JSON has no NaN: values that are not finite are the strings `"NaN"`, `"Infinity"`, `"-Infinity"` (which pandas and
 //! Rust's `parse` read back). Histograms are left to TensorBoard; their mean, maximum and minimum are scalars.
 
+use super::log_file::LogFile;
 use super::record::{Record, Stage};
+use super::sink::Sink;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
 
+pub(super) struct JsonLines(LogFile);
+
+impl JsonLines {
+    /// The file at `path`, without what a resumed run will write again.
+    pub fn open(path: &Path, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
+        Ok(Self(LogFile::new(path.to_path_buf(), cut(path, resume)?, warn)))
+    }
+}
+
+impl Sink for JsonLines {
+    fn write(&mut self, record: &Record) {
+        self.0.append(line(record));
+    }
+
+    fn flush(&mut self) {
+        self.0.flush();
+    }
+}
+
 /// The record as one line, with its line feed.
-pub(super) fn line(record: &Record) -> Vec<u8> {
+fn line(record: &Record) -> Vec<u8> {
     let mut fields = Map::new();
     fields.insert("stage".into(), record.stage.name().into());
     fields.insert("step".into(), record.step.into());
@@ -79,7 +100,7 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
 ///
 /// Records lie in the order of the run, so that what is undone is the file's end, and cutting it is one `ftruncate`:
 /// it is done or not done, and needs no free space.
-pub(super) fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
+fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),

@@ -4,7 +4,6 @@
 //! Chunks are written at a remembered offset, so a chunk that got half way is overwritten whole by its next try and
 //! readers never find a torn one in the middle of the file.
 
-use super::console;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,15 +21,17 @@ pub(super) struct LogFile {
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
     /// Failed tries so far.
-    pub failures: u64,
+    failures: u64,
     /// Chunks given up so far.
-    pub lost: u64,
+    lost: u64,
+    /// Hears of the first failure.
+    warn: fn(&str),
 }
 
 impl LogFile {
     /// A log whose first `len` bytes stand already. The file (and its folder) is made at the first write.
-    pub fn new(path: PathBuf, len: u64) -> Self {
-        Self { path, file: None, len, waiting: VecDeque::new(), waiting_bytes: 0, failures: 0, lost: 0 }
+    pub fn new(path: PathBuf, len: u64, warn: fn(&str)) -> Self {
+        Self { path, file: None, len, waiting: VecDeque::new(), waiting_bytes: 0, failures: 0, lost: 0, warn }
     }
 
     /// Lines a chunk up to be written with the next one.
@@ -55,6 +56,10 @@ impl LogFile {
         if self.file.is_some() || self.failures > 0 {
             let error = self.write_waiting().and_then(File::sync_data).err();
             self.note(error);
+        }
+        if self.lost > 0 {
+            let (path, lost) = (self.path.display(), std::mem::take(&mut self.lost));
+            (self.warn)(&format!("warning: {path} lacks {lost} records that could not be written"));
         }
     }
 
@@ -88,7 +93,7 @@ impl LogFile {
             self.failures += 1;
             if self.failures == 1 {
                 let path = self.path.display();
-                console::warn(&format!(
+                (self.warn)(&format!(
                     "warning: cannot write {path}: {error}; the run goes on, and the log is tried again at each step"
                 ));
             }
@@ -106,7 +111,7 @@ mod tests {
         let blocked = dir.path().join("folder");
         fs::write(&blocked, "a file where the folder should be").unwrap();
         let path = blocked.join("log");
-        let mut log = LogFile::new(path.clone(), 0);
+        let mut log = LogFile::new(path.clone(), 0, |_| ());
         log.append(b"one ".to_vec());
         log.append(b"two ".to_vec());
         assert_eq!(log.failures, 2);
@@ -123,12 +128,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let mut log = LogFile::new(path, 0);
+        let mut log = LogFile::new(path, 0, |_| ());
         for _ in 0..40 {
             log.append(vec![0; 1 << 20]);
         }
+        assert_eq!((log.failures, log.lost, log.waiting.len()), (40, 24, 16));
         log.flush();
-        assert_eq!((log.failures, log.lost, log.waiting.len()), (41, 24, 16));
+        assert_eq!((log.failures, log.lost), (41, 0));
     }
 
     #[test]
@@ -136,7 +142,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "abc").unwrap();
-        let mut log = LogFile::new(path.clone(), 10);
+        let mut log = LogFile::new(path.clone(), 10, |_| ());
         log.append(b"def".to_vec());
         assert_eq!(fs::read_to_string(path).unwrap(), "abcdef");
     }

@@ -1,29 +1,34 @@
-//! What a run tells of itself: one `Record` a step goes to TensorBoard (`events/`), to `metrics.jsonl` and, through
-//! `console`, to whoever watches.
+//! What a run tells of itself: one `Record` a step goes to TensorBoard (`events/`) and to `metrics.jsonl`.
 //!
 //! Logs never end a run: an error in writing is reported once a file, counted, and tried again with the next record.
 
-pub mod console;
 mod events;
 pub mod jsonl;
 mod log_file;
 mod record;
+mod sink;
 
 pub use record::{Record, Stage};
+pub use sink::Sink;
 
-use crate::recipe::Logging;
 use anyhow::{Context, Result};
 use events::EventFile;
-use log_file::LogFile;
+use jsonl::JsonLines;
 use std::fs;
 use std::path::Path;
 
-/// The log files of a run.
-pub struct Metrics {
-    sft: Option<EventFile>,
-    ppo: Option<EventFile>,
-    jsonl: Option<LogFile>,
+/// The file of a run that has one record per line.
+pub const JSONL: &str = "metrics.jsonl";
+
+/// Which logs a run writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Logs {
+    pub tensorboard: bool,
+    pub jsonl: bool,
 }
+
+/// The logs of a run.
+pub struct Metrics(Vec<Box<dyn Sink>>);
 
 impl Metrics {
     /// Opens the logs of the run folder `dir`: `dir/events/{sft,ppo}/` and `dir/metrics.jsonl`.
@@ -31,46 +36,33 @@ impl Metrics {
     /// `resume`: the last step that the run has behind it. What the logs hold of later steps is taken back: lines are
     /// cut off, and TensorBoard is told to forget. `None` is a run from its start, which takes back everything.
     ///
+    /// `warn` is told of each file that cannot be written, once.
+    ///
     /// # Errors
     /// The folder cannot be made, or its `metrics.jsonl` not read or cut.
-    pub fn open(dir: &Path, logging: &Logging, resume: Option<(Stage, u64)>) -> Result<Self> {
+    pub fn open(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
-        let events = |stage: Stage| {
-            let folder = dir.join("events").join(stage.name());
-            logging.tensorboard.then(|| EventFile::new(&folder, stage.first_undone(resume)))
-        };
-        let lines = dir.join("metrics.jsonl");
-        let jsonl = match logging.jsonl {
-            true => Some(LogFile::new(lines.clone(), jsonl::cut(&lines, resume)?)),
-            false => None,
-        };
-        Ok(Self { sft: events(Stage::Sft), ppo: events(Stage::Ppo), jsonl })
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if logs.tensorboard {
+            for stages in [&[Stage::Sft][..], &[Stage::Ppo, Stage::Evaluation]] {
+                let folder = dir.join("events").join(stages[0].name());
+                sinks.push(Box::new(EventFile::new(&folder, stages, stages[0].first_undone(resume), warn)));
+            }
+        }
+        if logs.jsonl {
+            sinks.push(Box::new(JsonLines::open(&dir.join(JSONL), resume, warn)?));
+        }
+        Ok(Self(sinks))
     }
 
     /// Writes a record to every log.
     pub fn write(&mut self, record: &Record) {
-        let events = if record.stage == Stage::Sft { &mut self.sft } else { &mut self.ppo };
-        if let Some(events) = events {
-            events.append(record);
-        }
-        if let Some(lines) = &mut self.jsonl {
-            lines.append(jsonl::line(record));
-        }
+        self.0.iter_mut().for_each(|sink| sink.write(record));
     }
 
     /// Waits until the disk holds everything that could be written.
     pub fn flush(&mut self) {
-        self.logs().for_each(LogFile::flush);
-    }
-
-    /// How often writing failed so far, and how many records a log has given up.
-    pub fn trouble(&mut self) -> (u64, u64) {
-        self.logs().fold((0, 0), |(failures, lost), log| (failures + log.failures, lost + log.lost))
-    }
-
-    fn logs(&mut self) -> impl Iterator<Item = &mut LogFile> {
-        let events = self.sft.iter_mut().chain(&mut self.ppo).map(|events| &mut events.log);
-        events.chain(&mut self.jsonl)
+        self.0.iter_mut().for_each(|sink| sink.flush());
     }
 }
 
@@ -81,16 +73,19 @@ mod tests {
     #[test]
     fn what_is_switched_off_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(dir.path(), &Logging { tensorboard: false, jsonl: true }, None).unwrap();
+        let mut metrics =
+            Metrics::open(dir.path(), Logs { tensorboard: false, jsonl: true }, None, |warning| panic!("{warning}"))
+                .unwrap();
         metrics.write(&Record::new(Stage::Ppo, 1));
         metrics.flush();
         assert!(dir.path().join("metrics.jsonl").exists() && !dir.path().join("events").exists());
         let dir = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(dir.path(), &Logging { tensorboard: true, jsonl: false }, None).unwrap();
+        let mut metrics =
+            Metrics::open(dir.path(), Logs { tensorboard: true, jsonl: false }, None, |warning| panic!("{warning}"))
+                .unwrap();
         metrics.write(&Record::new(Stage::Evaluation, 0));
         metrics.flush();
         assert!(dir.path().join("events/ppo").exists() && !dir.path().join("events/sft").exists());
         assert!(!dir.path().join("metrics.jsonl").exists());
-        assert_eq!(metrics.trouble(), (0, 0));
     }
 }

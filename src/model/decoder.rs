@@ -154,8 +154,8 @@ impl Kernel {
     }
 }
 
-/// Longest sequences whose attention is computed by products; `recipe::memory` counts their scores.
-const PRODUCTS_TOKENS: i64 = 512;
+/// Longest sequences whose attention is computed by products; `plan::memory` counts their scores.
+pub const PRODUCTS_TOKENS: i64 = 512;
 
 struct Mlp {
     gate_proj: Linear,

@@ -6,9 +6,9 @@ pub mod heads;
 pub mod rope;
 pub mod weights;
 
-pub use config::ModelConfig;
-pub use decoder::{Decoder, KeyValues};
-pub use heads::{Critic, Policy, ValueHead};
+pub use config::{Family, ModelConfig};
+pub use decoder::{Decoder, KeyValues, PRODUCTS_TOKENS};
+pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead};
 pub use weights::{Head, Weights};
 
 use tch::{Device, Tensor};

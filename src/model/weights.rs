@@ -4,7 +4,7 @@
 //! one message. Every tensor starts at a multiple of 64 elements; the gaps are zero, have zero gradient, and stay zero.
 
 use super::config::ModelConfig;
-use crate::torch;
+use crate::torch::{self, Generator};
 use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -51,21 +51,21 @@ impl Weights {
 
     /// Random weights as transformers draws them: normal with `initializer_range`, norms one, biases and the value head
     /// zero (a critic that starts at zero adds no noise to the first advantages).
-    pub fn random(config: &ModelConfig, head: Head, kind: Kind, device: Device, seed: u64) -> Self {
+    pub fn random(config: &ModelConfig, head: Head, kind: Kind, device: Device, seed: u64) -> Result<Self> {
         let mut weights = Self::zeros(config, head, kind, device);
-        tch::manual_seed(seed as i64);
+        let mut generator = Generator::seeded(seed)?;
         tch::no_grad(|| {
             for (name, tensor) in &mut weights.entries {
                 if name.contains("norm") {
                     let _ = tensor.fill_(1.0);
                 } else if !name.ends_with(".bias") && !name.starts_with("score.") {
-                    let drawn =
-                        Tensor::empty(tensor.size(), (Kind::Float, Device::Cpu)).normal_(0.0, config.initializer_range);
+                    let mut drawn = Tensor::empty(tensor.size(), (Kind::Float, Device::Cpu));
+                    generator.normal(&mut drawn, config.initializer_range)?;
                     tensor.copy_(&drawn);
                 }
             }
-        });
-        weights
+            Ok(weights)
+        })
     }
 
     /// The weights of a Hugging Face folder; see `fill`.

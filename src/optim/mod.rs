@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn steps_equal_the_paper_s_algorithm() {
-        let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3);
+        let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3).unwrap();
         weights.train();
         let mut optimizer = AdamW::new(&weights);
         let mut naive: Vec<f64> = to_host(weights.flat()).into_iter().map(f64::from).collect();
@@ -183,12 +183,13 @@ mod tests {
         assert!(weights.entries().iter().all(|(_, tensor)| !tensor.grad().defined()));
     }
 
-    /// A part that ends inside a tensor, and a last one that is shorter.
+    /// Parts that hold several tensors, the last one shorter. Their length is a multiple of a vector register's: the
+    /// kernel may round the elements that fill no register differently.
     #[test]
     fn a_step_in_parts_is_the_same_step() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let stepped = |part: Option<i64>| {
-                let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3);
+                let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
                 weights.train();
                 let mut optimizer = AdamW::new(&weights);
                 optimizer.part = part.unwrap_or(optimizer.part);
@@ -201,13 +202,13 @@ mod tests {
                 }
                 to_host(weights.flat())
             };
-            assert_eq!(stepped(None), stepped(Some(100)));
+            assert_eq!(stepped(None), stepped(Some(96)));
         }
     }
 
     #[test]
     fn bfloat16_keeps_what_its_weights_cannot_hold() {
-        let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, Device::Cpu, 3);
+        let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, Device::Cpu, 3).unwrap();
         weights.train();
         let mut optimizer = AdamW::new(&weights);
         let before = to_host(weights.flat());
@@ -223,10 +224,11 @@ mod tests {
             / before.len() as f64;
         assert!((moved - 0.01).abs() < 0.002, "{moved}");
     }
+
     #[test]
     fn a_gradient_that_is_not_finite_moves_nothing() {
         for kind in [Kind::Float, Kind::BFloat16] {
-            let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3);
+            let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
             weights.train();
             let mut optimizer = AdamW::new(&weights);
             let before = to_host(weights.flat());

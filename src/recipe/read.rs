@@ -1,8 +1,8 @@
 //! A recipe's files, the last of which stands alone, and its overrides, merged into one recipe.
 
-use super::plan::{entries, similar};
 use super::raw::Recipe;
 use super::source::Sources;
+use super::spelling::{entries, similar};
 use crate::BadInput;
 use serde::Deserialize;
 use std::ops::Range;

@@ -6,6 +6,7 @@ use super::raw;
 use serde::Deserialize;
 use serde::de::value::Error;
 use serde::de::{Deserializer, Error as _, Visitor};
+use std::path::Path;
 
 /// What a key is called elsewhere (verl, TRL, transformers), and here.
 const ALIASES: &[(&str, &str)] = &[
@@ -120,6 +121,26 @@ pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T
     let likeness = |c: &str| strsim::normalized_damerau_levenshtein(&word, &c.to_lowercase().replace('-', "_"));
     let all = candidates.into_iter().map(|c| (likeness(c.as_ref()), c)).filter(|(likeness, _)| *likeness >= 0.6);
     all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
+}
+
+/// Names in a folder, sorted; none where it cannot be read.
+pub fn entries(dir: &Path) -> Vec<String> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let all = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = all.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// `; did you mean PATH?` for a path that does not exist, when its folder holds a like name; else what is missing.
+pub fn similar(path: &Path) -> String {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if !parent.as_os_str().is_empty() && !parent.is_dir() {
+        return format!("; there is no folder {} either", parent.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let found = nearest(&name, entries(parent));
+    found.map_or(String::new(), |found| format!("; did you mean {}?", parent.join(found).display()))
 }
 
 /// The field names of a struct, as serde's derive tells them to a deserializer.

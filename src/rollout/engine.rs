@@ -13,7 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use tch::{Device, Tensor};
 
 /// Prompt tokens, with padding, that are read at a time: bounds the prefill's working memory.
-const PREFILL_TOKENS: usize = 16_384;
+pub const PREFILL_TOKENS: usize = 16_384;
 
 /// When a response ends.
 #[derive(Clone, Debug)]

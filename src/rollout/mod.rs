@@ -4,5 +4,5 @@ mod cache;
 mod engine;
 mod sampler;
 
-pub use engine::{Engine, Response, Stop};
+pub use engine::{Engine, PREFILL_TOKENS, Response, Stop};
 pub use sampler::Sampling;

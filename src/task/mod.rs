@@ -3,60 +3,15 @@
 //! A task knows text alone: no tokens, no tensors, no model.
 
 pub mod countdown;
-pub mod expression;
-pub mod files;
-pub mod reward;
-pub mod solver;
+mod grade;
+mod interface;
+pub mod layout;
 
-pub use reward::{Grade, Verdict};
+pub use grade::{Grade, grade};
+pub use interface::{Split, Task, Verdict};
 
 use crate::BadInput;
 use crate::recipe::{Recipe, TaskKind};
-
-/// The disjoint sets of problems.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    Train,
-    Validation,
-    Test,
-}
-
-impl Split {
-    pub const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::Validation => "validation",
-            Split::Test => "test",
-        }
-    }
-}
-
-/// A set of problems with a rule that grades responses. An `index` is below `len` of its split.
-pub trait Task: Send + Sync {
-    /// As it appears in metric names.
-    fn name(&self) -> &'static str;
-
-    fn len(&self, split: Split) -> usize;
-
-    /// Variables of the prompt template, a JSON object.
-    fn variables(&self, split: Split, index: usize) -> serde_json::Value;
-
-    /// Grades a response. `prompt_opens_think`: whether the prompt ended inside an open `<think>`.
-    fn grade(&self, split: Split, index: usize, response: &str, prompt_opens_think: bool) -> Grade;
-
-    /// A whole response that must earn the full reward, for the preflight; none where the problem has no solution.
-    fn known_right(&self, split: Split, index: usize, prompt_opens_think: bool) -> Option<String>;
-
-    /// A whole response in the right layout that must earn no accuracy, for the preflight.
-    fn known_wrong(&self, split: Split, index: usize, prompt_opens_think: bool) -> String;
-
-    /// The task as Countdown, which has a solver that can write traces.
-    fn countdown(&self) -> Option<&countdown::CountdownTask> {
-        None
-    }
-}
 
 /// The task of a recipe: its problems generated, or read from its files.
 ///

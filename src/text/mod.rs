@@ -1,10 +1,9 @@
-//! Between text and the model: the tokenizer, the prompt templates, and traces to imitate.
+//! Between text and the model: the tokenizer, and the prompt templates.
 //!
 //! Whatever a user can get wrong here (a missing file, a template that names an unknown variable) is `BadInput`.
 
 mod prompt;
 mod tokenizer;
-pub mod traces;
 
 pub use prompt::{BUILT_IN, PromptTemplate, chat, opens_think};
 pub use tokenizer::Tokenizer;

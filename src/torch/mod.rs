@@ -19,8 +19,12 @@ use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
+    fn ppo_version() -> *const c_char;
     fn ppo_free(message: *mut c_char);
     fn ppo_set_grad(tensor: *mut C_tensor, grad: *mut C_tensor) -> *mut c_char;
+    fn ppo_generator(seed: u64, out: *mut *mut c_void) -> *mut c_char;
+    fn ppo_generator_free(generator: *mut c_void);
+    fn ppo_normal(tensor: *mut C_tensor, mean: f64, deviation: f64, generator: *mut c_void) -> *mut c_char;
     fn ppo_fused_adamw(
         weights: *mut C_tensor,
         grad: *mut C_tensor,
@@ -43,6 +47,12 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
+/// The version of libtorch.
+pub fn version() -> String {
+    // SAFETY: a string literal of the shim's.
+    unsafe { CStr::from_ptr(ppo_version()) }.to_string_lossy().into_owned()
+}
+
 /// Turns the shim's answer into a `Result`.
 fn checked(message: *mut c_char) -> Result<()> {
     if message.is_null() {
@@ -61,6 +71,32 @@ fn checked(message: *mut c_char) -> Result<()> {
 pub fn set_grad(tensor: &mut Tensor, grad: &mut Tensor) -> Result<()> {
     // SAFETY: both pointers are live at::Tensors for the duration of the call.
     checked(unsafe { ppo_set_grad(tensor.as_mut_ptr(), grad.as_mut_ptr()) })
+}
+
+/// A generator of libtorch's random numbers, apart from the one that all threads share.
+pub struct Generator(*mut c_void);
+
+impl Generator {
+    /// The numbers that the shared one would yield after `manual_seed(seed)`.
+    pub fn seeded(seed: u64) -> Result<Self> {
+        let mut generator = std::ptr::null_mut();
+        // SAFETY: the shim fills `generator` unless it answers with a message.
+        checked(unsafe { ppo_generator(seed, &mut generator) })?;
+        Ok(Self(generator))
+    }
+
+    /// Fills a float tensor on the CPU from the normal distribution with mean 0.
+    pub fn normal(&mut self, tensor: &mut Tensor, deviation: f64) -> Result<()> {
+        // SAFETY: a live at::Tensor and the live generator that `seeded` made.
+        checked(unsafe { ppo_normal(tensor.as_mut_ptr(), 0.0, deviation, self.0) })
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        // SAFETY: made by the shim, and dropped once.
+        unsafe { ppo_generator_free(self.0) }
+    }
 }
 
 /// Hyper-parameters of one AdamW step (arXiv:1711.05101, algorithm 2).

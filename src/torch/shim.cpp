@@ -1,12 +1,14 @@
 // What libtorch has and tch does not expose. Each function returns null, or a message that the caller frees with
 // ppo_free. Tensors come as pointers to at::Tensor, which is what tch holds.
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
+#include <torch/headeronly/version.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -70,11 +72,25 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 extern "C" {
 
+const char *ppo_version() { return TORCH_VERSION; }
+
 void ppo_free(char *message) { std::free(message); }
 
 // Makes `grad` (same shape, type and device) the place where backward accumulates the gradient of the leaf `tensor`.
 char *ppo_set_grad(at::Tensor *tensor, at::Tensor *grad) {
   return guarded([&] { tensor->mutable_grad() = *grad; });
+}
+
+// A generator of random numbers of its own, as the default one is after manual_seed(seed).
+char *ppo_generator(uint64_t seed, at::Generator **out) {
+  return guarded([&] { *out = new at::Generator(at::detail::createCPUGenerator(seed)); });
+}
+
+void ppo_generator_free(at::Generator *generator) { delete generator; }
+
+// Fills a tensor on the CPU with normally distributed numbers.
+char *ppo_normal(at::Tensor *tensor, double mean, double deviation, at::Generator *generator) {
+  return guarded([&] { tensor->normal_(mean, deviation, *generator); });
 }
 
 // One AdamW step (decoupled weight decay) over flat float32 buffers, in one pass over memory; none where `skip` is 1.

@@ -1,19 +1,21 @@
 //! Evaluation: held-out problems, one response each, graded like rollouts but with no weight changed.
 
 use super::experience::{Rollouts, generate, grade};
-use super::text::Text;
+use crate::env::Environment;
 use crate::metrics::Record;
 use crate::model::Policy;
-use crate::recipe::{Decoding, Plan};
+use crate::plan::Plan;
+use crate::recipe::Decoding;
 use crate::rng::Purpose;
 use crate::rollout::Sampling;
 use crate::task::Split;
 use anyhow::Result;
+use serde_json::{Value, json};
 
 /// The rollouts of one evaluation and their means.
 pub struct Evaluation {
     pub decoding: Decoding,
-    pub prompts: Vec<super::text::Prompt>,
+    pub prompts: Vec<crate::env::Prompt>,
     pub rollouts: Rollouts,
     pub reward: f64,
     pub accuracy: f64,
@@ -30,20 +32,20 @@ pub struct Evaluation {
 pub fn evaluate(
     policy: &Policy,
     plan: &Plan,
-    text: &Text,
+    env: &Environment,
     split: Split,
     problems: usize,
     decoding: Decoding,
 ) -> Result<Evaluation> {
-    let all = text.task.len(split);
+    let all = env.task.len(split);
     let count = if problems == 0 { all } else { problems.min(all) };
-    let prompts = (0..count).map(|index| text.prompt(split, index)).collect::<Result<Vec<_>>>()?;
+    let prompts = (0..count).map(|index| env.prompt(split, index)).collect::<Result<Vec<_>>>()?;
     let sampling = match decoding {
         Decoding::Greedy => Sampling::greedy(),
         Decoding::Sampled => Sampling { greedy: false, ..Sampling::greedy() },
     };
-    let responses = generate(policy, plan, text, &prompts, 1, sampling, (Purpose::Evaluation, 0));
-    let rollouts = grade(plan, text, &prompts, responses)?;
+    let responses = generate(policy, plan, env, &prompts, 1, sampling, (Purpose::Evaluation, 0));
+    let rollouts = grade(env, &prompts, responses)?;
     let mean = |value: &dyn Fn(usize) -> f64| (0..count).map(value).sum::<f64>() / count.max(1) as f64;
     Ok(Evaluation {
         decoding,
@@ -58,6 +60,45 @@ pub fn evaluate(
 }
 
 impl Evaluation {
+    /// One line for people.
+    pub fn sentence(&self, split: Split) -> String {
+        format!(
+            "{} problems of the {} split: accuracy {:.1} %, format {:.1} %, reward {:.3}, {:.1} tokens per response, \
+             {:.1} % cut",
+            self.prompts.len(),
+            split.name(),
+            100.0 * self.accuracy,
+            100.0 * self.format,
+            self.reward,
+            self.length,
+            100.0 * self.cut
+        )
+    }
+
+    /// The means, and one entry per problem.
+    pub fn json(&self) -> Value {
+        let row = |i: usize| {
+            let grade = &self.rollouts.grades[i];
+            json!({
+                "index": i,
+                "reward": self.rollouts.scores[i],
+                "accuracy": grade.accuracy,
+                "format": grade.format,
+                "verdict": grade.reason,
+                "response": self.rollouts.texts[i],
+            })
+        };
+        json!({
+            "problems": self.prompts.len(),
+            "accuracy": self.accuracy,
+            "format": self.format,
+            "reward": self.reward,
+            "response_length": self.length,
+            "clip_ratio": self.cut,
+            "rows": (0..self.prompts.len()).map(row).collect::<Vec<_>>(),
+        })
+    }
+
     /// Its figures under `val/TASK/` (greedy) or `val/TASK_sampled/`.
     pub fn describe(&self, task: &str, record: &mut Record) {
         let prefix = self.decoding.metrics(task);

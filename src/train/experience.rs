@@ -3,10 +3,11 @@
 //! Each stage takes the plain struct before it and returns its own.
 
 use super::batch::{MicroBatch, Sequence, micro_batches, slots};
-use super::text::{Prompt, Text};
 use crate::algo::{advantage, kl};
+use crate::env::{Environment, Prompt};
 use crate::model::Policy;
-use crate::recipe::{Advantage, KlIn, Plan, Ppo};
+use crate::plan::Plan;
+use crate::recipe::{Advantage, KlIn, Ppo};
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
 use crate::task::{Grade, Split};
@@ -17,8 +18,8 @@ use std::ops::Range;
 use tch::{Device, Tensor};
 
 /// The prompts of a step, from 1: the training problems in an order drawn anew for each pass over them.
-pub fn prompts(plan: &Plan, text: &Text, step: usize) -> Result<Vec<Prompt>> {
-    let (count, problems) = (plan.recipe.rollout.prompts_per_step, text.task.len(Split::Train));
+pub fn prompts(plan: &Plan, env: &Environment, step: usize) -> Result<Vec<Prompt>> {
+    let (count, problems) = (plan.recipe.rollout.prompts_per_step, env.task.len(Split::Train));
     let first = (step - 1) * count;
     let mut pass = None;
     (first..first + count)
@@ -31,7 +32,7 @@ pub fn prompts(plan: &Plan, text: &Text, step: usize) -> Result<Vec<Prompt>> {
             });
             let index = order[at % problems];
             pass = Some((epoch, order));
-            text.prompt(Split::Train, index)
+            env.prompt(Split::Train, index)
         })
         .collect()
 }
@@ -52,7 +53,7 @@ pub struct Rollouts {
 pub fn generate(
     policy: &Policy,
     plan: &Plan,
-    text: &Text,
+    env: &Environment,
     prompts: &[Prompt],
     samples: usize,
     sampling: Sampling,
@@ -62,8 +63,8 @@ pub fn generate(
     let engine = Engine {
         policy,
         sampling,
-        stop: Stop { tokens: text.stop.clone(), max_tokens: recipe.rollout.max_response_tokens },
-        vocabulary: text.tokenizer.vocab_size().min(plan.config.vocab_size),
+        stop: Stop { tokens: env.stop.clone(), max_tokens: recipe.rollout.max_response_tokens },
+        vocabulary: env.tokenizer.vocab_size().min(plan.config.vocab_size),
         batch: recipe.rollout.batch,
     };
     let ids: Vec<Vec<i64>> = prompts.iter().map(|p| p.ids.clone()).collect();
@@ -72,7 +73,7 @@ pub fn generate(
 }
 
 /// Decodes and grades the responses.
-pub fn grade(plan: &Plan, text: &Text, prompts: &[Prompt], responses: Vec<Response>) -> Result<Rollouts> {
+pub fn grade(env: &Environment, prompts: &[Prompt], responses: Vec<Response>) -> Result<Rollouts> {
     let samples = responses.len() / prompts.len().max(1);
     let mut rollouts = Rollouts {
         sequences: Vec::with_capacity(responses.len()),
@@ -84,9 +85,9 @@ pub fn grade(plan: &Plan, text: &Text, prompts: &[Prompt], responses: Vec<Respon
     };
     for (i, response) in responses.into_iter().enumerate() {
         let prompt = &prompts[i / samples];
-        let answer = text.decode(&response.ids)?;
-        let grade = text.grade(prompt, &answer);
-        rollouts.scores.push(grade.reward(&plan.recipe.reward) as f32);
+        let answer = env.decode(&response.ids)?;
+        let grade = env.grade(prompt, &answer);
+        rollouts.scores.push(grade.reward as f32);
         rollouts.grades.push(grade);
         rollouts.texts.push(answer);
         rollouts.log_probs.extend(response.log_probs);

@@ -2,11 +2,12 @@
 
 use crate::BadInput;
 use crate::algo::kl::Controller;
-use crate::checkpoint::load_tensors;
+use crate::checkpoint::{Checkpoint, load_tensors};
 use crate::model::heads::critic_weights;
 use crate::model::{Critic, Head, Policy, ValueHead, Weights};
 use crate::optim::AdamW;
-use crate::recipe::{CriticModel, Plan, Ppo, Precision};
+use crate::plan::Plan;
+use crate::recipe::{CriticModel, Ppo, Precision};
 use anyhow::Result;
 use std::path::Path;
 use tch::{Device, Kind};
@@ -112,13 +113,13 @@ impl Models {
     }
 
     /// Puts actor and critic, weights and optimizers, back to where a checkpoint left them.
-    pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let actor = &self.actor.model;
-        actor.weights.fill(&checkpoint.join("model"), &actor.config)?;
+        actor.weights.fill(&checkpoint.model(), &actor.config)?;
         if let Some(critic) = &self.critic {
-            critic.weights().fill(&checkpoint.join("critic"), &actor.config)?;
+            critic.weights().fill(&checkpoint.critic(), &actor.config)?;
         }
-        load_tensors(&checkpoint.join("optimizer.safetensors"), &mut self.optimizer_state())
+        load_tensors(&checkpoint.optimizer(), &mut self.optimizer_state())
     }
 
     /// The state of all optimizers, by name.
@@ -143,7 +144,7 @@ pub fn longest(plan: &Plan) -> i64 {
 pub fn starting_weights(plan: &Plan, device: Device) -> Result<Weights> {
     if plan.recipe.model.random_weights {
         let kind = compute_kind(plan.recipe.device.precision);
-        return Ok(Weights::random(&plan.config, Head::Language, kind, device, plan.recipe.seed));
+        return Weights::random(&plan.config, Head::Language, kind, device, plan.recipe.seed);
     }
     weights_of(plan, &plan.recipe.model.path, device)
 }

@@ -4,47 +4,69 @@
 //! fresh prompts, grades them, asks the models what they think of them, and learns.
 
 use super::batch::Sequence;
-use super::evaluate::evaluate;
+use super::clock::Clock;
 use super::experience::{Estimates, Experience, experience, generate, grade, log_probs, prompts, score};
+use super::hook::{Hook, Moment, State};
 use super::identities;
 use super::learner::{Estimator, Learner, Models};
-use super::record::{self, Clock};
-use super::run::Run;
-use super::text::Text;
+use super::record;
+use super::stop::Stop;
 use super::update::{Pace, Scalars, update_actor, update_critic};
+use crate::Stopped;
 use crate::algo::schedule;
-use crate::metrics::console::Progress;
-use crate::metrics::{Record, Stage};
-use crate::recipe::{Plan, Ppo};
+use crate::checkpoint::RunFolder;
+use crate::env::Environment;
+use crate::metrics::{Metrics, Record, Stage};
+use crate::plan::Plan;
+use crate::recipe::Ppo;
 use crate::rng::Purpose;
 use crate::rollout::Sampling;
 use crate::task::Split;
+use crate::terminal::Progress;
 use crate::torch::to_host;
 use anyhow::{Context, Result};
 use tch::Tensor;
 
-/// Trains `models` from the run's step to the recipe's last.
-pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut Run) -> Result<()> {
+/// What PPO trains, and what it trains with.
+pub struct Trainer<'a> {
+    pub plan: &'a Plan,
+    pub ppo: &'a Ppo,
+    pub env: &'a Environment,
+    pub models: Models,
+    pub state: State,
+    pub folder: &'a RunFolder,
+    pub stop: &'a Stop,
+    /// Seconds that the newest checkpoint took, until a record has them.
+    pub saving: Option<f64>,
+}
+
+/// Trains from the state's step to the recipe's last.
+///
+/// # Errors
+/// `Stopped` on a signal, after the hooks of the step it came in.
+pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook>]) -> Result<()> {
+    let (plan, ppo, env) = (trainer.plan, trainer.ppo, trainer.env);
     let rollout = &plan.recipe.rollout;
     let sampling =
         Sampling { temperature: rollout.temperature, top_p: rollout.top_p, top_k: rollout.top_k as i64, greedy: false };
-    let mut progress = Progress::resumed(run.state.step as u64, ppo.steps as u64, "step");
-    if run.state.step == 0 {
-        evaluations(plan, text, models, run)?;
+    let mut progress = Progress::resumed(trainer.state.step as u64, ppo.steps as u64, "step");
+    if trainer.state.step == 0 {
+        trainer.call(hooks, metrics)?;
     }
-    for step in run.state.step + 1..=ppo.steps {
+    for step in trainer.state.step + 1..=ppo.steps {
         let mut record = Record::new(Stage::Ppo, step as u64);
         let mut clock = Clock::start();
+        let models = &mut trainer.models;
 
-        // The policy writes.
-        let prompts = prompts(plan, text, step)?;
+        // The policy writes, the task grades.
+        let prompts = prompts(plan, env, step)?;
         let samples = rollout.samples_per_prompt;
-        let responses = clock.time("gen", || {
-            let actor = &models.actor.model;
-            generate(actor, plan, text, &prompts, samples, sampling.clone(), (Purpose::Rollout, step))
-        });
-        let rollouts = clock.time("reward", || grade(plan, text, &prompts, responses))?;
-        record::rollouts(&mut record, &rollouts, samples, rollout.max_response_tokens);
+        let actor = &models.actor.model;
+        let responses = generate(actor, plan, env, &prompts, samples, sampling.clone(), (Purpose::Rollout, step));
+        clock.lap("gen");
+        let rollouts = grade(env, &prompts, responses)?;
+        clock.lap("reward");
+        record::rollouts(&mut record, &rollouts, samples);
         if step == 1 {
             record::warn_when_nothing_answers(&rollouts);
         }
@@ -55,44 +77,71 @@ pub fn train(plan: &Plan, ppo: &Ppo, text: &Text, models: &mut Models, run: &mut
 
         // How much better than expected was each token?
         let kl_coef = models.kl.coefficient;
-        let xp = clock
-            .time("adv", || experience(ppo, kl_coef, samples, rollouts.sequences.clone(), &rollouts.scores, estimates));
+        let xp = experience(ppo, kl_coef, samples, rollouts.sequences, &rollouts.scores, estimates);
         models.kl.update(xp.kl, xp.sequences.len());
+        clock.lap("adv");
 
         // Critic and actor learn.
         let rate = schedule::factor(ppo.lr_schedule, step - 1, ppo.lr_warmup_steps, ppo.steps);
         let (actor_lr, critic_lr) = (ppo.actor_lr * rate, ppo.critic_lr * rate);
         let pace = Pace { actor_lr, critic_lr, kl_coef, temperature: rollout.temperature };
         let critic_alone = step <= ppo.critic_warmup_steps;
-        let critic_updates = clock
-            .time("update_critic", || learn_values(models, ppo, &xp, pace, critic_alone))
-            .context("of the critic")?;
-        let actor_updates = match critic_alone {
-            true => vec![],
-            false => clock.time("update_actor", || learn(models, ppo, &xp, pace)).context("of the actor")?,
-        };
+        let critic_updates = learn_values(models, ppo, &xp, pace, critic_alone).context("of the critic")?;
+        clock.lap("update_critic");
+        let mut actor_updates = vec![];
+        if !critic_alone {
+            actor_updates = learn(models, ppo, &xp, pace).context("of the actor")?;
+            clock.lap("update_actor");
+        }
         if step == 1 {
             identities::check(models.actor.model.weights.flat().kind(), &xp, gap.0, actor_updates.first())?;
         }
         record::learning(&mut record, ppo, &xp, kl_coef, rate, gap, [&critic_updates, &actor_updates]);
-        record.set("training/epoch", (step * rollout.prompts_per_step) as f64 / text.task.len(Split::Train) as f64);
+        record.set("training/epoch", (step * rollout.prompts_per_step) as f64 / env.task.len(Split::Train) as f64);
         clock.finish(&mut record, &xp.sequences);
-        if let Some(seconds) = run.saving.take() {
+        if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }
 
-        run.state.step = step;
-        run.metrics.write(&record);
+        trainer.state.step = step;
+        metrics.write(&record);
         progress.step(&record);
-        run.after_step(plan, ppo, text, models)?;
+        trainer.call(hooks, metrics)?;
     }
     Ok(())
+}
+
+impl Trainer<'_> {
+    /// Calls the hooks after a step.
+    ///
+    /// # Errors
+    /// Those of a hook; `Stopped` where the run is to end here.
+    fn call(&mut self, hooks: &mut [Box<dyn Hook>], metrics: &mut Metrics) -> Result<()> {
+        let step = self.state.step;
+        let mut moment = Moment {
+            step,
+            last: step == self.ppo.steps,
+            plan: self.plan,
+            env: self.env,
+            models: &self.models,
+            metrics,
+            folder: self.folder,
+            best: &mut self.state.best,
+            saving: &mut self.saving,
+            stop: self.stop,
+            stopping: false,
+        };
+        for hook in hooks {
+            hook.after_step(&mut moment)?;
+        }
+        if moment.stopping { Err(Stopped.into()) } else { Ok(()) }
+    }
 }
 
 /// What actor, reference and critic make of the rollouts, before any of them learns.
 fn estimate(models: &Models, ppo: &Ppo, sequences: &[Sequence], temperature: f64, clock: &mut Clock) -> Estimates {
     let (actor, micro) = (&models.actor.model, ppo.micro_batch_tokens);
-    let (old, values) = clock.time("old_log_prob", || match &models.critic {
+    let (old, values) = match &models.critic {
         // One pass through the decoder for both.
         Some(Estimator::Head(Learner { model: head, .. })) => {
             let both = score(sequences, micro, actor.device(), |b| {
@@ -102,17 +151,19 @@ fn estimate(models: &Models, ppo: &Ppo, sequences: &[Sequence], temperature: f64
             (both.select(1, 0).contiguous(), Some(both.select(1, 1).contiguous()))
         }
         _ => (log_probs(actor, sequences, micro, temperature), None),
-    });
+    };
+    clock.lap("old_log_prob");
     let reference = models.reference.as_ref();
-    let reference = clock.time("ref", || {
-        reference.map(|reference| reference.with(|policy| log_probs(policy, sequences, micro, temperature)))
-    });
-    let values = clock.time("values", || match &models.critic {
+    let reference =
+        reference.map(|reference| reference.with(|policy| log_probs(policy, sequences, micro, temperature)));
+    clock.lap("ref");
+    let values = match &models.critic {
         Some(Estimator::Critic(critic)) => {
             Some(score(sequences, micro, actor.device(), |b| critic.model.values(&b.ids, &b.read)))
         }
         _ => values,
-    });
+    };
+    clock.lap("values");
     Estimates { old, reference, values }
 }
 
@@ -136,24 +187,4 @@ fn learn(models: &mut Models, ppo: &Ppo, xp: &Experience, pace: Pace) -> Result<
         _ => None,
     };
     update_actor(&mut models.actor, head, ppo, xp, pace)
-}
-
-/// Evaluates the actor as the recipe says, shows some rollouts, and remembers the best step.
-pub fn evaluations(plan: &Plan, text: &Text, models: &Models, run: &mut Run) -> Result<()> {
-    let recipe = &plan.recipe.evaluation;
-    let mut record = Record::new(Stage::Evaluation, run.state.step as u64);
-    let mut clock = Clock::start();
-    let evaluations = clock.time("testing", || {
-        let each = recipe
-            .decoding
-            .iter()
-            .map(|decoding| evaluate(&models.actor.model, plan, text, Split::Validation, recipe.problems, *decoding));
-        each.collect::<Result<Vec<_>>>()
-    })?;
-    for evaluation in &evaluations {
-        evaluation.describe(text.task.name(), &mut record);
-    }
-    clock.write(&mut record);
-    run.evaluated(plan, &evaluations, record);
-    Ok(())
 }

@@ -4,71 +4,12 @@ use super::batch::Sequence;
 use super::experience::{Experience, Rollouts};
 use super::update::{Scalars, mean};
 use crate::algo::advantage::explained_variance;
-use crate::metrics::{Record, console};
+use crate::metrics::Record;
 use crate::recipe::{KlIn, Ppo};
-use crate::task::Verdict;
-use std::time::Instant;
-
-/// Wall-clock seconds of the stages of a step.
-pub struct Clock {
-    started: Instant,
-    stages: Vec<(&'static str, f64)>,
-}
-
-impl Clock {
-    pub fn start() -> Self {
-        Self { started: Instant::now(), stages: Vec::new() }
-    }
-
-    /// Runs one stage.
-    pub fn time<T>(&mut self, stage: &'static str, work: impl FnOnce() -> T) -> T {
-        let before = Instant::now();
-        let result = work();
-        self.stages.push((stage, before.elapsed().as_secs_f64()));
-        result
-    }
-
-    /// Writes the stages' seconds as `timing_s/`.
-    pub fn write(&self, record: &mut Record) {
-        for (stage, seconds) in &self.stages {
-            record.set(format!("timing_s/{stage}"), *seconds);
-        }
-    }
-
-    /// Writes the stages' seconds, their milliseconds a token, and the step's throughput and memory.
-    pub fn finish(&self, record: &mut Record, sequences: &[Sequence]) {
-        self.write(record);
-        let seconds = self.started.elapsed().as_secs_f64();
-        let tokens = sequences.iter().map(Sequence::len).sum::<usize>() as f64;
-        let response_tokens = sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
-        for (stage, spent) in &self.stages {
-            // Generation is paid by the token it writes, the other stages by the token they read.
-            let tokens = if *stage == "gen" { response_tokens } else { tokens };
-            record.set(format!("timing_per_token_ms/{stage}"), 1e3 * spent / tokens.max(1.0));
-        }
-        for name in ["min", "max", "mean"] {
-            // One process is one rank.
-            record.set(format!("global_seqlen/{name}"), tokens);
-        }
-        record.set("timing_s/step", seconds);
-        record.set("perf/time_per_step", seconds);
-        record.set("perf/total_num_tokens", tokens);
-        record.set("perf/throughput", tokens / seconds);
-        if let Some(bytes) = resident_bytes() {
-            record.set("perf/cpu_memory_used_gb", bytes / f64::from(1 << 30));
-        }
-    }
-}
-
-/// Memory this process holds now, in bytes, where the system tells.
-fn resident_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
-}
+use crate::terminal;
 
 /// Scores and lengths of the rollouts; the samples of a prompt lie side by side in groups of `samples`.
-pub fn rollouts(record: &mut Record, rollouts: &Rollouts, samples: usize, max_response: usize) {
+pub fn rollouts(record: &mut Record, rollouts: &Rollouts, samples: usize) {
     let count = rollouts.scores.len().max(1) as f64;
     let lengths =
         |of: fn(&Sequence) -> usize| -> Vec<f32> { rollouts.sequences.iter().map(|s| of(s) as f32).collect() };
@@ -82,7 +23,6 @@ pub fn rollouts(record: &mut Record, rollouts: &Rollouts, samples: usize, max_re
     record.summary("response_length", &responses);
     record.summary("prompt_length", &prompts);
     let cut = rollouts.terminated.iter().filter(|t| !**t).count() as f64;
-    debug_assert!(responses.iter().all(|l| *l as usize <= max_response));
     record.set("response_length/clip_ratio", cut / count);
     let ended: Vec<f32> = responses.iter().zip(&rollouts.terminated).filter(|(_, t)| **t).map(|(l, _)| *l).collect();
     record.set("response_length/terminated_mean", ended.iter().sum::<f32>() as f64 / ended.len().max(1) as f64);
@@ -92,17 +32,17 @@ pub fn rollouts(record: &mut Record, rollouts: &Rollouts, samples: usize, max_re
 
 /// Says so when no rollout of the first step holds an answer: such a run cannot learn, and its texts show why.
 pub fn warn_when_nothing_answers(rollouts: &Rollouts) {
-    if rollouts.grades.iter().all(|g| matches!(g.verdict, Verdict::NoAnswer | Verdict::Unclosed)) {
+    if !rollouts.grades.iter().any(|g| g.answered) {
         let count = rollouts.texts.len();
-        console::warn(&format!(
+        terminal::warn(&format!(
             "warning: none of the {count} rollouts of the first step holds an answer. Three of them:"
         ));
         for text in rollouts.texts.iter().take(3) {
             // A terminal would obey control characters.
             let shown: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
-            console::warn(&format!("---\n{shown}"));
+            terminal::warn(&format!("---\n{shown}"));
         }
-        console::warn("---\nthe reward stays zero until one does: a warm start ([sft]) teaches the layout");
+        terminal::warn("---\nthe reward stays zero until one does: a warm start ([sft]) teaches the layout");
     }
 }
 

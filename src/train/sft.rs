@@ -3,22 +3,18 @@
 use super::batch::{Sequence, slots};
 use super::experience::log_probs;
 use super::learner::Learner;
-use super::run::Run;
-use super::text::Text;
+use super::stop::Stop;
 use super::update::{Batches, Descent, Tally};
-use crate::BadInput;
 use crate::algo::schedule;
-use crate::metrics::console::Progress;
-use crate::metrics::{Record, Stage};
+use crate::metrics::{Metrics, Record, Stage};
 use crate::model::Policy;
-use crate::recipe::{Aggregation, Plan, Schedule, Sft};
+use crate::plan::Plan;
+use crate::recipe::{Aggregation, Schedule, Sft};
 use crate::rng::{self, Purpose};
-use crate::task::Split;
-use crate::text::traces::{self, Trace};
+use crate::terminal::Progress;
 use crate::torch::AdamWStep;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rand::seq::SliceRandom;
-use std::path::Path;
 use std::time::Instant;
 use tch::Kind;
 
@@ -30,81 +26,15 @@ pub struct Rows {
     pub cut: usize,
 }
 
-/// Largest result of a step in the solver's traces: three digits that a small tokenizer holds as one token.
-const MAX_VALUE: i64 = 199;
-
-/// Reads or writes the traces of `sft` and tokenises them; each response ends with the end-of-text token.
-///
-/// # Errors
-/// Bad input: a file that cannot be read, too few rows, a row without prompt or response.
-pub fn rows(plan: &Plan, sft: &Sft, text: &Text) -> Result<Rows> {
-    let mut cut = 0;
-    let mut tokenise = |traces: Vec<Trace>| -> Result<Vec<Sequence>> {
-        traces.iter().map(|trace| sequence(trace, sft, text, &mut cut)).collect()
-    };
-    let train = tokenise(traces(plan, sft, text, 0, sft.train)?)?;
-    let validation = tokenise(match &sft.validation_data {
-        Some(path) => read(path, sft.validation)?,
-        None if sft.data == SOLVER => traces(plan, sft, text, sft.train, sft.validation)?,
-        None => vec![],
-    })?;
-    Ok(Rows { train, validation, cut })
-}
-
-/// `sft.data` of traces that our own solver writes.
-const SOLVER: &str = "solver";
-
-/// The training rows of the warm start as text, from the row `first` on: read, or written by the solver.
-///
-/// # Errors
-/// As `rows`.
-pub fn traces(plan: &Plan, sft: &Sft, text: &Text, first: usize, count: usize) -> Result<Vec<Trace>> {
-    if sft.data != SOLVER {
-        return Ok(read(Path::new(&sft.data), first + count)?.split_off(first));
-    }
-    let task = text.task.countdown().context("sft.data = \"solver\" needs task.kind = \"countdown\"")?;
-    let options = traces::SolverOptions { tries: sft.tries, insight: sft.insight, max_value: MAX_VALUE };
-    let write = |row: usize| {
-        let index = row % text.task.len(Split::Train);
-        let prompt = text.prompt(Split::Train, index)?;
-        let mut rng = rng::stream(plan.recipe.seed, Purpose::Traces, 0, row as u64);
-        let response = traces::solver_trace(task.problem(Split::Train, index), sft.style, &options, &mut rng);
-        let response = if prompt.opens_think { traces::after_open_think(&response) } else { &response };
-        Ok(Trace { response: response.to_string(), prompt: prompt.text })
-    };
-    (first..first + count).map(write).collect()
-}
-
-fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
-    let traces = traces::read(path, count).map_err(|e| BadInput(format!("{e:#}")))?;
-    if traces.len() < count {
-        let found = traces.len();
-        return Err(BadInput(format!("{} holds {found} rows, the recipe asks for {count}", path.display())).into());
-    }
-    Ok(traces)
-}
-
-fn sequence(trace: &Trace, sft: &Sft, text: &Text, cut: &mut usize) -> Result<Sequence> {
-    let prompt = text.tokenizer.encode_prompt(&trace.prompt)?;
-    let mut response = text.tokenizer.encode(&trace.response)?;
-    response.extend(text.ends.first());
-    if prompt.is_empty() || prompt.len() >= sft.context {
-        return Err(BadInput(format!(
-            "a prompt of {} tokens leaves no room in sft.context = {}",
-            prompt.len(),
-            sft.context
-        ))
-        .into());
-    }
-    if prompt.len() + response.len() > sft.context {
-        response.truncate(sft.context - prompt.len());
-        *cut += 1;
-    }
-    Ok(Sequence { prompt, response })
-}
-
 /// Trains `learner` on the rows: epochs of shuffled batches, a warm-up, a cosine to zero.
-pub fn train(plan: &Plan, sft: &Sft, rows: &Rows, learner: &mut Learner<Policy>, run: &mut Run) -> Result<()> {
+pub fn train(
+    plan: &Plan,
+    sft: &Sft,
+    rows: &Rows,
+    learner: &mut Learner<Policy>,
+    metrics: &mut Metrics,
+    stop: &Stop,
+) -> Result<()> {
     let batches_an_epoch = rows.train.len().div_ceil(sft.batch);
     let total = batches_an_epoch * sft.epochs;
     let warmup = (sft.warmup * total as f64).round() as usize;
@@ -123,7 +53,7 @@ pub fn train(plan: &Plan, sft: &Sft, rows: &Rows, learner: &mut Learner<Policy>,
             device: learner.model.device(),
         };
         for batch in batches.minis() {
-            run.check_stop()?;
+            stop.check()?;
             let started = Instant::now();
             let lr = sft.lr * schedule::factor(Schedule::Cosine, done, warmup, total);
             let hyper = AdamWStep { lr, betas: [0.9, 0.999], eps: 1e-8, weight_decay: sft.weight_decay };
@@ -149,7 +79,7 @@ pub fn train(plan: &Plan, sft: &Sft, rows: &Rows, learner: &mut Learner<Policy>,
                 record.set("sft/val_loss", validation_loss(sft, &rows.validation, &learner.model));
             }
             progress.step(&record);
-            run.metrics.write(&record);
+            metrics.write(&record);
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What may happen to a run while it lasts: readers that go away, a second process, another recipe, signals.
 
 use super::support::{SMOKE, program, run, steps};
+use ppo_train::checkpoint::RunFolder;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -35,7 +36,7 @@ fn a_signal_leaves_a_checkpoint_and_exit_code_75() {
         let mut child = endless(&out);
         kill(signal, &child);
         assert_eq!(child.wait().unwrap().code(), Some(75), "{signal}");
-        let (last, _) = ppo_train::checkpoint::latest(&out).unwrap().unwrap();
+        let last = RunFolder::new(&out).latest().unwrap().unwrap().step;
         assert_eq!(steps(&out).keys().last(), Some(&(last as u64)), "{signal}: the last step is in the checkpoint");
     }
 }
@@ -114,7 +115,7 @@ fn one_process_trains_in_a_folder() {
     // Whose holder is gone, however it went, is free.
     kill("-KILL", &first);
     first.wait().unwrap();
-    let (last, _) = ppo_train::checkpoint::latest(&out).unwrap().unwrap();
+    let last = RunFolder::new(&out).latest().unwrap().unwrap().step;
     let steps = format!("ppo.steps={}", last + 1);
     let sets = ["--resume", "--set", &steps, "--set", "evaluation.every=0"];
     run(0, &[&[SMOKE, "--out", out.to_str().unwrap()][..], &sets].concat());

@@ -1,8 +1,7 @@
 //! Event files and JSONL of a run that broke off and was resumed, read back by TensorBoard's own Python reader.
 
 use ppo_train::analysis;
-use ppo_train::metrics::{Metrics, Record, Stage};
-use ppo_train::recipe::Logging;
+use ppo_train::metrics::{Logs, Metrics, Record, Stage};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +33,10 @@ fn step(stage: Stage, step: u64, attempt: f64) -> Record {
 #[test]
 fn tensorboard_reads_what_was_written_and_no_step_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |resume| Metrics::open(dir.path(), &Logging { tensorboard: true, jsonl: true }, resume).unwrap();
+    let open = |resume| {
+        Metrics::open(dir.path(), Logs { tensorboard: true, jsonl: true }, resume, |warning| panic!("{warning}"))
+            .unwrap()
+    };
 
     let mut metrics = open(None);
     (1..=5).for_each(|s| metrics.write(&step(Stage::Sft, s, 0.0)));
@@ -55,7 +57,6 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     metrics.write(&last);
     metrics.write(&step(Stage::Evaluation, 4, 0.5));
     metrics.flush();
-    assert_eq!(metrics.trouble(), (0, 0));
 
     let found = read_events(&dir.path().join("events"));
     let sft = json!([[1, "1.0"], [2, "2.0"], [3, "3.0"], [4, "4.0"], [5, "5.0"]]);

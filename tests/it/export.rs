@@ -38,7 +38,7 @@ fn train(out: &Path, sets: &[&str]) -> PathBuf {
     let quiet = ["evaluation.every=0", "evaluation.problems=1", "evaluation.decoding=['greedy']"];
     let sets = short.iter().chain(&quiet).chain(sets).flat_map(|set| ["--set", set]);
     ppo_train(["recipes/smoke.toml", "--out", shown(out)].into_iter().chain(sets));
-    checkpoint::latest(out).unwrap().unwrap().1
+    checkpoint::RunFolder::new(out).latest().unwrap().unwrap().path().to_path_buf()
 }
 
 /// A folder with llama_tiny's shape, stretched to the vocabulary of checkpoints/countdown-base.

@@ -211,8 +211,16 @@ fn the_side_commands_answer() {
         &["data", "--help"],
         &["compare", "--help"],
         &["export", "--help"],
+        &["completions", "--help"],
     ] {
         assert!(stdout(&run(0, command)).contains("Example: ppo-train"), "{command:?}");
+    }
+    let help = stdout(&run(0, &["--help"]));
+    assert!(["  0   done", "  1   failed", "  2   bad input", "  75  stopped"].iter().all(|code| help.contains(code)));
+    assert!(stdout(&run(0, &["--version"])).contains("libtorch 2.13.0 with"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&run(0, &["completions", shell]));
+        assert!(["ppo-train", "compare", "temperature"].iter().all(|word| script.contains(word)), "{shell}");
     }
 }
 
@@ -220,6 +228,8 @@ fn the_side_commands_answer() {
 fn bad_input_is_one_message_and_exit_code_2() {
     for (args, parts) in [
         (&["recipes/smok.toml"][..], &["smoke.toml"][..]),
+        (&["evla", "x"], &["no command and no recipe `evla`", "did you mean `eval`?"]),
+        (&["zzz"], &["no command and no recipe `zzz`", "plan, eval,"]),
         (&["plan", SMOKE, "--set", "ppo.actor_rl=1"], &["actor_lr", "--set"]),
         (&["plan", SMOKE, "--set", "ppo.mini_batch=5"], &["mini_batch", "16"]),
         (&["plan", SMOKE, "--set", "model.path='checkpoints/countdown-bas'"], &["countdown-base"]),

@@ -1,11 +1,9 @@
 //! Checks of how it is learnt: warm start, rollouts, PPO.
 
-use super::{Checked, above_zero, count, within};
-use crate::model::config::ModelConfig;
-use crate::recipe::plan::similar;
-use crate::recipe::raw::{Advantage, CriticModel, KlEstimator, KlIn, Ppo, Rollout, Sft, Task};
-use crate::recipe::source::Sources;
-use crate::recipe::spelling::nearest;
+use super::bounds::{Checked, above_zero, count, within};
+use crate::model::ModelConfig;
+use crate::recipe::spelling::{nearest, similar};
+use crate::recipe::{Advantage, CriticModel, KlEstimator, KlIn, Ppo, Rollout, Sft, Sources, Task};
 use std::path::Path;
 
 pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Checked {

@@ -3,22 +3,17 @@
 //! A bad row is an error with its file, row and field, never skipped: a silently smaller set would change what is
 //! measured. Sizes are limited before anything is held in memory. Other columns are ignored.
 
-use super::countdown::Problem;
-use super::solver::MAX_NUMBERS;
+use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
+use crate::rows::json_rows;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Largest number and largest target.
-pub const MAX_NUMBER: i64 = 1_000_000;
-/// Longest line of a JSONL file, in bytes.
-const MAX_LINE: u64 = 1 << 20;
 /// Largest parquet file, in bytes.
 const MAX_FILE: u64 = 1 << 32;
 
@@ -36,53 +31,6 @@ pub fn read_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
     let problems: Vec<_> = problems;
     ensure!(!problems.is_empty() || limit == 0, "{} has no rows", path.display());
     Ok(problems)
-}
-
-/// The objects of a JSONL file with their line numbers, from 1; empty lines are passed over.
-///
-/// # Errors
-/// As items: a line that is too long, not UTF-8 or no JSON object, with file and line.
-pub fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Map<String, Value>)>>> {
-    let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let mut reader = BufReader::new(file);
-    let path = path.to_owned();
-    let mut number = 0;
-    let mut failed = false;
-    Ok(std::iter::from_fn(move || {
-        while !failed {
-            number += 1;
-            match json_row(&mut reader) {
-                Ok(Line::End) => return None,
-                Ok(Line::Empty) => {}
-                Ok(Line::Row(row)) => return Some(Ok((number, row))),
-                Err(error) => {
-                    failed = true;
-                    return Some(Err(error.context(format!("{}, line {number}", path.display()))));
-                }
-            }
-        }
-        None
-    }))
-}
-
-enum Line {
-    End,
-    Empty,
-    Row(Map<String, Value>),
-}
-
-fn json_row(reader: &mut impl BufRead) -> Result<Line> {
-    let mut line = String::new();
-    let length = reader.take(MAX_LINE + 1).read_line(&mut line)? as u64;
-    ensure!(length <= MAX_LINE, "longer than {MAX_LINE} bytes");
-    match line.trim() {
-        "" if length == 0 => Ok(Line::End),
-        "" => Ok(Line::Empty),
-        text => match serde_json::from_str(text)? {
-            Value::Object(row) => Ok(Line::Row(row)),
-            _ => bail!("expected a JSON object"),
-        },
-    }
 }
 
 fn json_problem(path: &Path, (number, row): (usize, Map<String, Value>)) -> Result<Problem> {
@@ -196,7 +144,7 @@ mod tests {
             assert!(error.contains("rows.jsonl") && error.contains(message), "{row}: {error}");
         }
         assert!(jsonl(&[0xff, 0xfe]).unwrap_err().contains("line 1"));
-        assert!(jsonl(&vec![b' '; MAX_LINE as usize + 1]).unwrap_err().contains("line 1: longer than"));
+        assert!(jsonl(&vec![b' '; crate::rows::MAX_LINE as usize + 1]).unwrap_err().contains("line 1: longer than"));
     }
 
     #[test]

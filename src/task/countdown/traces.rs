@@ -1,6 +1,6 @@
-//! Texts to imitate: prompt and response pairs from a file, and traces that our own solver writes.
+//! Traces that our own solver writes, for a warm start.
 //!
-//! A solver's trace tells a search in tries, each a line of sums with a verdict (`12-5=7,7*7=49 no`). The searcher is
+//! A trace tells a search in tries, each a line of sums with a verdict (`12-5=7,7*7=49 no`). The searcher is
 //! honest and impatient: a try is a solution with probability `insight` only, else a random one, and after a drawn budget
 //! of tries it answers with the last, right or wrong. A warm start on such traces teaches the layout, the sums and the
 //! habit of trying; that searching on pays is left for PPO to find out.
@@ -9,54 +9,19 @@
 //! is graded under every rule set, and the recipe's `dialogue_format` decides about the format reward alone.
 //!
 //! Responses hold no end-of-sequence token, and begin with their own `<think>`; where the prompt has opened one already,
-//! `after_open_think` takes it off.
+//! `layout::after_open_think` takes it off.
 
-use crate::BadInput;
+use super::expression::Op;
+use super::problem::Problem;
+use super::solver::{self, Derivation, Step};
 use crate::recipe::TraceStyle;
 use crate::rng::ChaCha8Rng;
-use crate::task::bad_input;
-use crate::task::countdown::Problem;
-use crate::task::expression::Op;
-use crate::task::files::json_rows;
-use crate::task::solver::{self, Derivation, Step};
-use anyhow::{Context, Result, bail, ensure};
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
-use serde_json::{Map, Value};
 use std::collections::HashSet;
-use std::path::Path;
 
-/// What is shown to the model, and what it shall write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    pub prompt: String,
-    pub response: String,
-}
-
-/// The first `limit` rows of a JSONL file with the keys `prompt` and `response`; other keys are ignored.
-///
-/// # Errors
-/// `BadInput`: a file that cannot be read or has no rows; a row in which one of the two is missing, empty or no text, with
-/// file, line and key.
-pub fn read(path: &Path, limit: usize) -> Result<Vec<Trace>> {
-    let rows = json_rows(path).and_then(|rows| rows.take(limit).map(|row| from_row(path, row?)).collect());
-    let traces: Vec<_> = rows.map_err(bad_input)?;
-    if traces.is_empty() && limit > 0 {
-        bail!(BadInput(format!("{} has no rows", path.display())));
-    }
-    Ok(traces)
-}
-
-fn from_row(path: &Path, (line, row): (usize, Map<String, Value>)) -> Result<Trace> {
-    let text = |key| {
-        let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
-        let text = value.as_str().with_context(|| format!("key `{key}`: expected a text"))?;
-        ensure!(!text.is_empty(), "key `{key}` is empty");
-        Ok(text.to_string())
-    };
-    let trace = || anyhow::Ok(Trace { prompt: text("prompt")?, response: text("response")? });
-    trace().with_context(|| format!("{}, line {line}", path.display()))
-}
+/// Largest result of a step: three digits that a small tokenizer holds as one token.
+pub const MAX_VALUE: i64 = 199;
 
 /// How the solver searches when it writes a trace.
 #[derive(Clone, Debug)]
@@ -85,11 +50,6 @@ pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOption
             sums.map(|derivation| told(&derivation, problem) + "\n").collect()
         }
     }
-}
-
-/// A monologue for a prompt that has opened `<think>` itself.
-pub fn after_open_think(response: &str) -> &str {
-    response.strip_prefix("<think>").unwrap_or(response)
 }
 
 /// The tries of a search; the last one is the answer. At least one, unless the numbers allow none within `max_value`.
@@ -234,8 +194,8 @@ mod tests {
     use super::*;
     use crate::recipe::Reward;
     use crate::rng::{Purpose, stream};
-    use crate::task::reward::grade;
-    use crate::task::{Grade, expression};
+    use crate::task::countdown::{CountdownTask, expression};
+    use crate::task::{Grade, Split};
     use proptest::prelude::*;
 
     const IMPATIENT: SolverOptions = SolverOptions { tries: [1, 4], insight: 0.2, max_value: 199 };
@@ -247,7 +207,7 @@ mod tests {
 
     fn graded(problem: &Problem, response: &str, rules: &str, opened: bool) -> Grade {
         let rules: Reward = toml::from_str(rules).unwrap();
-        grade(response, &problem.nums, problem.target, &rules, opened)
+        crate::task::grade(&CountdownTask::of(problem.clone(), &rules), (Split::Train, 0), response, &rules, opened)
     }
 
     /// Checks each `a.b=c` of a line, and that the numbers and all results but the last are used, each once.
@@ -295,28 +255,6 @@ mod tests {
         assert_eq!(graded(&problem, &trace(&problem, TraceStyle::Monologue, &INSIGHTFUL, 0), "", false).accuracy, 0.0);
     }
 
-    #[test]
-    fn rows_are_read_or_say_what_is_wrong() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("traces.jsonl");
-        let rows = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            read(&path, 1).map_err(|error| format!("{error:#}"))
-        };
-        let trace = Trace { prompt: "a".into(), response: "b\n".into() };
-        assert_eq!(rows("{\"prompt\": \"a\", \"response\": \"b\\n\", \"id\": 1}\nnot read").unwrap(), [trace]);
-        for (row, message) in [
-            ("", "has no rows"),
-            ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`"),
-            ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a text"),
-            ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
-            ("a", "line 1: expected value"),
-        ] {
-            let error = rows(row).unwrap_err();
-            assert!(error.contains("traces.jsonl") && error.contains(message), "{error}");
-        }
-    }
-
     proptest! {
         #[test]
         fn what_the_solver_sees_is_graded_right(problem in problems(), index: u64) {
@@ -328,7 +266,7 @@ mod tests {
                     (grade.accuracy, grade.format)
                 };
                 prop_assert_eq!(accuracy_and_format(&monologue, false), (1.0, 1.0));
-                prop_assert_eq!(accuracy_and_format(after_open_think(&monologue), true), (1.0, 1.0));
+                prop_assert_eq!(accuracy_and_format(crate::task::layout::after_open_think(&monologue), true), (1.0, 1.0));
                 prop_assert_eq!(accuracy_and_format(&dialogue, false), (1.0, dialogue_format));
             }
             let (group, _) = dialogue.split_once("\n<answer>").unwrap();

@@ -32,8 +32,10 @@
 //! A micro-batch counts as full, its tokens all responses: short prompts come near it. Not counted: the CUDA context and
 //! kernels' workspaces, gaps in the allocator, batches of token ids, rotary tables.
 
-use super::plan::Plan;
-use super::raw::Precision;
+use super::Plan;
+use crate::model::{PRODUCTS_TOKENS, VOCABULARY_PART};
+use crate::recipe::Precision;
+use crate::rollout::PREFILL_TOKENS;
 use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
 /// A stretch of a run with its own memory.
@@ -72,15 +74,6 @@ pub struct Part {
 /// All of PPO.
 const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 
-/// Numbers over the vocabulary that are held at a time, when they are more (`model::heads`).
-const VOCABULARY_PART: f64 = (1 << 25) as f64;
-
-/// Longest sequences whose attention is computed by products (`model::decoder`).
-const PRODUCTS_TOKENS: f64 = 512.0;
-
-/// Prompt tokens read at a time (`rollout::engine`).
-const PREFILL_TOKENS: f64 = 16_384.0;
-
 /// The parts of a plan on each of so many devices, none of them empty; the formulas stand at the top of this file.
 pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     // Bytes are counted in f64: exact as far as anybody has memory, and no product overflows.
@@ -100,12 +93,12 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let optimizer = if half || offloaded { 12.0 } else { 8.0 };
     let activations = |tokens: f64| {
         let longest = plan.max_sequence_tokens() as f64;
-        let attention = if half && !host && longest <= PRODUCTS_TOKENS { n * longest * w } else { 4.0 * n };
+        let attention = if half && !host && longest <= PRODUCTS_TOKENS as f64 { n * longest * w } else { 4.0 * n };
         let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + attention + 8.0;
         let kept = if memory.gradient_checkpointing { layers * h * w + layer } else { layers * layer };
         tokens * (kept + 2.0 * h * w)
     };
-    let logits = |tokens: f64| (tokens * v).min(VOCABULARY_PART.max(v)) * (20.0 + if half { w } else { 0.0 });
+    let logits = |tokens: f64| (tokens * v).min((VOCABULARY_PART as f64).max(v)) * (20.0 + if half { w } else { 0.0 });
     let scoring = |tokens: f64| tokens * (4.0 * h + 3.0 * q + 4.0 * i) * w;
 
     let mut parts = Vec::new();
@@ -156,8 +149,9 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let rows = rows.max(evaluated) as f64;
     part("KV cache", rows * plan.max_sequence_tokens() as f64 * layers * 2.0 * kv * w, &[Rollout]);
     let width = recipe.rollout.max_prompt_tokens as f64;
-    let prefill =
-        (prompts * width).min(PREFILL_TOKENS.max(width)) * ((4.0 * h + 3.0 * q + 4.0 * i) + layers * 2.0 * kv) * w;
+    let prefill = (prompts * width).min((PREFILL_TOKENS as f64).max(width))
+        * ((4.0 * h + 3.0 * q + 4.0 * i) + layers * 2.0 * kv)
+        * w;
     part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
 
     let response = recipe.rollout.max_response_tokens;

@@ -1,8 +1,8 @@
 //! Whether a plan fits a machine, and what would make it fit.
 
+use super::Plan;
 use super::memory::{estimate, peak};
-use super::plan::Plan;
-use super::raw::Recipe;
+use crate::recipe::Recipe;
 
 /// The share of a device that a plan may count on; a CUDA context, kernels' workspaces and gaps in the allocator (on a
 /// CPU other programs) take the rest.
@@ -125,7 +125,7 @@ fn halve(key: &mut usize, least: usize, most: usize, name: &str) -> Option<Strin
 
 fn share_the_trunk(Plan { recipe: Recipe { ppo, .. }, .. }: &mut Plan) -> Option<String> {
     let ppo = ppo.as_mut().filter(|ppo| ppo.critic_is_separate())?;
-    ppo.critic = super::raw::CriticModel::Shared;
+    ppo.critic = crate::recipe::CriticModel::Shared;
     ppo.critic_mini_batch = None;
     Some("ppo.critic = \"shared\"".into())
 }

@@ -1,19 +1,21 @@
 //! Between problems and token ids: prompts rendered and encoded, responses decoded and graded.
 
 use crate::BadInput;
-use crate::recipe::Plan;
-use crate::task::{Grade, Split, Task};
+use crate::plan::Plan;
+use crate::recipe::Reward;
+use crate::task::{Grade, Split, Task, grade, layout};
 use crate::text::{PromptTemplate, Tokenizer, opens_think};
 use anyhow::{Context, Result};
 
 /// Prompts of a split that the preflight renders: what takes about a second.
 const PREFLIGHT_PROMPTS: usize = 10_000;
 
-/// The language side of a run.
-pub struct Text {
+/// What a policy acts in: a task, and the way from its problems to token ids and back.
+pub struct Environment {
     pub task: Box<dyn Task>,
     pub tokenizer: Tokenizer,
     template: PromptTemplate,
+    reward: Reward,
     max_prompt_tokens: usize,
     max_response_tokens: usize,
     /// Ids that end a text, by the model's own word; the first one ends the warm start's responses.
@@ -31,7 +33,7 @@ pub struct Prompt {
     pub opens_think: bool,
 }
 
-impl Text {
+impl Environment {
     /// # Errors
     /// Bad input: a tokenizer or template that cannot be used, or a stop token that is none.
     pub fn new(plan: &Plan) -> Result<Self> {
@@ -59,6 +61,7 @@ impl Text {
         }
         Ok(Self {
             task: crate::task::build(recipe)?,
+            reward: recipe.reward.clone(),
             template: PromptTemplate::new(&recipe.prompt.template, &plan.tokenizer_dir)?,
             tokenizer,
             max_prompt_tokens: recipe.rollout.max_prompt_tokens,
@@ -92,9 +95,9 @@ impl Text {
         self.tokenizer.decode(text).context("a response cannot be decoded")
     }
 
-    /// What the task says of a response to `prompt`.
+    /// Grades a response to `prompt`.
     pub fn grade(&self, prompt: &Prompt, response: &str) -> Grade {
-        self.task.grade(prompt.split, prompt.index, response, prompt.opens_think)
+        grade(self.task.as_ref(), (prompt.split, prompt.index), response, &self.reward, prompt.opens_think)
     }
 
     /// Renders prompts of all splits, and sends a right and a wrong answer the way every rollout will go: through the
@@ -103,7 +106,7 @@ impl Text {
     /// # Errors
     /// Bad input: a prompt that does not render or is too long; a right answer that would not earn the full reward, or
     /// a wrong one that would.
-    pub fn preflight(&self, reward: &crate::recipe::Reward) -> Result<()> {
+    pub fn preflight(&self) -> Result<()> {
         for split in Split::ALL {
             let problems = self.task.len(split);
             // All of them, or of very many an even share.
@@ -111,31 +114,30 @@ impl Text {
                 self.prompt(split, index)?;
             }
         }
-        let solvable = (0..self.task.len(Split::Train).min(1000)).find_map(|index| {
-            let prompt = self.prompt(Split::Train, index);
-            let opens = prompt.as_ref().is_ok_and(|p| p.opens_think);
-            self.task.known_right(Split::Train, index, opens).map(|right| (prompt, right))
-        });
-        let (prompt, right) =
+        let solvable = (0..self.task.len(Split::Train).min(1000))
+            .find_map(|index| Some((index, self.task.right_answer(Split::Train, index)?)));
+        let (index, right) =
             solvable.ok_or_else(|| BadInput("none of the first training problems has a solution".into()))?;
-        let prompt = prompt?;
-        let wrong = self.task.known_wrong(prompt.split, prompt.index, prompt.opens_think);
+        let prompt = self.prompt(Split::Train, index)?;
+        let wrong = self.task.wrong_answer(Split::Train, index);
+        let reward = &self.reward;
         let full = reward.accuracy + reward.format;
         for (right, example) in [(true, right), (false, wrong)] {
             // Ended where a rollout of the same tokens would end.
-            let mut ids = self.tokenizer.encode(&example)?;
+            let response = layout::monologue(&example, &example, prompt.opens_think);
+            let mut ids = self.tokenizer.encode(&response)?;
             let stop = ids.iter().position(|id| self.stop.contains(id)).map_or(ids.len(), |at| at + 1);
             ids.truncate(stop.min(self.max_response_tokens));
             let seen = self.decode(&ids)?;
             let grade = self.grade(&prompt, &seen);
-            let earned = grade.reward(reward);
+            let earned = grade.reward;
             let expected = if right { (earned - full).abs() < 1e-9 } else { grade.accuracy == 0.0 };
             if !expected {
                 return Err(BadInput(format!(
                     "this recipe's reward cannot be earned: a known {} answer earns {earned} of {full} ({})\n\
                      prompt:\n{}\nanswer, after encoding, stopping within {} tokens and decoding:\n{seen}",
                     if right { "right" } else { "wrong" },
-                    grade.verdict,
+                    grade.reason,
                     prompt.text,
                     self.max_response_tokens,
                 ))

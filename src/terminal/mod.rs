@@ -3,7 +3,7 @@
 //! Progress goes to stderr, tables to stdout: `ppo-train ... > results` keeps the tables alone. Texts that a model wrote
 //! are shown without control characters, which a terminal would obey.
 
-use super::record::{Record, Stage};
+use crate::metrics::{Record, Stage};
 use console::{Term, measure_text_width};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};

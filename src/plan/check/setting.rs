@@ -1,15 +1,12 @@
 //! Checks of what is learnt on what: name, model, task, prompt, reward, device, evaluation.
 
-use super::{Checked, count, within};
-use crate::model::config::ModelConfig;
-use crate::recipe::plan::{entries, similar};
-use crate::recipe::raw::{Device, Evaluation, Prompt, Recipe, Reward, Task};
-use crate::recipe::source::Sources;
-use crate::recipe::spelling::nearest;
+use super::bounds::{Checked, count, within};
+use crate::model::ModelConfig;
+use crate::recipe::spelling::{entries, nearest, similar};
+use crate::recipe::{Device, Evaluation, Prompt, Recipe, Reward, Sources, Task};
+use crate::task::countdown::{COUNTS, MAX_NUMBER};
+use crate::text::BUILT_IN;
 use std::path::{Path, PathBuf};
-
-/// The templates that come with the program.
-const TEMPLATES: [&str; 4] = ["base", "base_think", "chat", "compact"];
 
 /// Where the models of the recipes come from: the folder's name, and the command that makes it.
 const SOURCES: [(&str, &str); 3] = [
@@ -92,21 +89,27 @@ pub fn task(task: &Task, at: &Sources) -> Checked {
     at.ensure(!numbers.is_empty(), "task.numbers", "`task.numbers` is empty\nfor example [3, 4]")?;
     for n in numbers {
         at.ensure(
-            (2..=6).contains(n),
+            COUNTS.contains(n),
             "task.numbers",
-            format_args!("a problem of {n} numbers cannot be generated, expected counts from 2 to 6"),
+            format_args!(
+                "a problem of {n} numbers cannot be generated, expected counts from {} to {}",
+                COUNTS.start(),
+                COUNTS.end()
+            ),
         )?;
     }
     let largest = task.max_number;
     at.ensure(
-        (1..=1_000_000).contains(&largest),
+        (1..=MAX_NUMBER).contains(&largest),
         "task.max_number",
-        format_args!("`task.max_number` is {largest}, expected 1 to 1000000"),
+        format_args!("`task.max_number` is {largest}, expected 1 to {MAX_NUMBER}"),
     )?;
     at.ensure(
-        0 <= low && low <= high,
+        0 <= low && low <= high && high <= MAX_NUMBER,
         "task.targets",
-        format_args!("`task.targets` is [{low}, {high}], expected the lowest target, from 0 on, before the highest"),
+        format_args!(
+            "`task.targets` is [{low}, {high}], expected the lowest target, from 0, then the highest, up to {MAX_NUMBER}"
+        ),
     )?;
     // Six ones make at most 3 * 3 = 9; from 2 on nothing exceeds the product of all numbers.
     let most = numbers.iter().copied().max().unwrap_or(2);
@@ -160,9 +163,10 @@ pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Checked
 
 pub fn prompt(prompt: &Prompt, at: &Sources) -> Checked {
     let template = &prompt.template;
-    if !TEMPLATES.contains(&template.as_str()) && !Path::new(template).is_file() {
-        let near = nearest(template, TEMPLATES).map_or(String::new(), |t| format!("did you mean \"{t}\"? "));
-        let known = TEMPLATES.join(", ");
+    let built_in = BUILT_IN.map(|(name, _)| name);
+    if !built_in.contains(&template.as_str()) && !Path::new(template).is_file() {
+        let near = nearest(template, built_in).map_or(String::new(), |t| format!("did you mean \"{t}\"? "));
+        let known = built_in.join(", ");
         return Err(at.bad(
             "prompt.template",
             format!("there is no template `{template}`\n{near}expected {known}, or the path of a template file"),

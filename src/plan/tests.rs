@@ -1,6 +1,7 @@
 //! Broken recipes and what is said of them; overrides; the whole of one message.
 
 use super::*;
+use crate::recipe::*;
 use std::fs;
 use tempfile::TempDir;
 

@@ -1,11 +1,33 @@
-//! A checked recipe, and the figures that follow from it.
+//! A plan: a recipe that passed every check, what follows from it, and whether a machine's memory holds it.
+//!
+//! Decided: only a `Plan` runs, and a plan holds nothing that the checks have not seen.
 
-use super::raw::{Advantage, CriticModel, KlIn, Ppo, Recipe, Sft};
-use super::source::Sources;
-use super::{check, spelling};
+mod check;
+mod fit;
+mod memory;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use fit::{Fit, Machine, fit};
+pub use memory::{Part, Phase, estimate, on_host, peak, total};
+pub use report::{json, report};
+
 use crate::BadInput;
-use crate::model::config::ModelConfig;
+use crate::model::ModelConfig;
+use crate::recipe::{self, Advantage, CriticModel, KlIn, Ppo, Recipe, Sft, Sources};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
+
+/// Reads a recipe, applies the overrides `KEY=VALUE` of `sets` in order, and checks it. `out` is the run folder
+/// (default: `checkpoints/NAME`).
+///
+/// # Errors
+/// `BadInput` for the first thing found wrong: one message that shows its line.
+pub fn load(path: &Path, sets: &[String], out: Option<&Path>) -> Result<Plan> {
+    let (recipe, sources) = recipe::read(path, sets)?;
+    Ok(Plan::check(recipe, &sources, out)?)
+}
 
 /// What a run does: a recipe that passed every check.
 #[derive(Clone, Debug)]
@@ -96,24 +118,4 @@ impl Sft {
     pub fn steps(&self) -> usize {
         self.train.div_ceil(self.batch) * self.epochs
     }
-}
-
-/// Names in a folder, sorted; none where it cannot be read.
-pub(super) fn entries(dir: &Path) -> Vec<String> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let all = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> = all.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
-    names
-}
-
-/// `; did you mean PATH?` for a path that does not exist, when its folder holds a like name; else what is missing.
-pub(super) fn similar(path: &Path) -> String {
-    let parent = path.parent().unwrap_or(Path::new(""));
-    if !parent.as_os_str().is_empty() && !parent.is_dir() {
-        return format!("; there is no folder {} either", parent.display());
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let found = spelling::nearest(&name, entries(parent));
-    found.map_or(String::new(), |found| format!("; did you mean {}?", parent.join(found).display()))
 }

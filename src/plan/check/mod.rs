@@ -3,19 +3,14 @@
 //! Decided: what cannot run is refused here, and so is what would run a night to no purpose (a coefficient that no
 //! gradient follows, an actor that never learns). What only changes quality is the user's to choose.
 
+mod bounds;
 mod setting;
 mod training;
 
-use super::raw::Recipe;
-use super::source::Sources;
-use crate::BadInput;
-use crate::model::config::ModelConfig;
+use crate::model::ModelConfig;
+use crate::recipe::{Recipe, Sources};
+use bounds::{Checked, count};
 use std::path::PathBuf;
-
-type Checked<T = ()> = Result<T, BadInput>;
-
-/// No count of a recipe is larger, so that no product of a few overflows.
-const MOST: usize = 1_000_000_000;
 
 /// Checks everything; returns the model's shape and the folder of its tokenizer.
 pub fn check(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
@@ -52,24 +47,4 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
         training::kl(ppo, at)?;
     }
     Ok((config, tokenizer))
-}
-
-fn count(at: &Sources, key: &str, value: usize, least: usize) -> Checked {
-    let good = (least..=MOST).contains(&value);
-    at.ensure(good, key, format_args!("`{key}` is {value}, expected a whole number from {least} to {MOST}"))
-}
-
-/// `low..=high`; not a number is none of them.
-fn within(at: &Sources, key: &str, value: f64, low: f64, high: f64) -> Checked {
-    at.ensure(
-        (low..=high).contains(&value),
-        key,
-        format_args!("`{key}` is {value}, expected a number from {low} to {high}"),
-    )
-}
-
-/// Above zero, at most `high`.
-fn above_zero(at: &Sources, key: &str, value: f64, high: f64) -> Checked {
-    let good = value > 0.0 && value <= high;
-    at.ensure(good, key, format_args!("`{key}` is {value}, expected a number above 0, at most {high}"))
 }

@@ -1,10 +1,10 @@
 //! What `ppo-train plan` prints: a plan in aligned plain text, and the same figures as JSON.
 
+use super::Plan;
 use super::fit::{Machine, fit};
 use super::memory::{Part, Phase, estimate, on_host, peak, total};
-use super::plan::Plan;
-use super::raw::{KlIn, Recipe};
-use crate::model::config::{Family, ModelConfig};
+use crate::model::{Family, ModelConfig};
+use crate::recipe::{KlIn, Recipe};
 use serde_json::{Value, json};
 use std::fmt::Write;
 

@@ -5,12 +5,10 @@
 //! results are non-negative integers, as in the public set: differences take the smaller from the larger, quotients must
 //! come out even.
 
-use super::countdown::Problem;
 use super::expression::Op;
+use super::problem::{MAX_NUMBERS, Problem};
 use std::ops::ControlFlow;
 
-/// Most numbers of a problem.
-pub const MAX_NUMBERS: usize = 8;
 /// Most steps a search tries: enough for all of five numbers. Six or more have so many solutions that one is met early.
 pub const MAX_VISITS: usize = 4_000_000;
 
@@ -175,7 +173,7 @@ impl<F: FnMut(Derivation) -> ControlFlow<()>> Search<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::expression::parse;
+    use crate::task::countdown::expression::parse;
     use proptest::prelude::*;
 
     fn problem(numbers: &[i64], target: i64) -> Problem {

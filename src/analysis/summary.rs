@@ -1,0 +1,42 @@
+//! What a run came to: its first and last evaluation, and its curve.
+
+use super::{Series, learning_curve, points};
+use crate::metrics::{Record, Stage};
+use crate::recipe::Decoding;
+use anyhow::Result;
+use std::path::Path;
+
+/// Titles of the columns of `before_and_after`.
+pub const TITLES: [&str; 6] = ["decoding", "step", "accuracy", "format", "reward", "tokens"];
+
+/// The first and the last evaluation of a run, for each way of decoding.
+pub fn before_and_after(records: &[Record], task: &str) -> Vec<Vec<String>> {
+    let evaluations: Vec<&Record> = records.iter().filter(|record| record.stage == Stage::Evaluation).collect();
+    let row = |decoding: Decoding, record: &Record| -> Option<Vec<String>> {
+        let figure = |name: &str| record.get(&format!("{}/{name}", decoding.metrics(task)));
+        Some(vec![
+            decoding.name().to_string(),
+            record.step.to_string(),
+            format!("{:.1} %", 100.0 * figure("accuracy")?),
+            format!("{:.1} %", 100.0 * figure("format")?),
+            format!("{:.3}", figure("reward")?),
+            format!("{:.1}", figure("response_length")?),
+        ])
+    };
+    let ends: Vec<&Record> = evaluations.first().into_iter().chain(evaluations.last()).copied().collect();
+    [Decoding::Sampled, Decoding::Greedy]
+        .iter()
+        .flat_map(|decoding| ends.iter().filter_map(|record| row(*decoding, record)).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Draws the validation accuracies and the training accuracy over the steps of a run.
+pub fn draw_curve(records: &[Record], picture: &Path, name: &str) -> Result<()> {
+    let curves = |stage: Stage| {
+        let last = records.iter().rev().find(|record| record.stage == stage);
+        let names = last.into_iter().flat_map(Record::scalars).filter(|(name, _)| name.ends_with("/accuracy"));
+        names.map(move |(name, _)| Series { points: points(records, stage, name), name: name.to_string() })
+    };
+    let series: Vec<Series> = curves(Stage::Evaluation).chain(curves(Stage::Ppo)).collect();
+    learning_curve(picture, name, &series, "PPO step", "accuracy, %")
+}

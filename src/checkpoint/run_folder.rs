@@ -1,0 +1,163 @@
+//! The names of all that lies in a run's folder.
+
+use super::folder::{MARK, PARTIAL, is_complete};
+use crate::metrics;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder of a run.
+#[derive(Clone, Debug)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    pub fn new(dir: &Path) -> Self {
+        Self(dir.to_path_buf())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The run's recipe, overrides merged and defaults written out.
+    pub fn recipe(&self) -> PathBuf {
+        self.0.join(RECIPE)
+    }
+
+    /// The model that PPO starts from, which is also its reference; a Hugging Face folder.
+    pub fn start(&self) -> PathBuf {
+        self.0.join("start")
+    }
+
+    /// One record per line; see `metrics`.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join(metrics::JSONL)
+    }
+
+    /// The learning curve of a finished run.
+    pub fn curve(&self) -> PathBuf {
+        self.0.join("curve.svg")
+    }
+
+    /// The checkpoint after a step, whether it is there or not.
+    pub fn step(&self, step: usize) -> Checkpoint {
+        Checkpoint { step, dir: self.0.join(format!("{STEP}{step:06}")) }
+    }
+
+    /// The complete checkpoints, oldest first.
+    pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        if !self.0.exists() {
+            return Ok(vec![]);
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))? {
+            let dir = entry?.path();
+            let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if let Some(Ok(step)) = name.strip_prefix(STEP).map(str::parse)
+                && is_complete(&dir)
+            {
+                found.push(Checkpoint { step, dir });
+            }
+        }
+        found.sort_by_key(|checkpoint| checkpoint.step);
+        Ok(found)
+    }
+
+    /// The newest complete checkpoint.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        Ok(self.checkpoints()?.pop())
+    }
+
+    /// Removes all checkpoints but the newest `keep` and that of step `best`.
+    pub fn prune(&self, keep: usize, best: Option<usize>) -> Result<()> {
+        let mut all = self.checkpoints()?;
+        all.truncate(all.len().saturating_sub(keep));
+        for Checkpoint { step, dir } in all {
+            if Some(step) != best {
+                // Without its mark it is not a checkpoint any more, whatever interrupts the removal.
+                fs::remove_file(dir.join(MARK))?;
+                fs::remove_dir_all(&dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed process left half written.
+    pub fn sweep(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.0)? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL)) {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const RECIPE: &str = "recipe.toml";
+const STEP: &str = "step_";
+
+/// What is kept of a run after a step.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    pub step: usize,
+    dir: PathBuf,
+}
+
+impl Checkpoint {
+    /// The checkpoint in a folder that is still being filled, or that a user names.
+    pub fn at(dir: &Path) -> Self {
+        Self { step: 0, dir: dir.to_path_buf() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The actor, a Hugging Face folder. A run's `start` is one itself.
+    pub fn model(&self) -> PathBuf {
+        self.dir.join("model")
+    }
+
+    /// The critic, a Hugging Face folder, where there is one.
+    pub fn critic(&self) -> PathBuf {
+        self.dir.join("critic")
+    }
+
+    pub fn optimizer(&self) -> PathBuf {
+        self.dir.join("optimizer.safetensors")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+
+    /// The run's recipe as it was at that step.
+    pub fn recipe(&self) -> PathBuf {
+        self.dir.join(RECIPE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write_folder;
+    use super::*;
+
+    #[test]
+    fn incomplete_folders_are_not_checkpoints_and_pruning_keeps_the_best() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunFolder::new(dir.path());
+        for step in [10, 20, 30, 40] {
+            write_folder(run.step(step).path(), |_| Ok(())).unwrap();
+        }
+        fs::create_dir(run.step(50).path()).unwrap();
+        fs::create_dir(dir.path().join(".partial-x")).unwrap();
+        fs::write(dir.path().join(".partial-y"), "half a file").unwrap();
+        run.sweep().unwrap();
+        assert!(!dir.path().join(".partial-x").exists() && !dir.path().join(".partial-y").exists());
+        assert_eq!(run.latest().unwrap().unwrap().step, 40);
+        run.prune(2, Some(10)).unwrap();
+        assert_eq!(run.checkpoints().unwrap().iter().map(|c| c.step).collect::<Vec<_>>(), [10, 30, 40]);
+    }
+}

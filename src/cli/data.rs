@@ -1,0 +1,60 @@
+//! `ppo-train data`
+
+use super::common::{RecipeArgs, STDOUT, SplitName};
+use anyhow::{Context, Result};
+use clap::Args;
+use ppo_train::env::Environment;
+use ppo_train::task::Split;
+use ppo_train::{BadInput, traces};
+use serde_json::json;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// Write the problems or the warm start's traces of a recipe as JSONL.
+///
+/// Example: ppo-train data recipes/quickstart.toml --split test --count 5
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Data {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[arg(long, default_value = "train")]
+    split: SplitName,
+    /// Write prompt and response of the warm start's rows instead of problems.
+    #[arg(long)]
+    traces: bool,
+    #[arg(long, default_value_t = 10)]
+    count: usize,
+    /// Default: standard output.
+    #[arg(long)]
+    file: Option<PathBuf>,
+}
+
+impl Data {
+    pub fn run(self) -> Result<()> {
+        let plan = self.recipe.load()?;
+        let env = Environment::new(&plan)?;
+        let (mut out, place): (Box<dyn Write>, _) = match &self.file {
+            None => (Box::new(std::io::stdout().lock()), STDOUT.to_string()),
+            Some(path) => {
+                let place = format!("cannot write {}", path.display());
+                (Box::new(BufWriter::new(File::create(path).with_context(|| place.clone())?)), place)
+            }
+        };
+        if self.traces {
+            let sft = plan.recipe.sft.as_ref();
+            let sft = sft.ok_or_else(|| BadInput("the recipe has no [sft] section, so no traces".into()))?;
+            for trace in traces::traces(&plan, sft, &env, 0, self.count)? {
+                writeln!(out, "{}", json!({"prompt": trace.prompt, "response": trace.response}))
+                    .with_context(|| place.clone())?;
+            }
+        } else {
+            let split = Split::from(self.split);
+            for index in 0..self.count.min(env.task.len(split)) {
+                writeln!(out, "{}", env.task.variables(split, index)).with_context(|| place.clone())?;
+            }
+        }
+        out.flush().context(place)
+    }
+}

@@ -1,0 +1,53 @@
+//! `ppo-train eval`
+
+use super::common::{DecodingName, SplitName, model_of, print, print_json};
+use anyhow::Result;
+use clap::Args;
+use ppo_train::BadInput;
+use ppo_train::checkpoint::{Checkpoint, RunFolder};
+use ppo_train::env::Environment;
+use ppo_train::model::Policy;
+use ppo_train::plan;
+use ppo_train::train::evaluate::evaluate;
+use ppo_train::train::learner::{device, longest, weights_of};
+use std::path::PathBuf;
+
+/// Measure a checkpoint of a run on held-out problems.
+///
+/// Example: ppo-train eval checkpoints/quickstart/step_000044 --split test --decoding sampled
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Eval {
+    /// A step's folder of a run, which holds its recipe too.
+    checkpoint: PathBuf,
+    #[arg(long, default_value = "test")]
+    split: SplitName,
+    #[arg(long, default_value = "greedy")]
+    decoding: DecodingName,
+    /// The first so many problems (0: all).
+    #[arg(long, default_value_t = 0)]
+    problems: usize,
+    /// Print JSON: the means, and one entry per problem.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Eval {
+    pub fn run(self) -> Result<()> {
+        let folder = &self.checkpoint;
+        let recipes = [Checkpoint::at(folder).recipe(), RunFolder::new(&folder.join("..")).recipe()];
+        let recipe = recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
+            let shown = folder.display();
+            BadInput(format!("{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it"))
+        })?;
+        let plan = plan::load(&recipe, &[], None)?;
+        let env = Environment::new(&plan)?;
+        let weights = weights_of(&plan, &model_of(folder), device(&plan.recipe.device.device)?)?;
+        let policy = Policy::new(&plan.config, weights, longest(&plan));
+        let result = evaluate(&policy, &plan, &env, self.split.into(), self.problems, self.decoding.into())?;
+        if self.json {
+            return print_json(&result.json());
+        }
+        print(result.sentence(self.split.into()))
+    }
+}

@@ -1,0 +1,95 @@
+//! `ppo-train generate`
+
+use super::common::{STDOUT, print};
+use anyhow::{Context, Result};
+use clap::Args;
+use ppo_train::BadInput;
+use ppo_train::model::{Head, ModelConfig, Policy, Weights};
+use ppo_train::rng::{self, Purpose};
+use ppo_train::rollout::{Engine, Sampling, Stop};
+use ppo_train::text::{Tokenizer, chat};
+use ppo_train::train::learner::device;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Continue a prompt with a model.
+///
+/// Example: ppo-train generate checkpoints/quickstart/start --prompt $'Numbers: 3 5 7\nTarget: 22\n'
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Generate {
+    /// A Hugging Face folder.
+    model: PathBuf,
+    #[arg(long)]
+    prompt: String,
+    #[arg(long, default_value_t = 256)]
+    max_tokens: usize,
+    /// 0 takes the most probable token each time.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Wrap the prompt as a user's message in the model's chat template.
+    #[arg(long)]
+    chat: bool,
+    /// Print JSON: one entry per sample, with ids and log-probs.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Generate {
+    /// A single sample is printed as it is written, several ones one after the other.
+    pub fn run(self) -> Result<()> {
+        let config = ModelConfig::from_dir(&self.model).map_err(|e| BadInput(format!("{e:#}")))?;
+        let tokenizer = Tokenizer::from_dir(&self.model)?;
+        let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
+        let ids = tokenizer.encode_prompt(&prompt)?;
+        let positions = (ids.len() + self.max_tokens) as i64;
+        if ids.is_empty() || positions > config.max_position_embeddings {
+            let (read, new, limit) = (ids.len(), self.max_tokens, config.max_position_embeddings);
+            let message = format!("a prompt of {read} tokens and {new} new ones do not fit 1 to {limit}");
+            return Err(BadInput(message).into());
+        }
+        let weights = Weights::load(&self.model, &config, Head::Language, tch::Kind::Float, device("auto")?);
+        let weights = weights.map_err(|e| BadInput(format!("{e:#}")))?;
+        let policy = Policy::new(&config, weights, positions);
+        let greedy = self.temperature == 0.0;
+        let temperature = if greedy { 1.0 } else { self.temperature };
+        let engine = Engine {
+            policy: &policy,
+            sampling: Sampling { temperature, greedy, ..Sampling::greedy() },
+            stop: Stop { tokens: config.eos_token_ids.clone(), max_tokens: self.max_tokens },
+            vocabulary: tokenizer.vocab_size().min(config.vocab_size),
+            batch: 0,
+        };
+        let stream = |_, sample: usize| rng::stream(self.seed, Purpose::Rollout, 0, sample as u64);
+        let (mut read, mut shown, mut write) = (0, String::new(), tokenizer.streaming());
+        let mut out = std::io::stdout();
+        let mut written = Ok(());
+        let responses = engine.generate(&[ids], self.samples, stream, |responses| {
+            if let ([response], false) = (responses, self.json) {
+                // The engine draws known ids only.
+                let new: String = response.ids[read..].iter().filter_map(|id| write(*id).ok()).collect();
+                if written.is_ok() {
+                    written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
+                }
+                (read, shown) = (response.ids.len(), std::mem::take(&mut shown) + &new);
+            }
+        });
+        written.context(STDOUT)?;
+        for response in responses {
+            let text = tokenizer.decode_text(&response.ids)?;
+            if self.json {
+                let entry = serde_json::json!({
+                    "text": text, "ids": response.ids, "log_probs": response.log_probs, "terminated": response.terminated,
+                });
+                print(entry)?;
+            } else {
+                print(text.strip_prefix(&shown).unwrap_or(&text))?;
+            }
+        }
+        Ok(())
+    }
+}

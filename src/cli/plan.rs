@@ -1,0 +1,49 @@
+//! `ppo-train plan`
+
+use super::common::{RecipeArgs, print, print_json};
+use anyhow::Result;
+use clap::Args;
+use ppo_train::env::Environment;
+use ppo_train::plan::{Machine, json, report};
+use ppo_train::task::Split;
+use serde_json::json;
+
+/// Check a recipe and print what it would do and need, without doing it.
+///
+/// Example: ppo-train plan recipes/conversation_sft.toml --memory 80
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Plan {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Devices that share the sequences of a step.
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    devices: usize,
+    /// Memory of a device in GiB; says whether the plan fits, and what would make it fit (default: this machine's, for
+    /// the CPU).
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Plan {
+    /// Prints the plan, and the first prompt as the model will read it.
+    pub fn run(self) -> Result<()> {
+        let plan = self.recipe.load()?;
+        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Machine::of(&plan).memory);
+        let machine = Machine { devices: self.devices, memory };
+        // One training problem is enough, and the first is the same however many follow.
+        let mut first = plan.clone();
+        first.recipe.task.train = 1;
+        let prompt = Environment::new(&first)?.prompt(Split::Train, 0)?;
+        if self.json {
+            let mut all = json(&plan, machine);
+            all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": prompt.ids });
+            return print_json(&all);
+        }
+        let report = report(&plan, machine);
+        print(format_args!("{report}\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text))
+    }
+}

@@ -1,0 +1,25 @@
+//! `ppo-train RECIPE`
+
+use super::common::Overrides;
+use anyhow::Result;
+use clap::Args;
+use ppo_train::{BadInput, run};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct Train {
+    /// The experiment, a TOML file.
+    recipe: Option<PathBuf>,
+    /// Continue the run in the output folder from its newest checkpoint.
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl Train {
+    pub fn run(self) -> Result<()> {
+        let recipe = self.recipe.ok_or_else(|| BadInput("expected a recipe; see --help".into()))?;
+        run::launch(&self.overrides.load(&recipe)?, self.resume)
+    }
+}

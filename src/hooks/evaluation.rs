@@ -1,0 +1,55 @@
+//! Measures the actor on held-out problems, and remembers the best step.
+
+use super::samples;
+use crate::metrics::{Record, Stage};
+use crate::task::Split;
+use crate::terminal;
+use crate::train::clock::Clock;
+use crate::train::evaluate::evaluate;
+use crate::train::hook::{Best, Hook, Moment};
+use anyhow::Result;
+
+/// Every `evaluation.every` steps, in each of the recipe's ways of decoding.
+pub struct Evaluation {
+    /// Rollouts that are shown with their rewards.
+    pub samples: usize,
+}
+
+impl Hook for Evaluation {
+    fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
+        let recipe = &moment.plan.recipe.evaluation;
+        if !moment.is_due(recipe.every) {
+            return Ok(());
+        }
+        let mut record = Record::new(Stage::Evaluation, moment.step as u64);
+        let mut clock = Clock::start();
+        let mut evaluations = Vec::new();
+        for decoding in &recipe.decoding {
+            let (actor, plan) = (&moment.models.actor.model, moment.plan);
+            evaluations.push(evaluate(actor, plan, moment.env, Split::Validation, recipe.problems, *decoding)?);
+        }
+        clock.lap("testing");
+        for evaluation in &evaluations {
+            evaluation.describe(moment.env.task.name(), &mut record);
+        }
+        clock.write(&mut record);
+
+        if let Some(first) = evaluations.first() {
+            if moment.best.is_none_or(|best| first.accuracy >= best.accuracy) {
+                *moment.best = Some(Best { step: moment.step, accuracy: first.accuracy });
+            }
+            let table = samples::table(first, self.samples);
+            terminal::print(&table);
+            record.text("samples", table);
+        }
+        for e in &evaluations {
+            let (step, decoding, accuracy) = (moment.step, e.decoding.name(), 100.0 * e.accuracy);
+            terminal::print(&format!(
+                "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, reward {:.3}, {:.1} tokens",
+                e.reward, e.length
+            ));
+        }
+        moment.metrics.write(&record);
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
+
+mod signals;
+
+use crate::BadInput;
+use crate::analysis;
+use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, save_model, write_file, write_folder};
+use crate::env::Environment;
+use crate::hooks;
+use crate::metrics::{Logs, Metrics, Stage};
+use crate::model::Policy;
+use crate::plan::Plan;
+use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
+use crate::recipe::{self, Sft};
+use crate::terminal;
+use crate::traces;
+use crate::train::hook::State;
+use crate::train::learner::{Learner, Models, device, longest, starting_weights, weights_of};
+use crate::train::stop::Stop;
+use crate::train::{ppo, sft};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::Path;
+use tch::Device;
+
+/// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
+///
+/// # Errors
+/// `BadInput` for what the user can mend, `Stopped` on a signal once a checkpoint is written.
+pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
+    let device = device(&plan.recipe.device.device)?;
+    if plan.recipe.device.threads > 0 {
+        tch::set_num_threads(plan.recipe.device.threads as i32);
+    }
+    let env = Environment::new(plan)?;
+    env.preflight()?;
+    let folder = RunFolder::new(&plan.out);
+    let _lock = lock(&folder)?;
+    let checkpoint = open(plan, &folder, resume)?;
+    let state = match &checkpoint {
+        None => State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() },
+        Some(checkpoint) => read_state(&checkpoint.state())?,
+    };
+    let resumed = match checkpoint {
+        Some(_) => Some((Stage::Ppo, state.step as u64)),
+        None => {
+            is_complete(&folder.start()).then(|| (Stage::Sft, plan.recipe.sft.as_ref().map_or(0, Sft::steps) as u64))
+        }
+    };
+    let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
+    let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
+    let stop = signals::watch()?;
+
+    let start = warm_start(plan, &env, &folder, &mut metrics, &stop, device)?;
+    let Some(ppo) = &plan.recipe.ppo else {
+        terminal::print(&format!("the trained model is in {}", folder.start().display()));
+        return Ok(());
+    };
+    let mut models = Models::new(plan, ppo, start);
+    if let Some(checkpoint) = &checkpoint {
+        models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
+        models.kl.coefficient = state.kl_coefficient;
+    }
+    let mut trainer = ppo::Trainer { plan, ppo, env: &env, models, state, folder: &folder, stop: &stop, saving: None };
+    ppo::train(&mut trainer, &mut metrics, &mut hooks::all(plan))?;
+    finish(plan, &folder, &mut metrics, env.task.name())
+}
+
+/// Makes the run folder this process's own, until the lock is dropped.
+fn lock(folder: &RunFolder) -> Result<Option<Lock>> {
+    let out = folder.path();
+    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let lock = Lock::take(out)?;
+    if lock.is_none() {
+        let out = out.display();
+        terminal::warn(&format!("warning: the file system of {out} has no locks: let only one process train there"));
+    }
+    Ok(lock)
+}
+
+/// Prepares the run folder for this plan; returns the checkpoint to go on from.
+fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoint>> {
+    let checkpoint = folder.latest()?;
+    // A start that failed at once has left nothing worth keeping.
+    let records = fs::metadata(folder.metrics()).is_ok_and(|file| file.len() > 0);
+    let begun = records || checkpoint.is_some() || is_complete(&folder.start());
+    if begun && !resume {
+        return Err(BadInput(format!(
+            "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
+            plan.out.display()
+        ))
+        .into());
+    }
+    if begun {
+        same_experiment(plan, &checkpoint.as_ref().map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
+    }
+    folder.sweep()?;
+    write_file(&folder.recipe(), &plan.text)?;
+    Ok(checkpoint)
+}
+
+/// Refuses to continue a run with another recipe, and says what changes where it may.
+fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
+    let (allowed, refused): (Vec<_>, Vec<_>) =
+        differences(&recipe::stored(before)?, &plan.recipe).into_iter().partition(Difference::is_allowed);
+    let list = |all: &[Difference]| all.iter().map(|difference| format!("\n  {difference}")).collect::<String>();
+    if !refused.is_empty() {
+        let (out, keys) = (plan.out.display(), list(&refused));
+        return Err(BadInput(format!(
+            "{out} holds a run of another recipe, which --resume cannot continue with:{keys}\n\
+             set these keys back, or start a run of its own with --out DIR (what may change: {})",
+            MAY_CHANGE.join(", ")
+        ))
+        .into());
+    }
+    if !allowed.is_empty() {
+        terminal::warn(&format!("the run goes on with a changed recipe:{}", list(&allowed)));
+    }
+    Ok(())
+}
+
+fn read_state(path: &Path) -> Result<State> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
+}
+
+/// The policy PPO starts from: the recipe's model after its warm start, which is done once per run.
+fn warm_start(
+    plan: &Plan,
+    env: &Environment,
+    folder: &RunFolder,
+    metrics: &mut Metrics,
+    stop: &Stop,
+    device: Device,
+) -> Result<Policy> {
+    let (start, longest) = (folder.start(), longest(plan));
+    if is_complete(&start) {
+        return Ok(Policy::new(&plan.config, weights_of(plan, &start, device)?, longest));
+    }
+    let weights = starting_weights(plan, device)?;
+    let policy = match &plan.recipe.sft {
+        None => Policy::new(&plan.config, weights, longest),
+        Some(recipe) => {
+            let rows = traces::rows(plan, recipe, env)?;
+            if rows.cut > 0 {
+                let (cut, context) = (rows.cut, recipe.context);
+                terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {context}"));
+            }
+            let mut learner = Learner::policy(plan, weights);
+            sft::train(plan, recipe, &rows, &mut learner, metrics, stop)?;
+            learner.model
+        }
+    };
+    write_folder(&start, |dir| save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir))?;
+    Ok(policy)
+}
+
+/// The table of before and after, the curve, and where everything is.
+fn finish(plan: &Plan, folder: &RunFolder, metrics: &mut Metrics, task: &str) -> Result<()> {
+    metrics.flush();
+    if plan.recipe.logging.jsonl {
+        let records = analysis::read_jsonl(&folder.metrics())?;
+        let rows = analysis::before_and_after(&records, task);
+        terminal::print(&terminal::table(&analysis::TITLES, &rows));
+        analysis::draw_curve(&records, &folder.curve(), &plan.recipe.name)?;
+        terminal::print(&format!("curve         {}", folder.curve().display()));
+    }
+    terminal::print(&format!("TensorBoard   scripts/tensorboard {}", folder.path().display()));
+    if let Some(checkpoint) = folder.latest()? {
+        terminal::print(&format!("model         {}", checkpoint.model().display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Countdown: make a target of some numbers with `+ - * /`, every number used exactly once.
+
+pub mod expression;
+mod files;
+mod generate;
+mod judge;
+mod problem;
+pub mod solver;
+mod traces;
+
+pub use generate::COUNTS;
+pub use problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
+
+use super::{Split, Task, Verdict};
+use crate::recipe::{Recipe, Reward, Sft};
+use crate::rng::ChaCha8Rng;
+use anyhow::{Result, bail};
+use serde_json::json;
+use traces::SolverOptions;
+
+/// The problems of the three splits and the rules of their reward.
+pub struct CountdownTask {
+    /// In the order of `Split::ALL`.
+    problems: [Vec<Problem>; 3],
+    reward: Reward,
+}
+
+impl CountdownTask {
+    /// Generates the recipe's problems, or reads its files (all three splits or none).
+    ///
+    /// # Errors
+    /// A bad file, or more problems asked for than there are distinct solvable ones.
+    pub fn new(recipe: &Recipe) -> Result<Self> {
+        let task = &recipe.task;
+        let problems = match (&task.train_file, &task.validation_file, &task.test_file) {
+            (None, None, None) => generate::generate(task)?,
+            (Some(train), Some(validation), Some(test)) => [
+                files::read_problems(train, task.train)?,
+                files::read_problems(validation, task.validation)?,
+                files::read_problems(test, task.test)?,
+            ],
+            _ => bail!("task: train_file, validation_file and test_file are named together or not at all"),
+        };
+        Ok(Self { problems, reward: recipe.reward.clone() })
+    }
+
+    /// One training problem.
+    #[cfg(test)]
+    pub fn of(problem: Problem, reward: &Reward) -> Self {
+        Self { problems: [vec![problem], vec![], vec![]], reward: reward.clone() }
+    }
+
+    pub fn problem(&self, split: Split, index: usize) -> &Problem {
+        &self.problems[split as usize][index]
+    }
+}
+
+impl Task for CountdownTask {
+    fn name(&self) -> &'static str {
+        "countdown"
+    }
+
+    fn len(&self, split: Split) -> usize {
+        self.problems[split as usize].len()
+    }
+
+    /// `{"numbers": [5, 7, 12], "target": 67}`.
+    fn variables(&self, split: Split, index: usize) -> serde_json::Value {
+        let Problem { nums, target } = self.problem(split, index);
+        json!({ "numbers": nums, "target": target })
+    }
+
+    fn judge(&self, split: Split, index: usize, answer: &str) -> Verdict {
+        judge::judge(answer, self.problem(split, index), &self.reward)
+    }
+
+    /// The solver's. A problem from a file may have no solution.
+    fn right_answer(&self, split: Split, index: usize) -> Option<String> {
+        Some(solver::solve(self.problem(split, index), i64::MAX)?.expression())
+    }
+
+    /// The sum of the numbers, and one more where that is the target.
+    fn wrong_answer(&self, split: Split, index: usize) -> String {
+        let Problem { nums, target } = self.problem(split, index);
+        let mut terms: Vec<_> = nums.iter().map(i64::to_string).collect();
+        if nums.iter().sum::<i64>() == *target {
+            terms.push("1".into());
+        }
+        terms.join("+")
+    }
+
+    fn trace(&self, index: usize, sft: &Sft, rng: &mut ChaCha8Rng) -> Option<String> {
+        let options = SolverOptions { tries: sft.tries, insight: sft.insight, max_value: traces::MAX_VALUE };
+        Some(traces::solver_trace(self.problem(Split::Train, index), sft.style, &options, rng))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{grade, layout};
+    use std::collections::HashSet;
+
+    fn recipe(task: &str, reward: &str) -> Recipe {
+        let text = format!("name = 't'\nmodel.path = 'm'\n[task]\nkind = 'countdown'\n{task}\n[reward]\n{reward}");
+        toml::from_str(&text).unwrap()
+    }
+
+    fn task(lines: &str) -> CountdownTask {
+        CountdownTask::new(&recipe(lines, "")).unwrap()
+    }
+
+    #[test]
+    fn generated_problems_are_as_the_recipe_says_solvable_and_disjoint() {
+        let task = task("train = 600\nvalidation = 100\ntest = 100");
+        let mut seen = HashSet::new();
+        let mut of_three = 0;
+        for split in Split::ALL {
+            for index in 0..task.len(split) {
+                let problem = task.problem(split, index);
+                assert!((10..=100).contains(&problem.target));
+                assert!(problem.nums.iter().all(|number| (1..=99).contains(number)));
+                assert!(solver::solve(problem, i64::MAX).is_some());
+                assert!(seen.insert(problem.canonical()), "{problem:?} twice");
+                of_three += usize::from(problem.nums.len() == 3);
+            }
+        }
+        assert_eq!(seen.len(), 800);
+        assert!((340..460).contains(&of_three), "{of_three} of 800 have three numbers");
+    }
+
+    #[test]
+    fn more_training_problems_change_none_of_the_others() {
+        let (few, many) =
+            (task("train = 10\nvalidation = 20\ntest = 5"), task("train = 50\nvalidation = 20\ntest = 5"));
+        for split in Split::ALL {
+            let common = few.len(split);
+            assert_eq!(few.problems[split as usize], many.problems[split as usize][..common]);
+        }
+    }
+
+    #[test]
+    fn a_space_that_is_too_small_is_named() {
+        for space in ["numbers = [2]\nmax_number = 4", "numbers = [7]\nmax_number = 1\ntargets = [99, 100]"] {
+            let recipe = recipe(&format!("train = 10\nvalidation = 1\ntest = 1\n{space}"), "");
+            let error = CountdownTask::new(&recipe).err().unwrap().to_string();
+            assert!(error.contains("too few distinct problems") && error.contains("task.max_number ("), "{error}");
+        }
+    }
+
+    #[test]
+    fn known_answers_score_as_known_under_all_rules_and_prompts() {
+        for rules in ["", "rules = 'tinyzero'", "dialogue_format = true", "allow_equals = false"] {
+            let recipe = recipe("train = 40\nvalidation = 1\ntest = 1\nmax_number = 9\ntargets = [6, 20]", rules);
+            let task = CountdownTask::new(&recipe).unwrap();
+            for (index, opened) in (0..40).flat_map(|index| [(index, false), (index, true)]) {
+                let grade = |answer: &str| {
+                    let response = layout::monologue("a thought", answer, opened);
+                    grade(&task, (Split::Train, index), &response, &recipe.reward, opened)
+                };
+                let right = grade(&task.right_answer(Split::Train, index).unwrap());
+                assert_eq!((right.accuracy, right.format, right.reward), (1.0, 1.0, 1.0));
+                let wrong = grade(&task.wrong_answer(Split::Train, index));
+                assert_eq!((wrong.accuracy, wrong.format), (0.0, 1.0));
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a task is: sets of problems, and whether an answer is right.
+
+use crate::recipe::Sft;
+use crate::rng::ChaCha8Rng;
+
+/// The disjoint sets of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    Train,
+    Validation,
+    Test,
+}
+
+impl Split {
+    pub const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        }
+    }
+}
+
+/// What a task says of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub right: bool,
+    /// Why, in a few words.
+    pub reason: String,
+}
+
+/// A set of problems with a rule that judges answers. An `index` is below `len` of its split.
+pub trait Task: Send + Sync {
+    /// As it appears in metric names.
+    fn name(&self) -> &'static str;
+
+    fn len(&self, split: Split) -> usize;
+
+    /// Variables of the prompt template, a JSON object.
+    fn variables(&self, split: Split, index: usize) -> serde_json::Value;
+
+    /// Whether the text of an answer is right.
+    fn judge(&self, split: Split, index: usize, answer: &str) -> Verdict;
+
+    /// The text of a right answer, for the preflight; none where the problem has no solution.
+    fn right_answer(&self, split: Split, index: usize) -> Option<String>;
+
+    /// The text of a wrong answer, for the preflight.
+    fn wrong_answer(&self, split: Split, index: usize) -> String;
+
+    /// A response to training problem `index` that the task's own solver writes, for a warm start; `rng` is a stream of
+    /// `Purpose::Traces`. None where the task has no solver.
+    fn trace(&self, _index: usize, _sft: &Sft, _rng: &mut ChaCha8Rng) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,142 @@
+//! Where the rows of a warm start come from: a file, or our own solver.
+
+use crate::BadInput;
+use crate::env::Environment;
+use crate::plan::Plan;
+use crate::recipe::Sft;
+use crate::rng::{self, Purpose};
+use crate::rows::json_rows;
+use crate::task::Split;
+use crate::task::layout::after_open_think;
+use crate::train::batch::Sequence;
+use crate::train::sft::Rows;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Reads or writes the traces of `sft` and tokenises them; each response ends with the end-of-text token.
+///
+/// # Errors
+/// Bad input: a file that cannot be read, too few rows, a row without prompt or response.
+pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
+    let mut cut = 0;
+    let mut tokenise = |traces: Vec<Trace>| -> Result<Vec<Sequence>> {
+        traces.iter().map(|trace| sequence(trace, sft, env, &mut cut)).collect()
+    };
+    let train = tokenise(traces(plan, sft, env, 0, sft.train)?)?;
+    let validation = tokenise(match &sft.validation_data {
+        Some(path) => read(path, sft.validation)?,
+        None if sft.data == SOLVER => traces(plan, sft, env, sft.train, sft.validation)?,
+        None => vec![],
+    })?;
+    Ok(Rows { train, validation, cut })
+}
+
+/// `sft.data` of traces that our own solver writes.
+const SOLVER: &str = "solver";
+
+/// The training rows of the warm start as text, from the row `first` on: read, or written by the solver.
+///
+/// # Errors
+/// As `rows`.
+pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, first: usize, count: usize) -> Result<Vec<Trace>> {
+    if sft.data != SOLVER {
+        return Ok(read(Path::new(&sft.data), first + count)?.split_off(first));
+    }
+    let write = |row: usize| {
+        let index = row % env.task.len(Split::Train);
+        let prompt = env.prompt(Split::Train, index)?;
+        let mut rng = rng::stream(plan.recipe.seed, Purpose::Traces, 0, row as u64);
+        let response = env.task.trace(index, sft, &mut rng);
+        let response = response.with_context(|| format!("{} has no solver to write traces", env.task.name()))?;
+        let response = if prompt.opens_think { after_open_think(&response) } else { &response };
+        Ok(Trace { response: response.to_string(), prompt: prompt.text })
+    };
+    (first..first + count).map(write).collect()
+}
+
+fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
+    let traces = first_rows(path, count).map_err(|e| BadInput(format!("{e:#}")))?;
+    if traces.len() < count {
+        let found = traces.len();
+        return Err(BadInput(format!("{} holds {found} rows, the recipe asks for {count}", path.display())).into());
+    }
+    Ok(traces)
+}
+
+fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Result<Sequence> {
+    let prompt = env.tokenizer.encode_prompt(&trace.prompt)?;
+    let mut response = env.tokenizer.encode(&trace.response)?;
+    response.extend(env.ends.first());
+    if prompt.is_empty() || prompt.len() >= sft.context {
+        return Err(BadInput(format!(
+            "a prompt of {} tokens leaves no room in sft.context = {}",
+            prompt.len(),
+            sft.context
+        ))
+        .into());
+    }
+    if prompt.len() + response.len() > sft.context {
+        response.truncate(sft.context - prompt.len());
+        *cut += 1;
+    }
+    Ok(Sequence { prompt, response })
+}
+
+/// What is shown to the model, and what it shall write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    pub prompt: String,
+    pub response: String,
+}
+
+/// The first `limit` rows of a JSONL file with the keys `prompt` and `response`; other keys are ignored.
+///
+/// # Errors
+/// A file that cannot be read or has no rows; a row in which one of the two is missing, empty or no text, with
+/// file, line and key.
+fn first_rows(path: &Path, limit: usize) -> Result<Vec<Trace>> {
+    let traces: Vec<_> = json_rows(path)?.take(limit).map(|row| from_row(path, row?)).collect::<Result<_>>()?;
+    if traces.is_empty() && limit > 0 {
+        bail!("{} has no rows", path.display());
+    }
+    Ok(traces)
+}
+
+fn from_row(path: &Path, (line, row): (usize, Map<String, Value>)) -> Result<Trace> {
+    let text = |key| {
+        let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
+        let text = value.as_str().with_context(|| format!("key `{key}`: expected a text"))?;
+        ensure!(!text.is_empty(), "key `{key}` is empty");
+        Ok(text.to_string())
+    };
+    let trace = || anyhow::Ok(Trace { prompt: text("prompt")?, response: text("response")? });
+    trace().with_context(|| format!("{}, line {line}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_or_say_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("traces.jsonl");
+        let rows = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            first_rows(&path, 1).map_err(|error| format!("{error:#}"))
+        };
+        let trace = Trace { prompt: "a".into(), response: "b\n".into() };
+        assert_eq!(rows("{\"prompt\": \"a\", \"response\": \"b\\n\", \"id\": 1}\nnot read").unwrap(), [trace]);
+        for (row, message) in [
+            ("", "has no rows"),
+            ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`"),
+            ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a text"),
+            ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
+            ("a", "line 1: expected value"),
+        ] {
+            let error = rows(row).unwrap_err();
+            assert!(error.contains("traces.jsonl") && error.contains(message), "{error}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Where the time of a step goes.
+
+use super::batch::Sequence;
+use crate::metrics::Record;
+use std::time::Instant;
+
+/// Wall-clock seconds of the stages of a step.
+pub struct Clock {
+    started: Instant,
+    lap: Instant,
+    stages: Vec<(&'static str, f64)>,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        let now = Instant::now();
+        Self { started: now, lap: now, stages: Vec::new() }
+    }
+
+    /// Ends a stage: it took the time since the one before.
+    pub fn lap(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        self.stages.push((stage, (now - self.lap).as_secs_f64()));
+        self.lap = now;
+    }
+
+    /// Writes the stages' seconds as `timing_s/`.
+    pub fn write(&self, record: &mut Record) {
+        for (stage, seconds) in &self.stages {
+            record.set(format!("timing_s/{stage}"), *seconds);
+        }
+    }
+
+    /// Writes the stages' seconds, their milliseconds a token, and the step's throughput and memory.
+    pub fn finish(&self, record: &mut Record, sequences: &[Sequence]) {
+        self.write(record);
+        let seconds = self.started.elapsed().as_secs_f64();
+        let tokens = sequences.iter().map(Sequence::len).sum::<usize>() as f64;
+        let response_tokens = sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
+        for (stage, spent) in &self.stages {
+            // Generation is paid by the token it writes, the other stages by the token they read.
+            let tokens = if *stage == "gen" { response_tokens } else { tokens };
+            record.set(format!("timing_per_token_ms/{stage}"), 1e3 * spent / tokens.max(1.0));
+        }
+        for name in ["min", "max", "mean"] {
+            // One process is one rank.
+            record.set(format!("global_seqlen/{name}"), tokens);
+        }
+        record.set("timing_s/step", seconds);
+        record.set("perf/time_per_step", seconds);
+        record.set("perf/total_num_tokens", tokens);
+        record.set("perf/throughput", tokens / seconds);
+        if let Some(bytes) = resident_bytes() {
+            record.set("perf/cpu_memory_used_gb", bytes / f64::from(1 << 30));
+        }
+    }
+}
+
+/// Memory this process holds now, in bytes, where the system tells.
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
+}
