@@ -5,6 +5,7 @@
 pub mod algo;
 pub mod analysis;
 pub mod checkpoint;
+pub mod dist;
 pub mod env;
 pub mod hooks;
 pub mod metrics;

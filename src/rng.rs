@@ -7,7 +7,8 @@
 use rand::SeedableRng;
 pub use rand::rngs::ChaCha8Rng;
 
-/// What a stream is drawn for. The numbers are part of a run's reproducibility: they are never reused or changed.
+/// What a stream is drawn for. The numbers are part of a run's reproducibility: they are never reused or changed (6
+/// is free).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Generated problems; the step is the split.
@@ -20,8 +21,6 @@ pub enum Purpose {
     Rollout = 4,
     /// Tokens of a sampled evaluation.
     Evaluation = 5,
-    /// Random weights.
-    Init = 6,
     /// The order of rows or mini-batches within a step.
     Shuffle = 7,
 }

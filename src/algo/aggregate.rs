@@ -1,24 +1,21 @@
-//! How token losses become one number: a weight for each token, fixed for the whole mini-batch.
+//! How the losses of tokens become one number: a weight per token, fixed for the whole mini-batch.
 //!
-//! The loss is the weighted sum of its token losses. Micro-batches take their tokens' weights along and add up, so a
-//! gradient cannot depend on how a mini-batch was split.
+//! The loss is the weighted sum of its token losses. Micro-batches take the weights of their tokens along and add up, so
+//! that a gradient cannot depend on how a mini-batch was split. `lengths` are those of the mini-batch's sequences; the
+//! weights, one per response token, sum to one.
 
-use crate::recipe::Aggregation;
+use std::iter::repeat_n;
 
-/// One weight a response token for the sequences of a mini-batch; the weights sum to one.
-pub fn token_weights(lengths: &[usize], how: Aggregation) -> Vec<f32> {
-    let tokens = lengths.iter().sum::<usize>() as f64;
+/// The mean over all tokens.
+pub fn token_mean(lengths: &[usize]) -> Vec<f32> {
+    let tokens: usize = lengths.iter().sum();
+    vec![(1.0 / tokens as f64) as f32; tokens]
+}
+
+/// The mean over sequences of the mean over each one's tokens.
+pub fn sequence_mean(lengths: &[usize]) -> Vec<f32> {
     let sequences = lengths.len() as f64;
-    lengths
-        .iter()
-        .flat_map(|&length| {
-            let weight = match how {
-                Aggregation::TokenMean => 1.0 / tokens,
-                Aggregation::SequenceMean => 1.0 / (sequences * length as f64),
-            };
-            std::iter::repeat_n(weight as f32, length)
-        })
-        .collect()
+    lengths.iter().flat_map(|&length| repeat_n((1.0 / (sequences * length as f64)) as f32, length)).collect()
 }
 
 #[cfg(test)]
@@ -26,10 +23,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_equal_the_means_they_stand_for() {
+    fn weighted_sums_are_the_means() {
         let (lengths, losses) = ([3, 1], [1.0f32, 2.0, 3.0, 10.0]);
-        let sum = |how| token_weights(&lengths, how).iter().zip(losses).map(|(w, l)| w * l).sum::<f32>();
-        assert!((sum(Aggregation::TokenMean) - 4.0).abs() < 1e-6);
-        assert!((sum(Aggregation::SequenceMean) - 6.0).abs() < 1e-6);
+        let sum = |weights: Vec<f32>| weights.iter().zip(losses).map(|(w, l)| w * l).sum::<f32>();
+        assert!((sum(token_mean(&lengths)) - 4.0).abs() < 1e-6);
+        assert!((sum(sequence_mean(&lengths)) - 6.0).abs() < 1e-6);
     }
 }

@@ -1,7 +1,7 @@
 //! What a run came to: its first and last evaluation, and its curve.
 
 use super::{Series, learning_curve, points};
-use crate::metrics::{Record, Stage};
+use crate::metrics::{Record, Stage, validation};
 use crate::recipe::Decoding;
 use anyhow::Result;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub const TITLES: [&str; 6] = ["decoding", "step", "accuracy", "format", "reward
 pub fn before_and_after(records: &[Record], task: &str) -> Vec<Vec<String>> {
     let evaluations: Vec<&Record> = records.iter().filter(|record| record.stage == Stage::Evaluation).collect();
     let row = |decoding: Decoding, record: &Record| -> Option<Vec<String>> {
-        let figure = |name: &str| record.get(&format!("{}/{name}", decoding.metrics(task)));
+        let figure = |name: &str| record.get(&format!("{}/{name}", validation(task, decoding.name())));
         Some(vec![
             decoding.name().to_string(),
             record.step.to_string(),

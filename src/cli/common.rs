@@ -1,7 +1,8 @@
 //! What several commands share.
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ppo_train::checkpoint::Checkpoint;
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
@@ -70,36 +71,14 @@ pub fn model_of(checkpoint: &Path) -> PathBuf {
     if inner.exists() { inner } else { checkpoint.to_path_buf() }
 }
 
-/// A split by its name.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum SplitName {
-    Train,
-    Validation,
-    Test,
+/// Reads a split's name.
+pub fn split() -> impl TypedValueParser<Value = Split> {
+    PossibleValuesParser::new(Split::ALL.map(Split::name))
+        .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("no split"))
 }
 
-impl From<SplitName> for Split {
-    fn from(name: SplitName) -> Self {
-        match name {
-            SplitName::Train => Split::Train,
-            SplitName::Validation => Split::Validation,
-            SplitName::Test => Split::Test,
-        }
-    }
-}
-
-/// A way of decoding by its name.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum DecodingName {
-    Greedy,
-    Sampled,
-}
-
-impl From<DecodingName> for Decoding {
-    fn from(name: DecodingName) -> Self {
-        match name {
-            DecodingName::Greedy => Decoding::Greedy,
-            DecodingName::Sampled => Decoding::Sampled,
-        }
-    }
+/// Reads the name of a way of decoding.
+pub fn decoding() -> impl TypedValueParser<Value = Decoding> {
+    PossibleValuesParser::new(Decoding::ALL.map(Decoding::name))
+        .try_map(|name| Decoding::ALL.into_iter().find(|way| way.name() == name).ok_or("no way of decoding"))
 }

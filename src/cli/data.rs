@@ -1,6 +1,6 @@
 //! `ppo-train data`
 
-use super::common::{RecipeArgs, STDOUT, SplitName};
+use super::common::{RecipeArgs, STDOUT, split};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::env::Environment;
@@ -19,8 +19,8 @@ use std::path::PathBuf;
 pub struct Data {
     #[command(flatten)]
     recipe: RecipeArgs,
-    #[arg(long, default_value = "train")]
-    split: SplitName,
+    #[arg(long, default_value = "train", value_parser = split())]
+    split: Split,
     /// Write prompt and response of the warm start's rows instead of problems.
     #[arg(long)]
     traces: bool,
@@ -50,7 +50,7 @@ impl Data {
                     .with_context(|| place.clone())?;
             }
         } else {
-            let split = Split::from(self.split);
+            let split = self.split;
             for index in 0..self.count.min(env.task.len(split)) {
                 writeln!(out, "{}", env.task.variables(split, index)).with_context(|| place.clone())?;
             }

@@ -1,6 +1,6 @@
 //! `ppo-train eval`
 
-use super::common::{DecodingName, SplitName, model_of, print, print_json};
+use super::common::{decoding, model_of, print, print_json, split};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::BadInput;
@@ -8,8 +8,9 @@ use ppo_train::checkpoint::{Checkpoint, RunFolder};
 use ppo_train::env::Environment;
 use ppo_train::model::Policy;
 use ppo_train::plan;
+use ppo_train::recipe::Decoding;
+use ppo_train::task::Split;
 use ppo_train::train::evaluate::evaluate;
-use ppo_train::train::learner::{device, longest, weights_of};
 use std::path::PathBuf;
 
 /// Measure a checkpoint of a run on held-out problems.
@@ -20,10 +21,10 @@ use std::path::PathBuf;
 pub struct Eval {
     /// A step's folder of a run, which holds its recipe too.
     checkpoint: PathBuf,
-    #[arg(long, default_value = "test")]
-    split: SplitName,
-    #[arg(long, default_value = "greedy")]
-    decoding: DecodingName,
+    #[arg(long, default_value = "test", value_parser = split())]
+    split: Split,
+    #[arg(long, default_value = "greedy", value_parser = decoding())]
+    decoding: Decoding,
     /// The first so many problems (0: all).
     #[arg(long, default_value_t = 0)]
     problems: usize,
@@ -42,12 +43,12 @@ impl Eval {
         })?;
         let plan = plan::load(&recipe, &[], None)?;
         let env = Environment::new(&plan)?;
-        let weights = weights_of(&plan, &model_of(folder), device(&plan.recipe.device.device)?)?;
-        let policy = Policy::new(&plan.config, weights, longest(&plan));
-        let result = evaluate(&policy, &plan, &env, self.split.into(), self.problems, self.decoding.into())?;
+        let weights = plan.weights(&model_of(folder), plan.device()?)?;
+        let policy = Policy::new(&plan.config, weights, plan.longest());
+        let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
         if self.json {
             return print_json(&result.json());
         }
-        print(result.sentence(self.split.into()))
+        print(result.sentence(self.split))
     }
 }

@@ -8,7 +8,7 @@ use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Engine, Sampling, Stop};
 use ppo_train::text::{Tokenizer, chat};
-use ppo_train::train::learner::device;
+use ppo_train::torch::device;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ impl Generate {
         let temperature = if greedy { 1.0 } else { self.temperature };
         let engine = Engine {
             policy: &policy,
-            sampling: Sampling { temperature, greedy, ..Sampling::greedy() },
+            sampling: Sampling { temperature, greedy, ..Sampling::plain() },
             stop: Stop { tokens: config.eos_token_ids.clone(), max_tokens: self.max_tokens },
             vocabulary: tokenizer.vocab_size().min(config.vocab_size),
             batch: 0,

@@ -40,7 +40,7 @@ impl Plan {
         let prompt = Environment::new(&first)?.prompt(Split::Train, 0)?;
         if self.json {
             let mut all = json(&plan, machine);
-            all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": prompt.ids });
+            all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": &*prompt.ids });
             return print_json(&all);
         }
         let report = report(&plan, machine);

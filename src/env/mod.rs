@@ -6,6 +6,7 @@ use crate::recipe::Reward;
 use crate::task::{Grade, Split, Task, grade, layout};
 use crate::text::{PromptTemplate, Tokenizer, opens_think};
 use anyhow::{Context, Result};
+use std::sync::Arc;
 
 /// Prompts of a split that the preflight renders: what takes about a second.
 const PREFLIGHT_PROMPTS: usize = 10_000;
@@ -29,7 +30,7 @@ pub struct Prompt {
     pub split: Split,
     pub index: usize,
     pub text: String,
-    pub ids: Vec<i64>,
+    pub ids: Arc<[i64]>,
     pub opens_think: bool,
 }
 
@@ -86,7 +87,7 @@ impl Environment {
             ))
             .into());
         }
-        Ok(Prompt { split, index, opens_think: opens_think(&text), text, ids })
+        Ok(Prompt { split, index, opens_think: opens_think(&text), text, ids: ids.into() })
     }
 
     /// The text of a response, without the token that ended it.

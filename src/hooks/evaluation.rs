@@ -21,7 +21,7 @@ impl Hook for Evaluation {
         if !moment.is_due(recipe.every) {
             return Ok(());
         }
-        let mut record = Record::new(Stage::Evaluation, moment.step as u64);
+        let mut record = Record::new(Stage::Evaluation, moment.state.step as u64);
         let mut clock = Clock::start();
         let mut evaluations = Vec::new();
         for decoding in &recipe.decoding {
@@ -30,23 +30,23 @@ impl Hook for Evaluation {
         }
         clock.lap("testing");
         for evaluation in &evaluations {
-            evaluation.describe(moment.env.task.name(), &mut record);
+            evaluation.record(moment.env.task.name(), &mut record);
         }
-        clock.write(&mut record);
+        clock.record_stages(&mut record);
 
         if let Some(first) = evaluations.first() {
-            if moment.best.is_none_or(|best| first.accuracy >= best.accuracy) {
-                *moment.best = Some(Best { step: moment.step, accuracy: first.accuracy });
+            if moment.state.best.is_none_or(|best| first.accuracy >= best.accuracy) {
+                moment.state.best = Some(Best { step: moment.state.step, accuracy: first.accuracy });
             }
             let table = samples::table(first, self.samples);
             terminal::print(&table);
             record.text("samples", table);
         }
         for e in &evaluations {
-            let (step, decoding, accuracy) = (moment.step, e.decoding.name(), 100.0 * e.accuracy);
+            let (step, decoding, accuracy) = (moment.state.step, e.decoding.name(), 100.0 * e.accuracy);
             terminal::print(&format!(
                 "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, reward {:.3}, {:.1} tokens",
-                e.reward, e.length
+                e.reward, e.response_length
             ));
         }
         moment.metrics.write(&record);

@@ -1,16 +1,16 @@
 //! Rollouts to look at.
 
+use crate::env::Prompt;
 use crate::terminal;
 use crate::train::evaluate::Evaluation;
+use crate::train::rollouts::Rollout;
 
 /// The first `count` problems of an evaluation with what was answered and earned.
 pub fn table(evaluation: &Evaluation, count: usize) -> String {
-    let rollouts = &evaluation.rollouts;
-    let row = |i: usize| {
-        let reward = format!("{:.2}", rollouts.scores[i]);
-        let reason = rollouts.grades[i].reason.clone();
-        vec![evaluation.prompts[i].text.clone(), rollouts.texts[i].clone(), reward, reason]
+    let row = |(prompt, rollout): (&Prompt, &Rollout)| {
+        let (text, grade) = (rollout.text.clone(), &rollout.grade);
+        vec![prompt.text.clone(), text, format!("{:.2}", grade.reward), grade.reason.clone()]
     };
-    let rows: Vec<_> = (0..count.min(evaluation.prompts.len())).map(row).collect();
+    let rows: Vec<_> = evaluation.prompts.iter().zip(&evaluation.rollouts).take(count).map(row).collect();
     terminal::table(&["problem", "response", "reward", "verdict"], &rows)
 }

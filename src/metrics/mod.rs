@@ -8,7 +8,7 @@ mod log_file;
 mod record;
 mod sink;
 
-pub use record::{Record, Stage};
+pub use record::{Record, Stage, validation};
 pub use sink::Sink;
 
 use anyhow::{Context, Result};

@@ -45,6 +45,12 @@ impl Stage {
     }
 }
 
+/// What the names of a task's validation metrics begin with: `val/TASK`, and `val/TASK_WAY` for decoding in another way
+/// than greedily.
+pub fn validation(task: &str, decoding: &str) -> String {
+    if decoding == "greedy" { format!("val/{task}") } else { format!("val/{task}_{decoding}") }
+}
+
 /// One step's figures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {

@@ -7,6 +7,7 @@
 //! Master and moments, 12 bytes a weight, may rest on the host while the model is on a GPU. The step is then done there,
 //! part by part: gradients go down, new weights come up, and the device never holds more than a part beside the model.
 
+use crate::dist::Comm;
 use crate::model::Weights;
 use crate::torch::{self, AdamWStep};
 use anyhow::{Context, Result};
@@ -83,6 +84,15 @@ impl AdamW {
                 let _ = open.zero_();
             });
         }
+    }
+
+    /// Adds up the accumulated gradients of all ranks.
+    ///
+    /// # Errors
+    /// Those of `Comm::sum`.
+    pub fn sum_gradient(&mut self, comm: &dyn Comm) -> Result<()> {
+        let Some(Gradient { open, sum }) = &mut self.gradient else { return Ok(()) };
+        comm.sum(sum.as_mut().unwrap_or(open))
     }
 
     /// One step on the accumulated gradient, clipped to a global norm of `max_norm` (0: not clipped), which is then

@@ -5,6 +5,7 @@
 mod check;
 mod fit;
 mod memory;
+mod models;
 mod report;
 #[cfg(test)]
 mod tests;

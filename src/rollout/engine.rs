@@ -6,8 +6,8 @@
 
 use super::cache::KvCache;
 use super::sampler::Sampling;
-use crate::model::{Policy, padded};
-use crate::torch::{ids_to_host, to_host};
+use crate::model::Policy;
+use crate::torch::{ids_to_host, padded, to_host};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tch::{Device, Tensor};
@@ -50,9 +50,9 @@ impl Engine<'_> {
     ///
     /// `stream` gives the random stream of (prompt, sample); `watch` is shown the responses of a batch, as far as they
     /// are written, whenever the host looks.
-    pub fn generate(
+    pub fn generate<P: AsRef<[i64]>>(
         &self,
-        prompts: &[Vec<i64>],
+        prompts: &[P],
         samples: usize,
         stream: impl Fn(usize, usize) -> ChaCha8Rng,
         mut watch: impl FnMut(&[Response]),
@@ -66,9 +66,9 @@ impl Engine<'_> {
         responses
     }
 
-    fn batch(
+    fn batch<P: AsRef<[i64]>>(
         &self,
-        prompts: &[Vec<i64>],
+        prompts: &[P],
         samples: usize,
         stream: impl Fn(usize) -> ChaCha8Rng,
         watch: &mut impl FnMut(&[Response]),
@@ -129,9 +129,9 @@ struct Batch {
 
 impl Batch {
     /// Reads the prompts; returns the rows and the hidden states [B, H] that predict their first tokens.
-    fn start(
+    fn start<P: AsRef<[i64]>>(
         policy: &Policy,
-        prompts: &[Vec<i64>],
+        prompts: &[P],
         samples: usize,
         max: usize,
         stream: impl Fn(usize) -> ChaCha8Rng,
@@ -140,9 +140,9 @@ impl Batch {
         let rows: Vec<usize> = (0..prompts.len() * samples).collect();
         let repeat = |x: Tensor| x.repeat_interleave_self_int(samples as i64, 0, None);
 
-        let lengths: Vec<i64> = prompts.iter().map(|p| p.len() as i64).collect();
+        let lengths: Vec<i64> = prompts.iter().map(|p| p.as_ref().len() as i64).collect();
         let mut cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let longest = prompts.iter().map(|p| p.as_ref().len()).max().unwrap_or(0).max(1);
         let together = (PREFILL_TOKENS / longest).max(1);
         let parts: Vec<Tensor> = prompts
             .chunks(together)
@@ -151,7 +151,8 @@ impl Batch {
                 let (hidden, prefill) = policy.decoder.prefill(&padded(part, device));
                 cache.fill((i * together) as i64, &prefill);
                 let width = hidden.size()[1];
-                let last: Vec<i64> = part.iter().zip(0..).map(|(p, row)| row * width + p.len() as i64 - 1).collect();
+                let last: Vec<i64> =
+                    part.iter().zip(0..).map(|(p, row)| row * width + p.as_ref().len() as i64 - 1).collect();
                 hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device))
             })
             .collect();

@@ -21,6 +21,11 @@ impl Sampling {
         Self { temperature: 1.0, top_p: 1.0, top_k: 0, greedy: true }
     }
 
+    /// Draws at temperature 1 from the whole distribution.
+    pub fn plain() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, greedy: false }
+    }
+
     /// Picks one token a row from `logits` [B, V] among the first `limit` ids, with `uniform` [B] in [0, 1).
     ///
     /// Returns the tokens [B] and their log-probs [B] under the full distribution at the temperature, before top-p and

@@ -5,6 +5,7 @@ mod signals;
 use crate::BadInput;
 use crate::analysis;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, save_model, write_file, write_folder};
+use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
@@ -15,20 +16,21 @@ use crate::recipe::{self, Sft};
 use crate::terminal;
 use crate::traces;
 use crate::train::hook::State;
-use crate::train::learner::{Learner, Models, device, longest, starting_weights, weights_of};
+use crate::train::learner::{Learner, Models};
+use crate::train::ppo;
+use crate::train::sft::WarmStart;
 use crate::train::stop::Stop;
-use crate::train::{ppo, sft};
+use crate::train::trainer::Trainer;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
-use tch::Device;
 
 /// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
 ///
 /// # Errors
 /// `BadInput` for what the user can mend, `Stopped` on a signal once a checkpoint is written.
 pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
-    let device = device(&plan.recipe.device.device)?;
+    plan.device()?;
     if plan.recipe.device.threads > 0 {
         tch::set_num_threads(plan.recipe.device.threads as i32);
     }
@@ -50,8 +52,9 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
     let stop = signals::watch()?;
+    let comm: &dyn Comm = &Solo;
 
-    let start = warm_start(plan, &env, &folder, &mut metrics, &stop, device)?;
+    let start = warm_start(plan, &env, &folder, &mut metrics, &stop, comm)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
@@ -59,11 +62,11 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     let mut models = Models::new(plan, ppo, start);
     if let Some(checkpoint) = &checkpoint {
         models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
-        models.kl.coefficient = state.kl_coefficient;
     }
-    let mut trainer = ppo::Trainer { plan, ppo, env: &env, models, state, folder: &folder, stop: &stop, saving: None };
+    let (env, folder, stop) = (&env, &folder, &stop);
+    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, saving: None };
     ppo::train(&mut trainer, &mut metrics, &mut hooks::all(plan))?;
-    finish(plan, &folder, &mut metrics, env.task.name())
+    finish(plan, folder, &mut metrics, env.task.name())
 }
 
 /// Makes the run folder this process's own, until the lock is dropped.
@@ -131,13 +134,14 @@ fn warm_start(
     folder: &RunFolder,
     metrics: &mut Metrics,
     stop: &Stop,
-    device: Device,
+    comm: &dyn Comm,
 ) -> Result<Policy> {
-    let (start, longest) = (folder.start(), longest(plan));
+    let device = plan.device()?;
+    let (start, longest) = (folder.start(), plan.longest());
     if is_complete(&start) {
-        return Ok(Policy::new(&plan.config, weights_of(plan, &start, device)?, longest));
+        return Ok(Policy::new(&plan.config, plan.weights(&start, device)?, longest));
     }
-    let weights = starting_weights(plan, device)?;
+    let weights = plan.starting_weights(device)?;
     let policy = match &plan.recipe.sft {
         None => Policy::new(&plan.config, weights, longest),
         Some(recipe) => {
@@ -147,7 +151,8 @@ fn warm_start(
                 terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {context}"));
             }
             let mut learner = Learner::policy(plan, weights);
-            sft::train(plan, recipe, &rows, &mut learner, metrics, stop)?;
+            let warm_start = WarmStart { sft: recipe, seed: plan.recipe.seed, rows: &rows, comm, stop };
+            warm_start.train(&mut learner, metrics)?;
             learner.model
         }
     };

@@ -3,9 +3,11 @@
 //!
 //! All `unsafe` code of the crate is in this module.
 
+mod device;
 mod heap;
 mod neighbours;
 
+pub use device::{DEVICES, device, named_device};
 pub use heap::keep_freed_memory;
 pub use neighbours::share_cpu;
 
@@ -15,7 +17,7 @@ use safetensors::Dtype;
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
@@ -182,10 +184,7 @@ pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) 
 /// # Panics
 /// When the tensor is elsewhere or has gaps: a mistake of ours, not of a user.
 pub fn bytes(tensor: &Tensor) -> &[u8] {
-    assert!(
-        tensor.is_contiguous() && tensor.device() == tch::Device::Cpu,
-        "bytes of a tensor that is not plain memory"
-    );
+    assert!(tensor.is_contiguous() && tensor.device() == Device::Cpu, "bytes of a tensor that is not plain memory");
     let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
     if length == 0 {
         return &[];
@@ -203,7 +202,7 @@ pub fn map(path: &Path) -> Result<Mmap> {
 
 /// Copies a float tensor of any kind, shape and device to the host as float32, in row order.
 pub fn to_host(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
+    let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
     let mut values = vec![0f32; flat.numel()];
     flat.copy_data(&mut values, flat.numel());
     values
@@ -211,10 +210,21 @@ pub fn to_host(tensor: &Tensor) -> Vec<f32> {
 
 /// Copies an int64 tensor to the host, in row order.
 pub fn ids_to_host(tensor: &Tensor) -> Vec<i64> {
-    let flat = tensor.to_device(tch::Device::Cpu).contiguous().view(-1);
+    let flat = tensor.to_device(Device::Cpu).contiguous().view(-1);
     let mut values = vec![0i64; flat.numel()];
     flat.copy_data(&mut values, flat.numel());
     values
+}
+
+/// Token ids of several sequences as [B, T], padded on the right with zeros up to the longest.
+pub fn padded<S: AsRef<[i64]>>(sequences: &[S], device: Device) -> Tensor {
+    let width = sequences.iter().map(|s| s.as_ref().len()).max().unwrap_or(0);
+    let mut ids = vec![0i64; sequences.len() * width];
+    for (row, sequence) in ids.chunks_mut(width.max(1)).zip(sequences) {
+        let sequence = sequence.as_ref();
+        row[..sequence.len()].copy_from_slice(sequence);
+    }
+    Tensor::from_slice(&ids).view([sequences.len() as i64, width as i64]).to_device(device)
 }
 
 /// The kind that holds a safetensors type, for the types that weights come in.

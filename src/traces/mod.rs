@@ -80,7 +80,7 @@ fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Res
         response.truncate(sft.context - prompt.len());
         *cut += 1;
     }
-    Ok(Sequence { prompt, response })
+    Ok(Sequence { prompt: prompt.into(), response })
 }
 
 /// What is shown to the model, and what it shall write.

@@ -1,106 +1,158 @@
 //! Sequences of uneven length as micro-batches: padded only within one, and never more than they must be.
 //!
-//! Per-token quantities of the response tokens lie flat (see `algo`); a micro-batch names the slots its tokens have
+//! Per-token quantities of the response tokens lie flat (see `algo`); a micro-batch names the slots of its tokens
 //! there, so that anything flat is picked with `slots` and put back with it.
 
-use crate::model::padded;
+use crate::dist::{Comm, share};
+use crate::torch::padded;
+use anyhow::Result;
+use std::cmp::Reverse;
 use std::ops::Range;
-use tch::{Device, Tensor};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
 
-/// One prompt and what was, or should be, answered; token ids.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// One prompt and the response to it, or the one to learn; token ids. The samples of a prompt share it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
-    pub prompt: Vec<i64>,
+    pub prompt: Arc<[i64]>,
     pub response: Vec<i64>,
 }
 
 impl Sequence {
-    pub fn len(&self) -> usize {
+    /// Tokens of both.
+    pub fn tokens(&self) -> usize {
         self.prompt.len() + self.response.len()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
-/// Where each sequence's response tokens lie among all of them.
-pub fn slots(sequences: &[Sequence]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    let next = |s: &Sequence| {
-        end += s.response.len();
-        end - s.response.len()..end
-    };
-    sequences.iter().map(next).collect()
+/// The sequences of a step, the same on every rank, and how the work on them is cut up.
+pub struct Batch<'a> {
+    pub sequences: &'a [&'a Sequence],
+    /// The place of each sequence's response tokens among all of them, N.
+    slots: Vec<Range<usize>>,
+    /// Tokens of a micro-batch, padding included.
+    micro_tokens: usize,
+    pub device: Device,
+    pub comm: &'a dyn Comm,
 }
 
-/// Some sequences as tensors: B rows of T tokens, N response tokens in all.
+/// Some sequences as tensors: B rows of T tokens, n response tokens in all.
 pub struct MicroBatch {
     /// [B, T], padded on the right.
     pub ids: Tensor,
-    /// Which of the B*T positions predict a response token, [N].
+    /// Which of the B*T positions predict a response token, [n].
     pub read: Tensor,
-    /// The response tokens, [N].
+    /// The response tokens, [n].
     pub targets: Tensor,
-    /// Their places in the step's flat quantities, [N].
+    /// Their places in the step's flat quantities, [n].
     pub slots: Tensor,
 }
 
-/// Splits the `chosen` sequences into micro-batches of at most `max_tokens` tokens, padding included; a longer sequence
-/// has one to itself. Sequences of like length share one.
-pub fn micro_batches(
-    sequences: &[Sequence],
-    slots: &[Range<usize>],
-    chosen: Range<usize>,
-    max_tokens: usize,
-    device: Device,
-) -> Vec<MicroBatch> {
-    let mut order: Vec<usize> = chosen.collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
-    let mut rest = order.as_slice();
-    let mut batches = Vec::new();
-    while let Some(&longest) = rest.first() {
-        let rows = (max_tokens / sequences[longest].len().max(1)).clamp(1, rest.len());
-        let (rows, after) = rest.split_at(rows);
-        batches.push(micro_batch(sequences, slots, rows, device));
-        rest = after;
+impl<'a> Batch<'a> {
+    /// Micro-batches will hold at most `micro_tokens` tokens, padding included, and lie on `device`.
+    pub fn new(sequences: &'a [&'a Sequence], micro_tokens: usize, device: Device, comm: &'a dyn Comm) -> Self {
+        let mut end = 0;
+        let slot = |s: &&Sequence| {
+            end += s.response.len();
+            end - s.response.len()..end
+        };
+        let slots = sequences.iter().map(slot).collect();
+        Self { sequences, slots, micro_tokens, device, comm }
     }
-    batches
-}
 
-fn micro_batch(sequences: &[Sequence], slots: &[Range<usize>], rows: &[usize], device: Device) -> MicroBatch {
-    let ids: Vec<Vec<i64>> =
-        rows.iter().map(|&i| [sequences[i].prompt.as_slice(), &sequences[i].response].concat()).collect();
-    let width = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let (mut read, mut targets, mut places) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, &i) in rows.iter().enumerate() {
-        let Sequence { prompt, response } = &sequences[i];
-        let first = row * width + prompt.len() - 1;
-        read.extend((first..first + response.len()).map(|at| at as i64));
-        targets.extend_from_slice(response);
-        places.extend(slots[i].clone().map(|at| at as i64));
+    /// Lengths of the responses of some sequences.
+    pub fn lengths(&self, chosen: Range<usize>) -> Vec<usize> {
+        self.slots[chosen].iter().map(Range::len).collect()
     }
-    let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
-    MicroBatch { ids: padded(&ids, device), read: tensor(&read), targets: tensor(&targets), slots: tensor(&places) }
+
+    /// The slot of the first response token of a sequence.
+    pub fn first_slot(&self, sequence: usize) -> usize {
+        self.slots[sequence].start
+    }
+
+    /// Consecutive ranges of at most `size` sequences.
+    pub fn minis(&self, size: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+        let total = self.sequences.len();
+        (0..total).step_by(size).map(move |first| first..(first + size).min(total))
+    }
+
+    /// This rank's share of the `chosen` sequences in micro-batches, those of like length together. A sequence longer
+    /// than a micro-batch has one to itself.
+    pub fn micro_batches(&self, chosen: Range<usize>) -> Vec<MicroBatch> {
+        let mut order: Vec<usize> = chosen.collect();
+        order.sort_by_key(|&i| Reverse(self.sequences[i].tokens()));
+        let own = share(self.comm, &order);
+        let mut rest = own.as_slice();
+        let mut batches = Vec::new();
+        while let Some(&longest) = rest.first() {
+            let rows = (self.micro_tokens / self.sequences[longest].tokens().max(1)).clamp(1, rest.len());
+            let (rows, after) = rest.split_at(rows);
+            batches.push(self.micro_batch(rows));
+            rest = after;
+        }
+        batches
+    }
+
+    fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
+        let sequences = || rows.iter().map(|&i| self.sequences[i]);
+        let ids: Vec<Vec<i64>> = sequences().map(|s| [&*s.prompt, &s.response].concat()).collect();
+        let width = ids.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut read, mut targets, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (s, &i)) in sequences().zip(rows).enumerate() {
+            let first = row * width + s.prompt.len() - 1;
+            read.extend((first..first + s.response.len()).map(|at| at as i64));
+            targets.extend_from_slice(&s.response);
+            slots.extend(self.slots[i].clone().map(|at| at as i64));
+        }
+        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
+        MicroBatch {
+            ids: padded(&ids, self.device),
+            read: tensor(&read),
+            targets: tensor(&targets),
+            slots: tensor(&slots),
+        }
+    }
+
+    /// K numbers for each response token, [N] float32 each in flat order: what `read` returns, [n] each, for the
+    /// micro-batches of all sequences. No gradient is kept.
+    pub fn score<const K: usize>(&self, read: impl Fn(&MicroBatch) -> [Tensor; K]) -> Result<[Tensor; K]> {
+        let tokens = self.slots.last().map_or(0, |last| last.end) as i64;
+        tch::no_grad(|| {
+            let mut flat = std::array::from_fn(|_| Tensor::zeros([tokens], (Kind::Float, self.device)));
+            for batch in self.micro_batches(0..self.sequences.len()) {
+                for (flat, own) in flat.iter_mut().zip(read(&batch)) {
+                    let _ = flat.index_copy_(0, &batch.slots, &own);
+                }
+            }
+            flat.iter_mut().try_for_each(|flat| self.comm.sum(flat))?;
+            Ok(flat)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::torch::ids_to_host;
+    use crate::dist::Solo;
+    use crate::torch::{ids_to_host, to_host};
 
-    #[test]
-    fn every_response_token_is_read_once_where_it_is_predicted() {
+    fn sequences() -> Vec<Sequence> {
         let sequence = |prompt: &[i64], response: &[i64]| Sequence { prompt: prompt.into(), response: response.into() };
-        let all = [
+        vec![
             sequence(&[1, 2, 3], &[4, 5]),
             sequence(&[6], &[7]),
             sequence(&[8, 9], &[10, 11, 12, 13]),
             sequence(&[14], &[]),
-        ];
-        let slots = slots(&all);
-        assert_eq!(slots, [0..2, 2..3, 3..7, 7..7]);
-        let batches = micro_batches(&all, &slots, 0..4, 12, Device::Cpu);
+        ]
+    }
+
+    #[test]
+    fn every_response_token_is_read_once_where_it_is_predicted() {
+        let all = sequences();
+        let all: Vec<&Sequence> = all.iter().collect();
+        let batch = Batch::new(&all, 12, Device::Cpu, &Solo);
+        assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
+        let batches = batch.micro_batches(0..4);
         assert_eq!(batches.len(), 2);
         let mut seen = vec![0; 7];
         for batch in &batches {
@@ -115,5 +167,38 @@ mod tests {
             }
         }
         assert_eq!(seen, [4, 5, 7, 10, 11, 12, 13]);
+        let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float) * 2]).unwrap();
+        assert_eq!(to_host(&scores), [8.0, 10.0, 14.0, 20.0, 22.0, 24.0, 26.0]);
+    }
+
+    /// A rank of two, whose sums are its own.
+    struct Half(usize);
+
+    impl Comm for Half {
+        fn rank(&self) -> usize {
+            self.0
+        }
+
+        fn size(&self) -> usize {
+            2
+        }
+
+        fn sum(&self, _: &mut Tensor) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_shares_of_two_ranks_add_up() {
+        let all = sequences();
+        let all: Vec<&Sequence> = all.iter().collect();
+        let share = |rank| {
+            let comm = Half(rank);
+            let batch = Batch::new(&all, 12, Device::Cpu, &comm);
+            let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float)]).unwrap();
+            to_host(&scores)
+        };
+        assert_eq!(share(0), [0.0, 0.0, 7.0, 10.0, 11.0, 12.0, 13.0]);
+        assert_eq!(share(1), [4.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 }

@@ -25,17 +25,17 @@ impl Clock {
     }
 
     /// Writes the stages' seconds as `timing_s/`.
-    pub fn write(&self, record: &mut Record) {
+    pub fn record_stages(&self, record: &mut Record) {
         for (stage, seconds) in &self.stages {
             record.set(format!("timing_s/{stage}"), *seconds);
         }
     }
 
     /// Writes the stages' seconds, their milliseconds a token, and the step's throughput and memory.
-    pub fn finish(&self, record: &mut Record, sequences: &[Sequence]) {
-        self.write(record);
+    pub fn record(&self, sequences: &[&Sequence], record: &mut Record) {
+        self.record_stages(record);
         let seconds = self.started.elapsed().as_secs_f64();
-        let tokens = sequences.iter().map(Sequence::len).sum::<usize>() as f64;
+        let tokens = sequences.iter().map(|s| s.tokens()).sum::<usize>() as f64;
         let response_tokens = sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
         for (stage, spent) in &self.stages {
             // Generation is paid by the token it writes, the other stages by the token they read.

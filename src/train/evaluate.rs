@@ -1,8 +1,8 @@
 //! Evaluation: held-out problems, one response each, graded like rollouts but with no weight changed.
 
-use super::experience::{Rollouts, generate, grade};
-use crate::env::Environment;
-use crate::metrics::Record;
+use super::rollouts::{Rollout, Writer, grade};
+use crate::env::{Environment, Prompt};
+use crate::metrics::{Record, validation};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Decoding;
@@ -12,23 +12,24 @@ use crate::task::Split;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-/// The rollouts of one evaluation and their means.
+/// The rollouts of an evaluation and their means.
 pub struct Evaluation {
     pub decoding: Decoding,
-    pub prompts: Vec<crate::env::Prompt>,
-    pub rollouts: Rollouts,
+    pub prompts: Vec<Prompt>,
+    pub rollouts: Vec<Rollout>,
     pub reward: f64,
     pub accuracy: f64,
     pub format: f64,
-    /// Mean response length in tokens.
-    pub length: f64,
-    /// Share of responses that were cut at the longest length.
-    pub cut: f64,
+    /// Mean, in tokens.
+    pub response_length: f64,
+    /// Share of responses that were cut at the greatest length.
+    pub clip_ratio: f64,
 }
 
 /// Answers the first `problems` of `split` (0: all), greedily or by sampling at temperature 1.
 ///
-/// A problem draws from its own stream, the same at every evaluation of a run, so that two of them compare in pairs.
+/// A problem draws from a stream of its own, the same at every evaluation of a run, so that two of them compare in
+/// pairs.
 pub fn evaluate(
     policy: &Policy,
     plan: &Plan,
@@ -42,18 +43,18 @@ pub fn evaluate(
     let prompts = (0..count).map(|index| env.prompt(split, index)).collect::<Result<Vec<_>>>()?;
     let sampling = match decoding {
         Decoding::Greedy => Sampling::greedy(),
-        Decoding::Sampled => Sampling { greedy: false, ..Sampling::greedy() },
+        Decoding::Sampled => Sampling::plain(),
     };
-    let responses = generate(policy, plan, env, &prompts, 1, sampling, (Purpose::Evaluation, 0));
-    let rollouts = grade(env, &prompts, responses)?;
-    let mean = |value: &dyn Fn(usize) -> f64| (0..count).map(value).sum::<f64>() / count.max(1) as f64;
+    let writer = Writer { policy, plan, env, sampling, samples: 1, purpose: Purpose::Evaluation, step: 0 };
+    let rollouts = grade(env, &prompts, writer.write(&prompts))?;
+    let mean = |of: fn(&Rollout) -> f64| rollouts.iter().map(of).sum::<f64>() / count.max(1) as f64;
     Ok(Evaluation {
         decoding,
-        reward: mean(&|i| f64::from(rollouts.scores[i])),
-        accuracy: mean(&|i| rollouts.grades[i].accuracy),
-        format: mean(&|i| rollouts.grades[i].format),
-        length: mean(&|i| rollouts.sequences[i].response.len() as f64),
-        cut: mean(&|i| f64::from(u8::from(!rollouts.terminated[i]))),
+        reward: mean(|r| f64::from(r.grade.reward as f32)),
+        accuracy: mean(|r| r.grade.accuracy),
+        format: mean(|r| r.grade.format),
+        response_length: mean(|r| r.sequence.response.len() as f64),
+        clip_ratio: mean(|r| f64::from(u8::from(!r.terminated))),
         prompts,
         rollouts,
     })
@@ -70,46 +71,47 @@ impl Evaluation {
             100.0 * self.accuracy,
             100.0 * self.format,
             self.reward,
-            self.length,
-            100.0 * self.cut
+            self.response_length,
+            100.0 * self.clip_ratio
         )
     }
 
     /// The means, and one entry per problem.
     pub fn json(&self) -> Value {
-        let row = |i: usize| {
-            let grade = &self.rollouts.grades[i];
+        let row = |(index, rollout): (usize, &Rollout)| {
+            let grade = &rollout.grade;
             json!({
-                "index": i,
-                "reward": self.rollouts.scores[i],
+                "index": index,
+                "reward": grade.reward,
                 "accuracy": grade.accuracy,
                 "format": grade.format,
                 "verdict": grade.reason,
-                "response": self.rollouts.texts[i],
+                "response": rollout.text,
             })
         };
-        json!({
-            "problems": self.prompts.len(),
-            "accuracy": self.accuracy,
-            "format": self.format,
-            "reward": self.reward,
-            "response_length": self.length,
-            "clip_ratio": self.cut,
-            "rows": (0..self.prompts.len()).map(row).collect::<Vec<_>>(),
-        })
+        let mut all = json!({ "problems": self.prompts.len() });
+        for (name, value) in self.means() {
+            all[name] = value.into();
+        }
+        all["rows"] = self.rollouts.iter().enumerate().map(row).collect();
+        all
     }
 
-    /// Its figures under `val/TASK/` (greedy) or `val/TASK_sampled/`.
-    pub fn describe(&self, task: &str, record: &mut Record) {
-        let prefix = self.decoding.metrics(task);
-        for (name, value) in [
+    /// Its means under `val/TASK/` (greedy) or `val/TASK_sampled/`.
+    pub fn record(&self, task: &str, record: &mut Record) {
+        let prefix = validation(task, self.decoding.name());
+        for (name, value) in self.means() {
+            record.set(format!("{prefix}/{name}"), value);
+        }
+    }
+
+    fn means(&self) -> [(&'static str, f64); 5] {
+        [
             ("reward", self.reward),
             ("accuracy", self.accuracy),
             ("format", self.format),
-            ("response_length", self.length),
-            ("clip_ratio", self.cut),
-        ] {
-            record.set(format!("{prefix}/{name}"), value);
-        }
+            ("response_length", self.response_length),
+            ("clip_ratio", self.clip_ratio),
+        ]
     }
 }

@@ -2,8 +2,8 @@
 //! nothing of what they do; a hook sees a `Moment` and nothing of the loop.
 
 use super::learner::Models;
-use super::stop::Stop;
 use crate::checkpoint::RunFolder;
+use crate::dist::Comm;
 use crate::env::Environment;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -21,42 +21,27 @@ pub trait Hook {
 
 /// A run between two steps.
 pub struct Moment<'a> {
-    /// PPO steps done.
-    pub step: usize,
-    /// Whether that was the last.
+    /// What a checkpoint would keep. Hooks may note the best step in it.
+    pub state: &'a mut State,
+    /// Whether the last step is done.
     pub last: bool,
+    /// Whether the run stops here, on a signal.
+    pub stopping: bool,
     pub plan: &'a Plan,
     pub env: &'a Environment,
+    pub comm: &'a dyn Comm,
     pub models: &'a Models,
     pub metrics: &'a mut Metrics,
     pub folder: &'a RunFolder,
-    /// The best evaluation so far.
-    pub best: &'a mut Option<Best>,
     /// Seconds that the newest checkpoint took, until a step's record has them.
     pub saving: &'a mut Option<f64>,
-    pub(super) stop: &'a Stop,
-    pub(super) stopping: bool,
 }
 
 impl Moment<'_> {
-    /// Whether something that is done every so many steps (0: at the ends alone) is due.
+    /// Whether something that is done every so many steps (0: before the first and after the last only) is due.
     pub fn is_due(&self, every: usize) -> bool {
-        self.last || self.step.is_multiple_of(every)
+        self.last || self.state.step.is_multiple_of(every)
     }
-
-    /// Whether the run stops at this step. Once a hook has been told so, the run does; a signal that comes later is the
-    /// next step's.
-    pub fn is_stopping(&mut self) -> bool {
-        self.stopping |= self.stop.is_wanted();
-        self.stopping
-    }
-}
-
-/// The best evaluation so far, by accuracy of the recipe's first way of decoding.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub struct Best {
-    pub step: usize,
-    pub accuracy: f64,
 }
 
 /// What a resumed run has to know besides weights and optimizers; `state.json`.
@@ -64,6 +49,14 @@ pub struct Best {
 pub struct State {
     /// PPO steps done.
     pub step: usize,
+    /// The KL coefficient, which adapts where the recipe says so.
     pub kl_coefficient: f64,
     pub best: Option<Best>,
+}
+
+/// The best evaluation so far, by accuracy in the recipe's first way of decoding.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Best {
+    pub step: usize,
+    pub accuracy: f64,
 }

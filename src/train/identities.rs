@@ -20,18 +20,11 @@ fn bounds(compute: Kind) -> Bounds {
     }
 }
 
-/// Mean, largest and standard deviation of |sampler's - scorer's| token probabilities, [N] log-probs each.
-pub fn probability_gap(sampler: &[f32], scorer: &[f32]) -> (f64, f64, f64) {
-    let gaps: Vec<f32> = sampler.iter().zip(scorer).map(|(a, b)| (a.exp() - b.exp()).abs()).collect();
-    let (mean, deviation) = crate::algo::advantage::mean_and_deviation(&gaps);
-    (mean, gaps.iter().copied().fold(0.0, f32::max).into(), deviation)
-}
-
-/// Checks the first step: `gap` is the mean probability gap of sampler and scorer, `first` the first actor update.
+/// Checks the first step. `gap`: the mean probability gap of sampler and scorer. `first`: the first actor update.
 ///
 /// # Errors
 /// The names of the identities that do not hold, with their figures.
-pub fn check(compute: Kind, xp: &Experience, gap: f64, first: Option<&Scalars>) -> Result<()> {
+pub fn check(compute: Kind, experience: &Experience, gap: f64, first: Option<&Scalars>) -> Result<()> {
     let bounds = bounds(compute);
     let mut broken = Vec::new();
     let mut hold = |name: &str, value: f64, bound: f64| {
@@ -40,10 +33,11 @@ pub fn check(compute: Kind, xp: &Experience, gap: f64, first: Option<&Scalars>) 
         }
     };
     let largest = |t: &Tensor| t.abs().max().double_value(&[]);
-    if let Some(reference) = &xp.reference {
-        hold("actor and reference log-probs are equal", largest(&(&xp.old - reference)), bounds.log_prob);
+    let estimates = &experience.estimates;
+    if let Some(reference) = &estimates.reference {
+        hold("actor and reference log-probs are equal", largest(&(&estimates.old - reference)), bounds.log_prob);
     }
-    if let Some(values) = &xp.values {
+    if let Some(values) = &estimates.values {
         hold("values start near zero", largest(values), 1.0);
     }
     hold("the sampler's probabilities equal the scorer's", gap, 0.01);
@@ -61,8 +55,8 @@ pub fn check(compute: Kind, xp: &Experience, gap: f64, first: Option<&Scalars>) 
 mod tests {
     use super::*;
     use crate::recipe::Ppo;
-    use crate::train::batch::Sequence;
-    use crate::train::experience::{Estimates, experience};
+    use crate::train::estimates::Estimates;
+    use crate::train::experience::{Paid, experience};
 
     fn first_step(reference: [f32; 2], value: f32) -> Experience {
         let ppo: Ppo = toml::from_str("").unwrap();
@@ -71,8 +65,8 @@ mod tests {
             reference: Some(Tensor::from_slice(&reference)),
             values: Some(Tensor::from_slice(&[0.0, value])),
         };
-        let sequence = Sequence { prompt: vec![1], response: vec![2, 3] };
-        experience(&ppo, 0.001, 1, vec![sequence], &[1.0], estimates)
+        let paid = Paid { scores: &[1.0], lengths: &[2], group: 1, kl_coef: 0.001 };
+        experience(&ppo, &paid, estimates)
     }
 
     #[test]
@@ -81,7 +75,7 @@ mod tests {
         let sound = first_step([-1.0, -2.0], 0.01);
         check(Kind::Float, &sound, 1e-6, Some(&update(0.0, 0.0))).unwrap();
         check(Kind::Float, &sound, 1e-6, None).unwrap();
-        for (xp, gap, update, name) in [
+        for (experience, gap, update, name) in [
             (first_step([-1.0, -2.1], 0.0), 0.0, update(0.0, 0.0), "reference"),
             (first_step([-1.0, -2.0], 7.0), 0.0, update(0.0, 0.0), "values"),
             (first_step([-1.0, -2.0], f32::NAN), 0.0, update(0.0, 0.0), "values"),
@@ -89,7 +83,7 @@ mod tests {
             (first_step([-1.0, -2.0], 0.0), 0.0, update(0.1, 0.0), "ppo_kl"),
             (first_step([-1.0, -2.0], 0.0), 0.0, update(0.0, 0.5), "pg_clipfrac"),
         ] {
-            let message = check(Kind::Float, &xp, gap, Some(&update)).unwrap_err().to_string();
+            let message = check(Kind::Float, &experience, gap, Some(&update)).unwrap_err().to_string();
             assert!(message.contains(name) && message.lines().count() == 2, "{message}");
         }
     }

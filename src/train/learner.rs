@@ -1,16 +1,13 @@
 //! A model that learns, with its optimizer; and the models of a run.
 
-use crate::BadInput;
-use crate::algo::kl::Controller;
 use crate::checkpoint::{Checkpoint, load_tensors};
 use crate::model::heads::critic_weights;
 use crate::model::{Critic, Head, Policy, ValueHead, Weights};
 use crate::optim::AdamW;
 use crate::plan::Plan;
-use crate::recipe::{CriticModel, Ppo, Precision};
+use crate::recipe::{CriticModel, Ppo};
 use anyhow::Result;
-use std::path::Path;
-use tch::{Device, Kind};
+use tch::Device;
 
 /// A model and its optimizer.
 pub struct Learner<M> {
@@ -20,7 +17,7 @@ pub struct Learner<M> {
 
 impl Learner<Policy> {
     pub fn policy(plan: &Plan, weights: Weights) -> Self {
-        let mut model = Policy::trainable(&plan.config, weights, longest(plan));
+        let mut model = Policy::trainable(&plan.config, weights, plan.longest());
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
         Self { optimizer: optimizer(plan, &model.weights), model }
     }
@@ -42,7 +39,7 @@ impl Estimator {
             let model = ValueHead::trainable(weights);
             return Self::Head(Learner { optimizer: optimizer(plan, &model.weights), model });
         }
-        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights), longest(plan));
+        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights), plan.longest());
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
         Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights), model }))
     }
@@ -74,12 +71,17 @@ pub struct Reference {
 }
 
 impl Reference {
-    fn new(plan: &Plan, start: &Policy) -> Self {
+    /// `resting`: the model where it rests.
+    pub fn new(resting: Policy, device: Device) -> Self {
+        let longest = resting.config.max_position_embeddings;
+        Self { resting, device, longest }
+    }
+
+    fn of(plan: &Plan, start: &Policy) -> Self {
         let device = start.device();
         let home = if plan.recipe.memory.offload_reference { Device::Cpu } else { device };
         let weights = start.weights.duplicate(&plan.config, Head::Language, home);
-        let longest = longest(plan);
-        Self { resting: Policy::new(&plan.config, weights, longest), device, longest }
+        Self::new(Policy::new(&plan.config, weights, plan.longest()), device)
     }
 
     /// Brings it to its work: one copy of the weights where it rests elsewhere, gone when `work` is done.
@@ -98,18 +100,16 @@ pub struct Models {
     pub actor: Learner<Policy>,
     pub critic: Option<Estimator>,
     pub reference: Option<Reference>,
-    pub kl: Controller,
 }
 
 impl Models {
     /// The models at the first step: actor and critic start from `start`, and the reference stays there.
     pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Self {
-        let reference = ppo.needs_reference().then(|| Reference::new(plan, &start));
+        let reference = ppo.needs_reference().then(|| Reference::of(plan, &start));
         let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start));
         // Through a copy: the weights of the warm start hang on its optimizer's buffers.
         let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language, start.device()));
-        let kl = Controller::new(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon);
-        Self { actor, critic, reference, kl }
+        Self { actor, critic, reference }
     }
 
     /// Puts actor and critic, weights and optimizers, back to where a checkpoint left them.
@@ -132,58 +132,4 @@ impl Models {
 
 fn named(owner: &str, optimizer: &AdamW) -> Vec<(String, tch::Tensor)> {
     optimizer.state().into_iter().map(|(name, tensor)| (format!("{owner}.{name}"), tensor)).collect()
-}
-
-/// The longest sequence of a run, in tokens.
-pub fn longest(plan: &Plan) -> i64 {
-    let rollout = plan.recipe.rollout.max_prompt_tokens + plan.recipe.rollout.max_response_tokens;
-    rollout.max(plan.recipe.sft.as_ref().map_or(0, |sft| sft.context)) as i64
-}
-
-/// The recipe's starting weights: read from its model folder, or drawn.
-pub fn starting_weights(plan: &Plan, device: Device) -> Result<Weights> {
-    if plan.recipe.model.random_weights {
-        let kind = compute_kind(plan.recipe.device.precision);
-        return Weights::random(&plan.config, Head::Language, kind, device, plan.recipe.seed);
-    }
-    weights_of(plan, &plan.recipe.model.path, device)
-}
-
-/// A language model of the plan's shape and precision from a Hugging Face folder.
-///
-/// # Errors
-/// Bad input: weights that are missing, damaged, or of another shape.
-pub fn weights_of(plan: &Plan, dir: &Path, device: Device) -> Result<Weights> {
-    let kind = compute_kind(plan.recipe.device.precision);
-    Weights::load(dir, &plan.config, Head::Language, kind, device).map_err(|e| BadInput(format!("{e:#}")).into())
-}
-
-/// The kind that weights and activations have.
-pub fn compute_kind(precision: Precision) -> Kind {
-    match precision {
-        Precision::Float32 => Kind::Float,
-        Precision::Bfloat16 => Kind::BFloat16,
-    }
-}
-
-/// The device of a recipe's `device.device`.
-///
-/// # Errors
-/// Bad input: a GPU that this libtorch or machine does not have.
-pub fn device(name: &str) -> Result<Device> {
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "auto" => return Ok(Device::cuda_if_available()),
-        "cuda" => Some(0),
-        _ => name.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
-    };
-    let gpus = tch::Cuda::device_count();
-    match index {
-        Some(index) if (index as i64) < gpus => Ok(Device::Cuda(index)),
-        Some(_) => Err(BadInput(format!(
-            "device.device = \"{name}\": this machine and its libtorch offer {gpus} CUDA devices (scripts/setup --cuda)"
-        ))),
-        None => Err(BadInput(format!("device.device = \"{name}\": expected cpu, cuda, cuda:N or auto"))),
-    }
-    .map_err(Into::into)
 }

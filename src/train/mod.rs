@@ -1,16 +1,19 @@
 //! Training: `ppo` is the loop on one screen.
 //!
-//! prompts -> generate -> grade -> estimate -> advantages -> update -> record -> evaluation -> checkpoint -> stop.
+//! prompts -> rollouts -> estimates -> experience -> updates -> record -> hooks (evaluation, checkpoint, ...).
 
 pub mod batch;
+mod choices;
 pub mod clock;
+pub mod estimates;
 pub mod evaluate;
 pub mod experience;
 pub mod hook;
 mod identities;
 pub mod learner;
 pub mod ppo;
-mod record;
+pub mod rollouts;
 pub mod sft;
 pub mod stop;
+pub mod trainer;
 pub mod update;

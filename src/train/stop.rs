@@ -1,6 +1,7 @@
 //! The wish to stop, which signals may set at any time.
 
 use crate::Stopped;
+use crate::dist::Comm;
 use anyhow::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +15,11 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Called where nothing is left to save.
+    ///
     /// # Errors
-    /// `Stopped` when it is wanted. Called where nothing is left to save.
-    pub fn check(&self) -> Result<()> {
-        if self.is_wanted() { Err(Stopped.into()) } else { Ok(()) }
+    /// `Stopped` when a rank wants it.
+    pub fn check(&self, comm: &dyn Comm) -> Result<()> {
+        if comm.any(self.is_wanted())? { Err(Stopped.into()) } else { Ok(()) }
     }
 }

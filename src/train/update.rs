@@ -1,101 +1,84 @@
-//! The updates: mini-batches of the experience, each one optimizer step, in micro-batches that fit.
+//! The last stage: mini-batches of the experience, each one optimizer step, in micro-batches that fit.
 //!
-//! One mechanism, `descend`, serves the actor, the critic and the warm start: they differ in the loss of a micro-batch.
+//! One mechanism, `descend`, serves actor, critic and warm start: they differ in the loss of a micro-batch.
 
-use super::batch::{MicroBatch, Sequence, micro_batches};
+use super::batch::{Batch, MicroBatch};
+use super::choices::{kl_estimator, token_weights};
 use super::experience::Experience;
-use super::learner::Learner;
-use crate::algo::aggregate::token_weights;
-use crate::algo::kl;
+use super::learner::{Estimator, Learner, Models};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
+use crate::dist::Comm;
+use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
-use crate::recipe::{Aggregation, KlIn, Ppo};
-use crate::torch::AdamWStep;
+use crate::recipe::{KlIn, Ppo};
+use crate::torch::{AdamWStep, to_host};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-/// Sequences cut into mini-batches and those into micro-batches, with the weight of each token in its mini-batch's loss.
-pub struct Batches<'a> {
-    pub sequences: &'a [Sequence],
-    pub slots: &'a [Range<usize>],
-    /// Sequences an optimizer step.
-    pub mini: usize,
-    /// Tokens of a micro-batch, padding included.
-    pub micro_tokens: usize,
-    pub aggregation: Aggregation,
-    pub device: Device,
-}
-
-impl Batches<'_> {
-    /// The sequences of each mini-batch.
-    pub fn minis(&self) -> impl Iterator<Item = Range<usize>> {
-        let (total, mini) = (self.sequences.len(), self.mini);
-        (0..total).step_by(mini).map(move |first| first..(first + mini).min(total))
-    }
-
-    /// One step of each optimizer on the sequences of `mini`: the gradient of the sum over micro-batches of `loss`, which
-    /// is told its tokens' weights [n]. Returns the gradients' norms before clipping.
-    ///
-    /// # Errors
-    /// A gradient that is not finite; its weights are then as they were.
-    pub fn descend<const N: usize>(
-        &self,
-        mut descents: [Descent; N],
-        mini: Range<usize>,
-        mut loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
-    ) -> Result<[f64; N]> {
-        let first = self.slots[mini.start].start as i64;
-        let lengths: Vec<usize> = self.slots[mini.clone()].iter().map(Range::len).collect();
-        let weights = Tensor::from_slice(&token_weights(&lengths, self.aggregation)).to_device(self.device);
-        for descent in &mut descents {
-            descent.optimizer.begin()?;
-        }
-        for batch in micro_batches(self.sequences, self.slots, mini, self.micro_tokens, self.device) {
-            let own = weights.index_select(0, &(&batch.slots - first));
-            loss(&batch, &own).backward();
-            for descent in &mut descents {
-                descent.optimizer.accumulate();
-            }
-        }
-        let mut norms = [0.0; N];
-        for (norm, Descent { optimizer, max_norm, hyper }) in norms.iter_mut().zip(descents) {
-            *norm = optimizer.step(max_norm, hyper)?.double_value(&[]);
-            ensure!(norm.is_finite(), "the gradient is not finite (norm {norm})");
-        }
-        Ok(norms)
-    }
-}
-
-/// An optimizer and how it is to step.
-pub struct Descent<'a> {
+/// An optimizer and the step it is to take.
+pub struct OptimizerStep<'a> {
     pub optimizer: &'a mut AdamW,
     /// Largest norm of the gradient (0: any).
     pub max_norm: f64,
     pub hyper: AdamWStep,
 }
 
-/// Sums of named scalars over the micro-batches of an update, kept on the device until they are read.
-#[derive(Default)]
-pub struct Tally(BTreeMap<&'static str, Tensor>);
+/// One step of each optimizer on the sequences `mini` of a batch: along the gradient of the sum over micro-batches of
+/// `loss`, which gets the weight of each of their tokens, [n]. Returns the norms of the gradients before clipping.
+///
+/// # Errors
+/// A gradient that is not finite; its weights then stay as they were.
+pub fn descend(
+    batch: &Batch,
+    mini: Range<usize>,
+    token_weights: fn(&[usize]) -> Vec<f32>,
+    steps: &mut [OptimizerStep],
+    mut loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+) -> Result<Vec<f64>> {
+    let first = batch.first_slot(mini.start) as i64;
+    let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
+    for step in &mut *steps {
+        step.optimizer.begin()?;
+    }
+    for micro in batch.micro_batches(mini) {
+        loss(&micro, &weights.index_select(0, &(&micro.slots - first))).backward();
+        for step in &mut *steps {
+            step.optimizer.accumulate();
+        }
+    }
+    let step = |OptimizerStep { optimizer, max_norm, hyper }: &mut OptimizerStep| {
+        optimizer.sum_gradient(batch.comm)?;
+        let norm = optimizer.step(*max_norm, *hyper)?.double_value(&[]);
+        ensure!(norm.is_finite(), "the gradient is not finite (norm {norm})");
+        Ok(norm)
+    };
+    steps.iter_mut().map(step).collect()
+}
 
-impl Tally {
+/// Named figures of one update.
+pub type Scalars = BTreeMap<&'static str, f64>;
+
+/// Sums of named scalars over the micro-batches of an update, on the device until they are read.
+#[derive(Default)]
+pub struct Sums(BTreeMap<&'static str, Tensor>);
+
+impl Sums {
     pub fn add(&mut self, name: &'static str, value: &Tensor) {
         let value = value.detach();
         let sum = self.0.remove(name).map_or_else(|| value.shallow_clone(), |sum| sum + &value);
         self.0.insert(name, sum);
     }
 
-    /// Reads them, once.
-    pub fn finish(self) -> Scalars {
-        self.0.into_iter().map(|(name, sum)| (name, sum.double_value(&[]))).collect()
+    /// Adds the ranks up and reads all sums at once.
+    pub fn read(self, comm: &dyn Comm) -> Result<Scalars> {
+        let mut values = Tensor::stack(&self.0.values().collect::<Vec<_>>(), 0);
+        comm.sum(&mut values)?;
+        Ok(self.0.into_keys().zip(to_host(&values).into_iter().map(f64::from)).collect())
     }
 }
-
-/// Named figures of one update.
-pub type Scalars = BTreeMap<&'static str, f64>;
 
 /// Means of the figures of several updates.
 pub fn mean(updates: &[Scalars]) -> Scalars {
@@ -108,9 +91,9 @@ pub fn mean(updates: &[Scalars]) -> Scalars {
     mean
 }
 
-/// What the updates of a step go by, besides the recipe.
-#[derive(Clone, Copy)]
-pub struct Pace {
+/// What may differ from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepSettings {
     pub actor_lr: f64,
     pub critic_lr: f64,
     pub kl_coef: f64,
@@ -118,125 +101,153 @@ pub struct Pace {
     pub temperature: f64,
 }
 
-fn descent<'a>(optimizer: &'a mut AdamW, ppo: &Ppo, lr: f64) -> Descent<'a> {
-    let hyper = AdamWStep { lr, betas: ppo.betas, eps: ppo.adam_eps, weight_decay: ppo.weight_decay };
-    Descent { optimizer, max_norm: ppo.grad_clip, hyper }
-}
-
-fn batches<'a>(ppo: &Ppo, xp: &'a Experience, mini: usize) -> Batches<'a> {
-    Batches {
-        sequences: &xp.sequences,
-        slots: &xp.slots,
-        mini,
-        micro_tokens: ppo.micro_batch_tokens,
-        aggregation: ppo.aggregation,
-        device: xp.old.device(),
+impl StepSettings {
+    pub fn record(&self, ppo: &Ppo, record: &mut Record) {
+        if ppo.needs_critic() {
+            record.set("critic/lr", self.critic_lr);
+        }
+        record.set("actor/lr", self.actor_lr);
+        match ppo.kl_in {
+            KlIn::Reward => record.set("actor/reward_kl_penalty_coeff", self.kl_coef),
+            KlIn::Loss => record.set("actor/kl_coef", self.kl_coef),
+            KlIn::Off => {}
+        }
     }
 }
 
-/// All updates of the actor in a step, and of the value head that reads its hidden states, where there is one; the
-/// figures of each, in order.
-pub fn update_actor(
-    actor: &mut Learner<Policy>,
-    mut head: Option<&mut Learner<ValueHead>>,
-    ppo: &Ppo,
-    xp: &Experience,
-    pace: Pace,
-) -> Result<Vec<Scalars>> {
-    let batches = batches(ppo, xp, ppo.mini_batch);
-    let mut updates = Vec::new();
-    for mini in (0..ppo.epochs).flat_map(|_| batches.minis()) {
-        let mut tally = Tally::default();
-        let Learner { model, optimizer } = &mut *actor;
-        let own = descent(optimizer, ppo, pace.actor_lr);
-        let norms = match &mut head {
-            None => {
-                let loss = |batch: &MicroBatch, weights: &Tensor| {
-                    let hidden = model.hidden(&batch.ids, &batch.read);
-                    actor_loss(model, &hidden, batch, weights, (ppo, xp, pace), &mut tally)
-                };
-                batches.descend([own], mini, loss)?.to_vec()
+/// All updates of a step.
+pub struct Updates<'a> {
+    pub ppo: &'a Ppo,
+    pub settings: StepSettings,
+    pub batch: &'a Batch<'a>,
+    pub experience: &'a Experience,
+}
+
+impl Updates<'_> {
+    /// The updates of a critic that learns apart from the actor; their figures, in order. `alone`: the actor does not
+    /// learn in this step, so a value head that otherwise learns with it does so here.
+    pub fn critic(&self, models: &mut Models, alone: bool) -> Result<Vec<Scalars>> {
+        let actor = &models.actor.model;
+        match &mut models.critic {
+            Some(Estimator::Critic(critic)) => {
+                let Learner { model, optimizer } = &mut **critic;
+                self.learn_values(optimizer, |micro| model.values(&micro.ids, &micro.read))
             }
-            Some(Learner { model: head, optimizer }) => {
-                let loss = |batch: &MicroBatch, weights: &Tensor| {
-                    let hidden = model.hidden(&batch.ids, &batch.read);
-                    let policy = actor_loss(model, &hidden, batch, weights, (ppo, xp, pace), &mut tally);
-                    policy + critic_loss(&head.values(&hidden), batch, weights, (ppo, xp), &mut tally)
-                };
-                batches.descend([own, descent(optimizer, ppo, pace.critic_lr)], mini, loss)?.to_vec()
-            }
+            Some(Estimator::Head(Learner { model, optimizer })) if alone => self
+                .learn_values(optimizer, |micro| model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))),
+            _ => Ok(vec![]),
+        }
+    }
+
+    fn learn_values(&self, optimizer: &mut AdamW, values: impl Fn(&MicroBatch) -> Tensor) -> Result<Vec<Scalars>> {
+        let mut updates = Vec::new();
+        for mini in self.minis(self.ppo.critic_sequences()) {
+            let mut sums = Sums::default();
+            let mut steps = [self.step(optimizer, self.settings.critic_lr)];
+            let norms = self.descend(mini, &mut steps, |micro, weights| {
+                self.value_loss(&values(micro), micro, weights, &mut sums)
+            })?;
+            updates.push(self.figures(sums, &["critic/grad_norm"], norms)?);
+        }
+        Ok(updates)
+    }
+
+    /// The updates of the actor, and of the value head that reads its hidden states where there is one; their figures,
+    /// in order.
+    pub fn actor(&self, models: &mut Models) -> Result<Vec<Scalars>> {
+        let Learner { model: policy, optimizer } = &mut models.actor;
+        let mut head = match &mut models.critic {
+            Some(Estimator::Head(head)) => Some(head),
+            _ => None,
         };
-        let mut scalars = tally.finish();
-        scalars.extend(["actor/grad_norm", "critic/grad_norm"].into_iter().zip(norms));
-        updates.push(scalars);
+        let mut updates = Vec::new();
+        for mini in self.minis(self.ppo.mini_batch) {
+            let mut sums = Sums::default();
+            let mut steps = vec![self.step(optimizer, self.settings.actor_lr)];
+            let mut values: Option<&ValueHead> = None;
+            if let Some(Learner { model, optimizer }) = &mut head {
+                values = Some(model);
+                steps.push(self.step(optimizer, self.settings.critic_lr));
+            }
+            let norms = self.descend(mini, &mut steps, |micro, weights| {
+                let hidden = policy.hidden(&micro.ids, &micro.read);
+                let loss = self.policy_loss(policy, &hidden, micro, weights, &mut sums);
+                match values {
+                    None => loss,
+                    Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, &mut sums),
+                }
+            })?;
+            updates.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
+        }
+        Ok(updates)
     }
-    Ok(updates)
-}
 
-/// All updates of a critic in a step, by the values [n] that `values` reads of a micro-batch; the figures of each, in
-/// order.
-pub fn update_critic<M>(
-    critic: &mut Learner<M>,
-    ppo: &Ppo,
-    xp: &Experience,
-    pace: Pace,
-    values: impl Fn(&M, &MicroBatch) -> Tensor,
-) -> Result<Vec<Scalars>> {
-    let batches = batches(ppo, xp, ppo.critic_sequences());
-    let mut updates = Vec::new();
-    for mini in (0..ppo.epochs).flat_map(|_| batches.minis()) {
-        let mut tally = Tally::default();
-        let Learner { model, optimizer } = &mut *critic;
-        let [norm] = batches.descend([descent(optimizer, ppo, pace.critic_lr)], mini, |batch, weights| {
-            critic_loss(&values(model, batch), batch, weights, (ppo, xp), &mut tally)
-        })?;
-        let mut scalars = tally.finish();
-        scalars.insert("critic/grad_norm", norm);
-        updates.push(scalars);
+    /// The mini-batches of all epochs.
+    fn minis(&self, size: usize) -> impl Iterator<Item = Range<usize>> {
+        let minis = self.batch.minis(size);
+        (0..self.ppo.epochs).flat_map(move |_| minis.clone())
     }
-    Ok(updates)
-}
 
-fn actor_loss(
-    policy: &Policy,
-    hidden: &Tensor,
-    batch: &MicroBatch,
-    weights: &Tensor,
-    (ppo, xp, pace): (&Ppo, &Experience, Pace),
-    tally: &mut Tally,
-) -> Tensor {
-    let clip = Clip { low: ppo.clip_low, high: ppo.clip_high, dual: ppo.clip_dual };
-    let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
-    let (new, entropy) = policy.log_probs_and_entropies(hidden, &batch.targets, pace.temperature);
-    let surrogate = policy_loss(&new, &pick(&xp.old), &pick(&xp.advantages), weights, clip);
-    let entropy = (entropy * weights).sum(Kind::Float);
-    tally.add("actor/pg_loss", &surrogate.loss);
-    tally.add("actor/pg_clipfrac", &surrogate.clip_fraction);
-    tally.add("actor/pg_clipfrac_lower", &surrogate.clip_fraction_lower);
-    tally.add("actor/ppo_kl", &surrogate.kl);
-    tally.add("actor/entropy", &entropy);
-    let mut loss = surrogate.loss - entropy * ppo.entropy_coef;
-    if let (KlIn::Loss, Some(reference)) = (ppo.kl_in, &xp.reference) {
-        let kl = (kl::estimate(&new, &pick(reference), ppo.kl_estimator) * weights).sum(Kind::Float);
-        tally.add("actor/kl_loss", &kl);
-        loss += kl * pace.kl_coef;
+    fn step<'a>(&self, optimizer: &'a mut AdamW, lr: f64) -> OptimizerStep<'a> {
+        let Ppo { betas, adam_eps: eps, weight_decay, grad_clip, .. } = *self.ppo;
+        OptimizerStep { optimizer, max_norm: grad_clip, hyper: AdamWStep { lr, betas, eps, weight_decay } }
     }
-    loss
-}
 
-fn critic_loss(
-    values: &Tensor,
-    batch: &MicroBatch,
-    weights: &Tensor,
-    (ppo, xp): (&Ppo, &Experience),
-    tally: &mut Tally,
-) -> Tensor {
-    let pick = |flat: &Tensor| flat.index_select(0, &batch.slots);
-    let old = xp.values.as_ref().unwrap_or(&xp.returns);
-    let value = value_loss(values, &pick(old), &pick(&xp.returns), weights, ppo.value_clip);
-    let loss = value.loss * ppo.value_coef;
-    tally.add("critic/vf_loss", &loss);
-    tally.add("critic/vf_clipfrac", &value.clip_fraction);
-    tally.add("critic/vpred_mean", &(values * weights).sum(Kind::Float));
-    loss
+    fn descend(
+        &self,
+        mini: Range<usize>,
+        steps: &mut [OptimizerStep],
+        loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+    ) -> Result<Vec<f64>> {
+        descend(self.batch, mini, token_weights(self.ppo.aggregation), steps, loss)
+    }
+
+    fn figures(&self, sums: Sums, norm_names: &[&'static str], norms: Vec<f64>) -> Result<Scalars> {
+        let mut figures = sums.read(self.batch.comm)?;
+        figures.extend(norm_names.iter().copied().zip(norms));
+        Ok(figures)
+    }
+
+    /// The actor's loss over a micro-batch of n response tokens: the clipped surrogate, less the entropy bonus, plus the
+    /// KL to the reference where it is paid in the loss.
+    fn policy_loss(
+        &self,
+        policy: &Policy,
+        hidden: &Tensor,
+        micro: &MicroBatch,
+        weights: &Tensor,
+        sums: &mut Sums,
+    ) -> Tensor {
+        let (ppo, estimates) = (self.ppo, &self.experience.estimates);
+        let own = |flat: &Tensor| flat.index_select(0, &micro.slots);
+        let (new, entropy) = policy.log_probs_and_entropies(hidden, &micro.targets, self.settings.temperature);
+        let clip = Clip { low: ppo.clip_low, high: ppo.clip_high, dual: ppo.clip_dual };
+        let surrogate = policy_loss(&new, &own(&estimates.old), &own(&self.experience.advantages), weights, clip);
+        let entropy = (entropy * weights).sum(Kind::Float);
+        sums.add("actor/pg_loss", &surrogate.loss);
+        sums.add("actor/pg_clipfrac", &surrogate.clip_fraction);
+        sums.add("actor/pg_clipfrac_lower", &surrogate.clip_fraction_lower);
+        sums.add("actor/ppo_kl", &surrogate.kl);
+        sums.add("actor/entropy", &entropy);
+        let mut loss = surrogate.loss - entropy * ppo.entropy_coef;
+        if let (KlIn::Loss, Some(reference)) = (ppo.kl_in, &estimates.reference) {
+            let kl = kl_estimator(ppo.kl_estimator)(&new, &own(reference));
+            let kl = (kl * weights).sum(Kind::Float);
+            sums.add("actor/kl_loss", &kl);
+            loss += kl * self.settings.kl_coef;
+        }
+        loss
+    }
+
+    /// The critic's loss over a micro-batch, of the values [n] before its response tokens.
+    fn value_loss(&self, values: &Tensor, micro: &MicroBatch, weights: &Tensor, sums: &mut Sums) -> Tensor {
+        let own = |flat: &Tensor| flat.index_select(0, &micro.slots);
+        let old = self.experience.estimates.values.as_ref().expect("a critic that learns has estimated values");
+        let value = value_loss(values, &own(old), &own(&self.experience.returns), weights, self.ppo.value_clip);
+        let loss = value.loss * self.ppo.value_coef;
+        sums.add("critic/vf_loss", &loss);
+        sums.add("critic/vf_clipfrac", &value.clip_fraction);
+        sums.add("critic/vpred_mean", &(values * weights).sum(Kind::Float));
+        loss
+    }
 }

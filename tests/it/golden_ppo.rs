@@ -1,17 +1,20 @@
 //! One whole PPO update against PyTorch (scripts/golden_ppo.py): rollout tensors in, new weights out.
 
 use crate::support::{assert_close, golden, tensors};
-use ppo_train::algo::aggregate::token_weights;
+use ppo_train::algo::aggregate::{sequence_mean, token_mean};
 use ppo_train::algo::loss::{Clip, policy_loss, value_loss};
 use ppo_train::algo::{advantage, kl};
+use ppo_train::dist::Solo;
 use ppo_train::model::{Critic, Head, ModelConfig, Policy, ValueHead, Weights};
 use ppo_train::optim::AdamW;
-use ppo_train::recipe::{Aggregation, KlEstimator, Ppo};
+use ppo_train::recipe::{Aggregation, Ppo};
 use ppo_train::torch::{ids_to_host, to_host};
-use ppo_train::train::batch::{MicroBatch, Sequence};
-use ppo_train::train::experience::{Estimates, Experience, experience, log_probs, score};
-use ppo_train::train::learner::Learner;
-use ppo_train::train::update::{Pace, Scalars, update_actor, update_critic};
+use ppo_train::train::batch::{Batch, Sequence};
+use ppo_train::train::clock::Clock;
+use ppo_train::train::estimates::estimate;
+use ppo_train::train::experience::{Experience, Paid, experience};
+use ppo_train::train::learner::{Estimator, Learner, Models, Reference};
+use ppo_train::train::update::{Scalars, StepSettings, Updates};
 use serde_json::Value;
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
@@ -44,7 +47,7 @@ impl Case {
             config: ModelConfig::from_dir(&golden("qwen2_tiny")).unwrap(),
             ppo: serde_json::from_value(settings["ppo"].clone()).unwrap(),
             temperature: settings["rollout"]["temperature"].as_f64().unwrap(),
-            sequences: sequences.map(|(prompt, response)| Sequence { prompt, response }).collect(),
+            sequences: sequences.map(|(prompt, response)| Sequence { prompt: prompt.into(), response }).collect(),
             golden: golden_tensors,
             settings,
         }
@@ -66,26 +69,30 @@ impl Case {
         Learner { optimizer: AdamW::new(&model.weights), model }
     }
 
-    fn critic(&self) -> Learner<Critic> {
+    fn critic(&self) -> Estimator {
         let model = Critic::trainable(&self.config, self.weights("critic", Head::Value), 32);
-        Learner { optimizer: AdamW::new(&model.weights), model }
+        Estimator::Critic(Box::new(Learner { optimizer: AdamW::new(&model.weights), model }))
     }
 
-    fn experience(&self, actor: &Policy, values: impl Fn(&MicroBatch) -> Tensor) -> Experience {
-        let reference = Policy::new(&self.config, self.weights("ref", Head::Language), 32);
-        let (sequences, micro) = (&self.sequences, self.ppo.micro_batch_tokens);
-        let estimates = Estimates {
-            old: log_probs(actor, sequences, micro, self.temperature),
-            reference: Some(log_probs(&reference, sequences, micro, self.temperature)),
-            values: Some(score(sequences, micro, Device::Cpu, values)),
-        };
-        let scores = to_host(&self.golden["scores"]);
-        experience(&self.ppo, self.ppo.kl_coef, 2, self.sequences.clone(), &scores, estimates)
+    fn models(&self, critic: Estimator) -> Models {
+        let reference = Reference::new(Policy::new(&self.config, self.weights("ref", Head::Language), 32), Device::Cpu);
+        Models { actor: self.actor(), critic: Some(critic), reference: Some(reference) }
     }
 
-    fn pace(&self) -> Pace {
-        let Ppo { actor_lr, critic_lr, kl_coef, .. } = self.ppo;
-        Pace { actor_lr, critic_lr, kl_coef, temperature: self.temperature }
+    /// The stages of a step, as the loop calls them, on the golden file's rollouts; `check` sees the experience before
+    /// anything learns. Returns the updates of the critic and of the actor.
+    fn step(&self, models: &mut Models, ppo: &Ppo, check: impl Fn(&Experience)) -> [Vec<Scalars>; 2] {
+        let sequences: Vec<&Sequence> = self.sequences.iter().collect();
+        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, Device::Cpu, &Solo);
+        let estimates = estimate(models, &batch, self.temperature, &mut Clock::start()).unwrap();
+        let (scores, lengths) = (to_host(&self.golden["scores"]), batch.lengths(0..sequences.len()));
+        let paid = Paid { scores: &scores, lengths: &lengths, group: 2, kl_coef: ppo.kl_coef };
+        let experience = experience(ppo, &paid, estimates);
+        check(&experience);
+        let Ppo { actor_lr, critic_lr, kl_coef, .. } = *ppo;
+        let settings = StepSettings { actor_lr, critic_lr, kl_coef, temperature: self.temperature };
+        let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
+        [updates.critic(models, false).unwrap(), updates.actor(models).unwrap()]
     }
 
     fn check_weights(&self, prefix: &str, weights: &Weights) {
@@ -110,52 +117,50 @@ fn check_updates(updates: &[Scalars], expected: &Value) {
     }
 }
 
-fn values(critic: &Critic, batch: &MicroBatch) -> Tensor {
-    critic.values(&batch.ids, &batch.read)
-}
-
 #[test]
 fn a_whole_update_equals_pytorch() {
     let case = Case::load();
-    let (mut actor, mut critic) = (case.actor(), case.critic());
-    let xp = case.experience(&actor.model, |batch| values(&critic.model, batch));
-    for (name, got) in [
-        ("old_logp", &xp.old),
-        ("ref_logp", xp.reference.as_ref().unwrap()),
-        ("values", xp.values.as_ref().unwrap()),
-        ("advantages", &xp.advantages),
-        ("returns", &xp.returns),
-    ] {
-        assert_close(name, got, &case.golden[name], 1e-5);
-    }
-    let critic_updates = update_critic(&mut critic, &case.ppo, &xp, case.pace(), values).unwrap();
-    let actor_updates = update_actor(&mut actor, None, &case.ppo, &xp, case.pace()).unwrap();
+    let mut models = case.models(case.critic());
+    let [critic_updates, actor_updates] = case.step(&mut models, &case.ppo, |experience| {
+        let estimates = &experience.estimates;
+        for (name, got) in [
+            ("old_logp", &estimates.old),
+            ("ref_logp", estimates.reference.as_ref().unwrap()),
+            ("values", estimates.values.as_ref().unwrap()),
+            ("advantages", &experience.advantages),
+            ("returns", &experience.returns),
+        ] {
+            assert_close(name, got, &case.golden[name], 1e-5);
+        }
+    });
     check_updates(&critic_updates, &case.settings["critic_updates"]);
     check_updates(&actor_updates, &case.settings["actor_updates"]);
-    case.check_weights("actor_new", &actor.model.weights);
-    case.check_weights("critic_new", &critic.model.weights);
+    case.check_weights("actor_new", &models.actor.model.weights);
+    case.check_weights("critic_new", models.critic.unwrap().weights());
 }
 
 #[test]
 fn an_update_of_a_value_head_on_the_actor_equals_pytorch() {
     let case = Case::load();
     let golden = tensors("ppo_shared.safetensors");
-    let mut actor = case.actor();
     let weights = Weights::zeros(&case.config, Head::ValueOnly, Kind::Float, Device::Cpu);
     for (name, tensor) in weights.entries() {
         tensor.shallow_clone().copy_(&golden[name]);
     }
     let model = ValueHead::trainable(weights);
-    let mut head = Learner { optimizer: AdamW::new(&model.weights), model };
-    let xp = case.experience(&actor.model, |b| head.model.values(&actor.model.hidden(&b.ids, &b.read)));
-    for (name, got) in
-        [("values", xp.values.as_ref().unwrap()), ("advantages", &xp.advantages), ("returns", &xp.returns)]
-    {
-        assert_close(name, got, &golden[name], 1e-5);
-    }
-    let updates = update_actor(&mut actor, Some(&mut head), &case.ppo, &xp, case.pace()).unwrap();
+    let mut models = case.models(Estimator::Head(Learner { optimizer: AdamW::new(&model.weights), model }));
+    let [critic_updates, updates] = case.step(&mut models, &case.ppo, |experience| {
+        let values = experience.estimates.values.as_ref().unwrap();
+        for (name, got) in
+            [("values", values), ("advantages", &experience.advantages), ("returns", &experience.returns)]
+        {
+            assert_close(name, got, &golden[name], 1e-5);
+        }
+    });
+    assert!(critic_updates.is_empty());
     check_updates(&updates, &settings("ppo_shared.json")["updates"]);
-    let learnt = actor.model.weights.entries().iter().chain(head.model.weights.entries());
+    let critic = models.critic.unwrap();
+    let learnt = models.actor.model.weights.entries().iter().chain(critic.weights().entries());
     let held: Vec<_> =
         learnt.filter_map(|(name, tensor)| Some((name, tensor, golden.get(&format!("new.{name}"))?))).collect();
     assert_eq!(held.len(), 4);
@@ -169,23 +174,18 @@ fn an_update_of_a_value_head_on_the_actor_equals_pytorch() {
 fn micro_batches_do_not_change_the_gradient() {
     let case = Case::load();
     for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean] {
-        let norms = |micro_batch_tokens: usize| -> Vec<f64> {
+        let figures = |micro_batch_tokens: usize| -> Vec<f64> {
             let ppo = Ppo { aggregation, micro_batch_tokens, mini_batch: 8, ..case.ppo.clone() };
-            let (mut actor, mut critic) = (case.actor(), case.critic());
-            let xp = case.experience(&actor.model, |batch| values(&critic.model, batch));
-            let mut updates = update_actor(&mut actor, None, &ppo, &xp, case.pace()).unwrap();
-            updates.extend(update_critic(&mut critic, &ppo, &xp, case.pace(), values).unwrap());
-            // The norms after one update tell of its gradient; those of the weights, of both.
-            let weights = [actor.model.weights.flat().norm(), critic.model.weights.flat().norm()];
-            updates
-                .iter()
-                .flat_map(|u| u.values().copied())
-                .chain(weights.iter().map(|w| w.double_value(&[])))
-                .collect()
+            let mut models = case.models(case.critic());
+            let updates = case.step(&mut models, &ppo, |_| ());
+            // The norms after one update depend on its gradient; those of the weights, on both.
+            let weights = [models.actor.model.weights.flat().norm(), models.critic.unwrap().weights().flat().norm()];
+            let updates = updates.iter().flatten().flat_map(|update| update.values().copied());
+            updates.chain(weights.iter().map(|w| w.double_value(&[]))).collect()
         };
-        let whole = norms(1 << 20);
+        let whole = figures(1 << 20);
         for micro in [1, 20, 33] {
-            for (cut, whole) in norms(micro).iter().zip(&whole) {
+            for (cut, whole) in figures(micro).iter().zip(&whole) {
                 assert!((cut - whole).abs() < 1e-5 * whole.abs().max(0.1), "{aggregation:?} {micro}: {cut} {whole}");
             }
         }
@@ -221,8 +221,10 @@ fn pure_functions_equal_numpy() {
     let case = &all["kl"];
     let vector = |name: &str| -> Vec<f32> { serde_json::from_value(case[name].clone()).unwrap() };
     let (actor, reference) = (Tensor::from_slice(&vector("logp")), Tensor::from_slice(&vector("ref_logp")));
-    for (name, estimator) in [("k1", KlEstimator::K1), ("k2", KlEstimator::K2), ("k3", KlEstimator::K3)] {
-        close(name, &to_host(&kl::estimate(&actor, &reference, estimator)), &vector(name));
+    for (name, estimates) in
+        [("k1", kl::k1(&actor, &reference)), ("k2", kl::k2(&actor, &reference)), ("k3", kl::k3(&actor, &reference))]
+    {
+        close(name, &to_host(&estimates), &vector(name));
     }
 
     let case = &all["whiten"];
@@ -239,11 +241,11 @@ fn pure_functions_equal_numpy() {
     let lengths: Vec<usize> = rows(&case["logp"]).iter().map(Vec::len).collect();
     let number = |name: &str| case[name].as_f64().unwrap();
     let clip = Clip { low: number("clip_low"), high: number("clip_high"), dual: number("clip_dual") };
-    for (how, name) in [(Aggregation::TokenMean, "token_mean"), (Aggregation::SequenceMean, "sequence_mean")] {
-        let weights = Tensor::from_slice(&token_weights(&lengths, how));
+    for (name, token_weights) in [("token_mean", token_mean(&lengths)), ("sequence_mean", sequence_mean(&lengths))] {
+        let weights = Tensor::from_slice(&token_weights);
         let policy = policy_loss(&flat("logp"), &flat("old_logp"), &flat("advantages"), &weights, clip);
         close(name, &to_host(&policy.loss), &[number(name) as f32]);
-        if how == Aggregation::TokenMean {
+        if name == "token_mean" {
             close("clipped", &to_host(&policy.clip_fraction), &[number("pg_clipfrac") as f32]);
             close("bounded", &to_host(&policy.clip_fraction_lower), &[number("pg_clipfrac_lower") as f32]);
             close("ppo_kl", &to_host(&policy.kl), &[number("ppo_kl") as f32]);

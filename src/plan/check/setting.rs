@@ -6,6 +6,7 @@ use crate::recipe::spelling::{entries, nearest, similar};
 use crate::recipe::{Device, Evaluation, Prompt, Recipe, Reward, Sources, Task};
 use crate::task::countdown::{COUNTS, MAX_NUMBER};
 use crate::text::BUILT_IN;
+use crate::torch::{DEVICES, named_device};
 use std::path::{Path, PathBuf};
 
 /// Where the models of the recipes come from: the folder's name, and the command that makes it.
@@ -130,11 +131,10 @@ pub fn reward(reward: &Reward, at: &Sources) -> Checked {
 
 pub fn device(device: &Device, at: &Sources) -> Checked {
     let name = device.device.as_str();
-    let gpu = name.strip_prefix("cuda:").is_some_and(|n| n.len() < 4 && n.parse::<u16>().is_ok());
     at.ensure(
-        gpu || ["cpu", "cuda", "auto"].contains(&name),
+        named_device(name).is_some(),
         "device.device",
-        format_args!("there is no device `{name}`\nexpected cpu, cuda, cuda:N (N from 0 on), or auto"),
+        format_args!("there is no device `{name}`\nexpected {DEVICES}"),
     )?;
     at.ensure(
         device.threads <= 4096,

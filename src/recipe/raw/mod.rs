@@ -183,19 +183,13 @@ pub enum Decoding {
 }
 
 impl Decoding {
+    pub const ALL: [Self; 2] = [Self::Greedy, Self::Sampled];
+
     /// Its name in a recipe.
     pub fn name(self) -> &'static str {
         match self {
             Self::Greedy => "greedy",
             Self::Sampled => "sampled",
-        }
-    }
-
-    /// What the names of a task's validation metrics begin with.
-    pub fn metrics(self, task: &str) -> String {
-        match self {
-            Self::Greedy => format!("val/{task}"),
-            Self::Sampled => format!("val/{task}_sampled"),
         }
     }
 }

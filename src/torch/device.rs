@@ -1,0 +1,52 @@
+//! Devices by their names.
+
+use crate::BadInput;
+use tch::{Cuda, Device};
+
+/// What `device` understands.
+pub const DEVICES: &str = "cpu, cuda, cuda:N (N from 0 on), or auto";
+
+/// The device that `cpu`, `cuda`, `cuda:N` or `auto` (the first GPU where there is one) names, present or not.
+pub fn named_device(name: &str) -> Option<Device> {
+    match name {
+        "cpu" => Some(Device::Cpu),
+        "auto" => Some(Device::cuda_if_available()),
+        "cuda" => Some(Device::Cuda(0)),
+        _ => {
+            let index = name.strip_prefix("cuda:")?;
+            let plain = index.len() < 4 && index.chars().all(|c| c.is_ascii_digit());
+            plain.then(|| index.parse().ok()).flatten().map(Device::Cuda)
+        }
+    }
+}
+
+/// The same, present.
+///
+/// # Errors
+/// A name that means nothing; a GPU that this libtorch or machine does not have.
+pub fn device(name: &str) -> Result<Device, BadInput> {
+    let device =
+        named_device(name).ok_or_else(|| BadInput(format!("there is no device `{name}`: expected {DEVICES}")))?;
+    let gpus = Cuda::device_count();
+    match device {
+        Device::Cuda(index) if index as i64 >= gpus => Err(BadInput(format!(
+            "there is no device `{name}`: this machine and its libtorch offer {gpus} CUDA devices (scripts/setup --cuda)"
+        ))),
+        _ => Ok(device),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_devices_or_refused() {
+        assert_eq!(named_device("cpu"), Some(Device::Cpu));
+        assert_eq!(named_device("cuda:12"), Some(Device::Cuda(12)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:1000", "cuda: 1", "CPU"] {
+            assert_eq!(named_device(wrong), None, "{wrong}");
+            assert!(device(wrong).unwrap_err().0.contains(DEVICES));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a PPO run holds from step to step.
+
+use super::hook::{Hook, Moment, State};
+use super::learner::Models;
+use super::stop::Stop;
+use crate::Stopped;
+use crate::checkpoint::RunFolder;
+use crate::dist::Comm;
+use crate::env::Environment;
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::recipe::Ppo;
+use anyhow::Result;
+
+/// What PPO trains, and what it trains with.
+pub struct Trainer<'a> {
+    pub plan: &'a Plan,
+    pub ppo: &'a Ppo,
+    pub env: &'a Environment,
+    pub comm: &'a dyn Comm,
+    pub models: Models,
+    pub state: State,
+    pub folder: &'a RunFolder,
+    pub stop: &'a Stop,
+    /// Seconds that the newest checkpoint took, until a record has them.
+    pub saving: Option<f64>,
+}
+
+impl Trainer<'_> {
+    /// Calls the hooks after the state's step.
+    ///
+    /// # Errors
+    /// Those of a hook; `Stopped` where the run is to end here.
+    pub fn call(&mut self, hooks: &mut [Box<dyn Hook>], metrics: &mut Metrics) -> Result<()> {
+        let mut moment = Moment {
+            last: self.state.step == self.ppo.steps,
+            // Asked once, so that all hooks and ranks see the same; a signal that comes later is the next step's.
+            stopping: self.comm.any(self.stop.is_wanted())?,
+            plan: self.plan,
+            env: self.env,
+            comm: self.comm,
+            models: &self.models,
+            metrics,
+            folder: self.folder,
+            state: &mut self.state,
+            saving: &mut self.saving,
+        };
+        for hook in hooks {
+            hook.after_step(&mut moment)?;
+        }
+        if moment.stopping { Err(Stopped.into()) } else { Ok(()) }
+    }
+}
