@@ -38,6 +38,27 @@ impl fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
+/// A `BadInput` with a formatted message, as an `anyhow::Error`.
+#[macro_export]
+macro_rules! bad {
+    ($($message:tt)*) => { ::anyhow::Error::new($crate::BadInput(format!($($message)*))) };
+}
+
+/// Marks errors as the user's to mend.
+pub trait OrBadInput<T> {
+    /// The error as `BadInput`, its causes in one message.
+    ///
+    /// # Errors
+    /// That of `self`.
+    fn bad_input(self) -> anyhow::Result<T>;
+}
+
+impl<T> OrBadInput<T> for anyhow::Result<T> {
+    fn bad_input(self) -> anyhow::Result<T> {
+        self.map_err(|error| if error.is::<BadInput>() { error } else { bad!("{error:#}") })
+    }
+}
+
 /// A signal ended the run after its checkpoint was written. Exit code 75: a scheduler may start it again.
 #[derive(Debug)]
 pub struct Stopped;

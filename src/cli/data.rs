@@ -45,7 +45,7 @@ impl Data {
         if self.traces {
             let sft = plan.recipe.sft.as_ref();
             let sft = sft.ok_or_else(|| BadInput("the recipe has no [sft] section, so no traces".into()))?;
-            for trace in traces::traces(&plan, sft, &env, 0, self.count)? {
+            for trace in traces::traces(&plan, sft, &env, self.count)? {
                 writeln!(out, "{}", json!({"prompt": trace.prompt, "response": trace.response}))
                     .with_context(|| place.clone())?;
             }

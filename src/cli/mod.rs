@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod generate;
 mod plan;
+mod schema;
 mod train;
 
 use anyhow::Result;
@@ -43,6 +44,7 @@ commands! {
     Export(export::Export),
     Compare(compare::Compare),
     Data(data::Data),
+    Schema(schema::Schema),
     Completions(completions::Completions),
 }
 

@@ -4,7 +4,8 @@ use super::common::{RecipeArgs, print, print_json};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::env::Environment;
-use ppo_train::plan::{Machine, json, report};
+use ppo_train::plan::{Devices, json, report};
+use ppo_train::recipe::Task;
 use ppo_train::task::Split;
 use serde_json::json;
 
@@ -32,18 +33,19 @@ impl Plan {
     /// Prints the plan, and the first prompt as the model will read it.
     pub fn run(self) -> Result<()> {
         let plan = self.recipe.load()?;
-        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Machine::of(&plan).memory);
-        let machine = Machine { devices: self.devices, memory };
+        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Devices::of(&plan).memory);
+        let devices = Devices { count: self.devices, memory };
         // One training problem is enough, and the first is the same however many follow.
         let mut first = plan.clone();
-        first.recipe.task.train = 1;
+        let Task::Countdown(task) = &mut first.recipe.task;
+        task.train = 1;
         let prompt = Environment::new(&first)?.prompt(Split::Train, 0)?;
         if self.json {
-            let mut all = json(&plan, machine);
+            let mut all = json(&plan, devices);
             all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": &*prompt.ids });
             return print_json(&all);
         }
-        let report = report(&plan, machine);
+        let report = report(&plan, devices);
         print(format_args!("{report}\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text))
     }
 }

@@ -10,18 +10,18 @@ const SHARE: f64 = 0.9;
 
 /// What a plan is to run on.
 #[derive(Clone, Copy, Debug)]
-pub struct Machine {
+pub struct Devices {
     /// Each holds all models and an equal share of the sequences.
-    pub devices: usize,
+    pub count: usize,
     /// Bytes of each device, where they are known.
     pub memory: Option<u64>,
 }
 
-impl Machine {
+impl Devices {
     /// One device; of a CPU the memory is that of this machine.
     pub fn of(plan: &Plan) -> Self {
-        let memory = (plan.recipe.device.device == "cpu").then(installed).flatten();
-        Self { devices: 1, memory }
+        let memory = (plan.recipe.machine.device == "cpu").then(installed).flatten();
+        Self { count: 1, memory }
     }
 }
 
@@ -57,9 +57,9 @@ impl Fit {
 }
 
 /// How a plan fits a machine whose memory is known.
-pub fn fit(plan: &Plan, machine: Machine) -> Option<Fit> {
-    let room = (machine.memory? as f64 * SHARE) as u64;
-    let needed = |plan: &Plan| peak(&estimate(plan, machine.devices)).1;
+pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
+    let room = (devices.memory? as f64 * SHARE) as u64;
+    let needed = |plan: &Plan| peak(&estimate(plan, devices.count)).1;
     let mut fit = Fit { room, peak: needed(plan), changes: vec![] };
     let mut plan = plan.clone();
     // The first change that lowers the peak, again and again: what did nothing before may do something now.

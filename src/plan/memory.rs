@@ -78,7 +78,7 @@ const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     // Bytes are counted in f64: exact as far as anybody has memory, and no product overflows.
     let (recipe, config) = (&plan.recipe, &plan.config);
-    let half = recipe.device.precision == Precision::Bfloat16;
+    let half = recipe.machine.precision == Precision::Bfloat16;
     let w = if half { 2.0 } else { 4.0 };
     let parameters = config.parameters() as f64;
     let (h, v, i) = (config.hidden_size as f64, config.vocab_size as f64, config.intermediate_size as f64);
@@ -88,7 +88,7 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let gradient = if half { w + 4.0 } else { w };
     let memory = &recipe.memory;
     // On a CPU there is nowhere else to go.
-    let host = recipe.device.device != "cpu";
+    let host = recipe.machine.device != "cpu";
     let offloaded = memory.offload_optimizer && host;
     let optimizer = if half || offloaded { 12.0 } else { 8.0 };
     let activations = |tokens: f64| {

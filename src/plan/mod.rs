@@ -10,13 +10,14 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use fit::{Fit, Machine, fit};
+pub use fit::{Devices, Fit, fit};
 pub use memory::{Part, Phase, estimate, on_host, peak, total};
 pub use report::{json, report};
 
 use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::{self, Advantage, CriticModel, KlIn, Ppo, Recipe, Sft, Sources};
+use crate::terminal;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 /// `BadInput` for the first thing found wrong: one message that shows its line.
 pub fn load(path: &Path, sets: &[String], out: Option<&Path>) -> Result<Plan> {
     let (recipe, sources) = recipe::read(path, sets)?;
+    sources.notes.iter().for_each(|note| terminal::warn(note));
     Ok(Plan::check(recipe, &sources, out)?)
 }
 
@@ -86,7 +88,7 @@ impl Plan {
     /// Problems an evaluation takes.
     pub fn evaluation_problems(&self) -> usize {
         match self.recipe.evaluation.problems {
-            0 => self.recipe.task.validation,
+            0 => self.recipe.task.sizes().1,
             count => count,
         }
     }

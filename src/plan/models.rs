@@ -3,7 +3,7 @@
 use super::Plan;
 use crate::model::{Head, Weights};
 use crate::recipe::Precision;
-use crate::{BadInput, torch};
+use crate::{OrBadInput, torch};
 use anyhow::Result;
 use std::path::Path;
 use tch::{Device, Kind};
@@ -14,12 +14,12 @@ impl Plan {
     /// # Errors
     /// Bad input: a GPU that this libtorch or machine does not have.
     pub fn device(&self) -> Result<Device> {
-        Ok(torch::device(&self.recipe.device.device)?)
+        Ok(torch::device(&self.recipe.machine.device)?)
     }
 
     /// The kind of weights and activations.
     pub fn kind(&self) -> Kind {
-        match self.recipe.device.precision {
+        match self.recipe.machine.precision {
             Precision::Float32 => Kind::Float,
             Precision::Bfloat16 => Kind::BFloat16,
         }
@@ -42,7 +42,7 @@ impl Plan {
     /// Bad input: weights that are missing, damaged, or of another shape.
     pub fn weights(&self, dir: &Path, device: Device) -> Result<Weights> {
         let weights = Weights::load(dir, &self.config, Head::Language, self.kind(), device);
-        weights.map_err(|e| BadInput(format!("{e:#}")).into())
+        weights.bad_input()
     }
 
     /// The longest sequence of the run, in tokens.

@@ -1,10 +1,10 @@
 //! What `ppo-train plan` prints: a plan in aligned plain text, and the same figures as JSON.
 
 use super::Plan;
-use super::fit::{Machine, fit};
+use super::fit::{Devices, fit};
 use super::memory::{Part, Phase, estimate, on_host, peak, total};
 use crate::model::{Family, ModelConfig};
-use crate::recipe::{KlIn, Recipe};
+use crate::recipe::{KlIn, Recipe, SftData, Task};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const WIDTH: usize = 100;
 const LABEL: usize = 14;
 
 /// A plan as text of at most 100 columns.
-pub fn report(plan: &Plan, machine: Machine) -> String {
+pub fn report(plan: &Plan, devices: Devices) -> String {
     let (recipe, config) = (&plan.recipe, &plan.config);
     let mut out = String::new();
     let mut line = |label: &str, text: String| write_wrapped(&mut out, label, &text);
@@ -23,11 +23,11 @@ pub fn report(plan: &Plan, machine: Machine) -> String {
     if recipe.model.tokenizer.is_some() {
         line("tokenizer", plan.tokenizer_dir.display().to_string());
     }
-    let threads = match recipe.device.threads {
-        0 => "one CPU thread a core".to_string(),
+    let threads = match recipe.machine.threads {
+        0 => "one CPU thread per core".to_string(),
         count => format!("{count} CPU threads"),
     };
-    line("device", format!("{}, {}, {threads}", recipe.device.device, word(&recipe.device.precision)));
+    line("device", format!("{}, {}, {threads}", recipe.machine.device, word(&recipe.machine.precision)));
     line("task", task(recipe));
     line("prompt", format!("template {}", recipe.prompt.template));
     let reward = &recipe.reward;
@@ -35,8 +35,10 @@ pub fn report(plan: &Plan, machine: Machine) -> String {
     match &recipe.sft {
         None => line("warm start", "none".into()),
         Some(sft) => {
-            let source =
-                if sft.data == "solver" { format!("the solver ({})", word(&sft.style)) } else { sft.data.clone() };
+            let source = match &sft.data {
+                SftData::Solver(solver) => format!("the solver ({})", word(&solver.style)),
+                SftData::File(file) => file.path.display().to_string(),
+            };
             line(
                 "warm start",
                 format!(
@@ -92,7 +94,7 @@ pub fn report(plan: &Plan, machine: Machine) -> String {
             line(
                 "tokens",
                 format!(
-                    "at most {} a step ({} prompt + {} response each), {} in all",
+                    "at most {} per step ({} prompt + {} response each), {} in all",
                     grouped(per_step),
                     grouped(recipe.rollout.max_prompt_tokens),
                     grouped(recipe.rollout.max_response_tokens),
@@ -105,8 +107,8 @@ pub fn report(plan: &Plan, machine: Machine) -> String {
     }
     line("output", plan.out.display().to_string());
     out.push('\n');
-    memory_table(&mut out, &estimate(plan, machine.devices));
-    verdict(&mut out, plan, machine);
+    memory_table(&mut out, &estimate(plan, devices.count));
+    verdict(&mut out, plan, devices);
     out
 }
 
@@ -140,7 +142,7 @@ fn shape(c: &ModelConfig) -> String {
 }
 
 fn task(recipe: &Recipe) -> String {
-    let task = &recipe.task;
+    let Task::Countdown(task) = &recipe.task;
     let source = match (&task.train_file, &task.validation_file, &task.test_file) {
         (Some(train), Some(validation), Some(test)) => {
             format!("from {}, {} and {}", train.display(), validation.display(), test.display())
@@ -157,7 +159,7 @@ fn task(recipe: &Recipe) -> String {
         }
     };
     let (train, validation, test) = (grouped(task.train), grouped(task.validation), grouped(task.test));
-    format!("{}, {train} training, {validation} validation and {test} test problems, {source}", word(&task.kind))
+    format!("countdown, {train} training, {validation} validation and {test} test problems, {source}")
 }
 
 fn evaluation(plan: &Plan) -> String {
@@ -213,18 +215,18 @@ fn memory_table(out: &mut String, parts: &[Part]) {
 }
 
 /// Whether the peak fits the machine, and what would make it fit.
-fn verdict(out: &mut String, plan: &Plan, machine: Machine) {
-    if machine.devices > 1 {
+fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
+    if devices.count > 1 {
         let _ = writeln!(
             out,
             "  on each of {} devices, the sequences divided: a plan only, a run takes one device as yet",
-            machine.devices
+            devices.count
         );
     }
-    let Some(fit) = fit(plan, machine) else { return };
+    let Some(fit) = fit(plan, devices) else { return };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let room =
-        format!("  {:.0} GiB of memory, {:.1} of them for the plan", gib(machine.memory.unwrap_or(0)), gib(fit.room));
+        format!("  {:.0} GiB of memory, {:.1} of them for the plan", gib(devices.memory.unwrap_or(0)), gib(fit.room));
     let _ = match (fit.fits(), fit.changes.is_empty()) {
         (true, _) => writeln!(out, "{room}: it fits"),
         (false, true) => writeln!(out, "{room}: IT DOES NOT FIT, and no key of [memory] would change that"),
@@ -239,9 +241,9 @@ fn verdict(out: &mut String, plan: &Plan, machine: Machine) {
 }
 
 /// The same figures for programs: counts are numbers, memory is in bytes.
-pub fn json(plan: &Plan, machine: Machine) -> Value {
+pub fn json(plan: &Plan, devices: Devices) -> Value {
     let (recipe, config) = (&plan.recipe, &plan.config);
-    let parts = estimate(plan, machine.devices);
+    let parts = estimate(plan, devices.count);
     let (phase, bytes) = peak(&parts);
     let held = |part: &Part| part.phases.iter().map(|phase| phase.name()).collect::<Vec<_>>();
     json!({
@@ -278,9 +280,9 @@ pub fn json(plan: &Plan, machine: Machine) -> Value {
             "peak_bytes": bytes,
             "peak_phase": phase.name(),
             "host_bytes": on_host(&parts),
-            "devices": machine.devices,
-            "device_bytes": machine.memory,
-            "fits": fit(plan, machine).map(|fit| fit.fits()),
+            "devices": devices.count,
+            "device_bytes": devices.memory,
+            "fits": fit(plan, devices).map(|fit| fit.fits()),
         },
         "recipe": recipe,
     })

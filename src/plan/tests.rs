@@ -19,7 +19,7 @@ train = 1000
 validation = 100
 
 [sft]
-data = "solver"
+data.kind = "solver"
 train = 200
 batch = 20
 context = 64
@@ -86,10 +86,15 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("kl_coef", "max_new_tokens", 22, &["did you mean `max_response_tokens`? It belongs in [rollout]"]),
     ("[rollout]", "[rolout]", 24, &["unknown section [rolout]", "did you mean `rollout`?"]),
     ("seed = 3", "steps = 3", 2, &["unknown key `steps`", "`steps` belongs in [ppo]"]),
-    ("seed = 3", "seed = \"3\"", 2, &["`seed` is of the wrong type", "expected a whole number"]),
+    (
+        "seed = 3",
+        "seed = \"3\"",
+        2,
+        &["`seed` is of the wrong type", "string \"3\"", "expected a whole number from 0 on"],
+    ),
     ("seed = 3", "seed = 99999999999999999999", 2, &["`seed`"]),
     ("seed = 3", "seed = 3\nseed = 4", 3, &["duplicate key"]),
-    ("seed = 3", "seed = ", 2, &["this is no TOML"]),
+    ("seed = 3", "seed = ", 2, &["this is not valid TOML"]),
     ("seed = 3\n", "", 21, &["unknown key `x`"]),
     ("name = \"trial\"\n", "", 1, &["missing key `name`"]),
     ("\"trial\"", "\"a/b\"", 1, &["`name` cannot hold '/'"]),
@@ -100,25 +105,40 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("random_weights = true", "random_weights = 1", 6, &["`model.random_weights`", "expected true or false"]),
     ("\"countdown\"", "\"countdwon\"", 9, &["cannot be \"countdwon\"", "did you mean \"countdown\"?"]),
     ("kind = \"countdown\"\n", "", 8, &["missing key `kind` in [task]"]),
-    ("train = 1000", "train = -1", 10, &["`task.train`", "-1", "expected a whole number from 0 on"]),
-    ("train = 1000", "train = 1e3", 10, &["`task.train`", "1000", "expected a whole number from 0 on"]),
+    ("train = 1000", "train = -1", 10, &["`task.train` is -1, expected a whole number from 1 to 1000000000"]),
+    ("train = 1000", "train = 1e3", 10, &["`task.train`", "number 1e3", "expected a whole number from 1"]),
     ("train = 1000", "train = 0", 10, &["`task.train` is 0, expected a whole number from 1"]),
     ("train = 1000", "numbers = [3, 7]", 10, &["a problem of 7 numbers"]),
     ("train = 1000", "numbers = 3", 10, &["expected a list"]),
     ("train = 1000", "targets = [9, 3]", 10, &["[9, 3]", "lowest"]),
-    ("train = 1000", "targets = [9]", 10, &["`task.targets`", "expected a list of two"]),
+    ("train = 1000", "targets = [9]", 10, &["`task.targets` has 1 entry", "expected a list of two"]),
     ("train = 1000", "max_number = 1\nnumbers = [2]\ntargets = [10, 20]", 12, &["no 2 numbers up to 1 make 10"]),
     ("train = 1000", "train_file = \"x\"", 10, &["or none", "task.validation_file and task.test_file"]),
-    ("train = 1000", "train = 10", 25, &["16 prompts a step", "10 training problems"]),
-    ("\"solver\"", "\"slover\"", 14, &["there is no file slover", "did you mean \"solver\"?"]),
+    ("train = 1000", "train = 10", 25, &["16 prompts per step", "10 training problems"]),
+    ("\"solver\"", "\"slover\"", 14, &["`sft.data.kind` cannot be \"slover\"", "did you mean \"solver\"?"]),
+    (
+        "data.kind = \"solver\"",
+        "data = \"slover\"",
+        14,
+        &["there is no file slover", "did you mean kind = \"solver\"?"],
+    ),
+    (
+        "data.kind = \"solver\"",
+        "data.style = \"sums\"",
+        14,
+        &["missing key `kind` in [sft.data]", "one of: solver, file"],
+    ),
+    ("data.kind = \"solver\"", "data.kind = \"file\"", 14, &["missing key `path` in [sft.data]", "a text in quotes"]),
+    ("data.kind = \"solver\"", "data = { kind = \"solver\", path = \"x\" }", 14, &["unknown key `path` in [sft.data]"]),
+    ("data.kind = \"solver\"", "data = 3", 14, &["`sft.data` is a section", "[sft.data]"]),
     ("batch = 20", "batch = 300", 16, &["more than the 200 rows"]),
-    ("batch = 20", "tries = [3, 2]", 16, &["`sft.tries` is [3, 2]"]),
-    ("batch = 20", "insight = 1.5", 16, &["`sft.insight` is 1.5, expected a number from 0 to 1"]),
+    ("batch = 20", "data.tries = [3, 2]", 16, &["`sft.data.tries` is [3, 2]"]),
+    ("batch = 20", "data.insight = 1.5", 16, &["`sft.data.insight` is 1.5, expected a number from 0 to 1"]),
     ("batch = 20", "micro_batch_tokens = 63", 16, &["a row of 64 tokens"]),
     ("context = 64", "context = 129", 17, &["context is 128"]),
-    ("mini_batch = 32", "mini_batch = 30", 21, &["64 sequences", "no multiple of 30", "16 or 32"]),
-    ("mini_batch = 32\n", "", 19, &["no multiple of 256", "default"]),
-    ("kl_coef = 0.001", "critic_mini_batch = 5", 22, &["no multiple of 5", "4 or 8"]),
+    ("mini_batch = 32", "mini_batch = 30", 21, &["64 sequences", "not a multiple of 30", "16 or 32"]),
+    ("mini_batch = 32\n", "", 19, &["not a multiple of 256", "default"]),
+    ("kl_coef = 0.001", "critic_mini_batch = 5", 22, &["not a multiple of 5", "4 or 8"]),
     ("kl_coef = 0.001", "kl_coef = nan", 22, &["`ppo.kl_coef` is NaN, expected a number from 0"]),
     ("kl_coef = 0.001", "actor_lr = inf", 22, &["`ppo.actor_lr` is inf"]),
     ("kl_coef = 0.001", "gamma = 1.1", 22, &["`ppo.gamma` is 1.1, expected a number from 0 to 1"]),
@@ -151,8 +171,8 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("problems = 50", "problems = 101", 31, &["101 problems", "task.validation is 100"]),
     ("problems = 50", "decoding = []", 31, &["names each way once"]),
     ("problems = 50", "decoding = [\"greddy\"]", 31, &["did you mean \"greedy\"?"]),
-    ("problems = 50", "[device]\ndevice = \"gpu\"", 32, &["no device `gpu`", "cuda"]),
-    ("problems = 50", "[device]\nprecision = \"float16\"", 32, &["did you mean \"bfloat16\"?"]),
+    ("problems = 50", "[machine]\ndevice = \"gpu\"", 32, &["no device `gpu`", "cuda"]),
+    ("problems = 50", "[machine]\nprecision = \"float16\"", 32, &["did you mean \"bfloat16\"?"]),
     ("problems = 50", "[prompt]\ntemplate = \"bsae\"", 32, &["did you mean \"base\"?"]),
     ("problems = 50", "[reward]\naccuracy = 0\nformat = 0", 32, &["no response can earn a reward"]),
     ("problems = 50", "[checkpoints]\nkeep_last = 0", 32, &["`checkpoints.keep_last` is 0"]),
@@ -161,7 +181,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("problems = 50", "[logging]\njsonl = false\ntensorboard = false", 32, &["nothing would record the run"]),
     ("seed = 3", "\"ppo.steps\" = 3", 2, &["unknown key `ppo.steps`", "without quotes: ppo.steps"]),
     ("seed = 3", "hooks = [1]", 2, &["`hooks` is a section"]),
-    ("kl_coef = 0.001", "betas = [0.9, 0.95, 0.99]", 22, &["`ppo.betas` has 3 entries, expected two"]),
+    ("kl_coef = 0.001", "betas = [0.9, 0.95, 0.99]", 22, &["`ppo.betas` has 3 entries, expected a list of two"]),
     ("kl_coef = 0.001", "advantage = { gae = 1 }", 22, &["`ppo.advantage` is a key with a value"]),
     ("\"trial\"", "3", 1, &["`name` is of the wrong type: integer 3, expected a text in quotes"]),
 ];
@@ -212,7 +232,7 @@ fn a_whole_message() {
     let bench = Bench::new();
     let message = bench.fails(bench.good().replace("mini_batch = 32", "mini_batch = 30"), &[]);
     let expected = format!(
-        "the 64 sequences of a step (16 prompts of 4) are no multiple of 30\n  --> {}:21:14\n   |\n\
+        "the 64 sequences of a step (16 prompts of 4) are not a multiple of 30\n  --> {}:21:14\n   |\n\
          21 | mini_batch = 30\n   |              ^^\n   |\n   = help: the nearest that fits is 16 or 32",
         bench.path("r.toml")
     );
@@ -228,16 +248,17 @@ fn overrides_replace_add_and_are_shown_when_wrong() {
     let plan = bench.load(&text, &sets).unwrap();
     assert_eq!((plan.recipe.seed, plan.recipe.name.as_str()), (7, "second"));
     assert_eq!(plan.recipe.ppo.unwrap().kl_coef, 0.25);
-    assert_eq!((plan.recipe.task.numbers, plan.recipe.reward.format), (vec![3], 0.0));
+    let Task::Countdown(Countdown { numbers, .. }) = plan.recipe.task;
+    assert_eq!((numbers, plan.recipe.reward.format), (vec![3], 0.0));
     assert!(plan.text.contains("kl_coef = 0.25"));
 
     for (sets, column, fragments) in [
         (&["seed=1", "ppo.kl_cof=0.1"][..], 11, &["--set ppo.kl_cof=0.1\n", "did you mean `kl_coef`?"][..]),
         (&["ppo.kl_coef=0,1"], 19, &["`ppo.kl_coef`", "\"0,1\"", "expected a number", "^^^"]),
-        (&["ppo.mini_batch=7"], 22, &["no multiple of 7"]),
+        (&["ppo.mini_batch=7"], 22, &["not a multiple of 7"]),
         (&["task.numbers=[3, 9]"], 20, &["a problem of 9 numbers"]),
         (&["task.numbers=[3, \"x\"]"], 24, &["`task.numbers", "expected a whole number"]),
-        (&["task.numbers=[3,"], 23, &["this is no TOML"]),
+        (&["task.numbers=[3,"], 23, &["this is not valid TOML"]),
         (&["ppo.kl_coef"], 7, &["KEY=VALUE"]),
         (&["ppo.kl_coef="], 18, &["no value"]),
         (&["=3"], 7, &["begins with a key"]),
@@ -265,7 +286,7 @@ fn what_is_no_recipe_is_said_so() {
     assert!(bench.fails("", &[]).contains("the recipe is empty"));
     assert!(bench.fails("# nothing\n", &[]).contains("the recipe is empty"));
     assert!(bench.fails([0xff, 0xfe, 0, 1], &[]).contains("byte 0 is not UTF-8"));
-    assert!(bench.fails([0, 1, 2, 3], &[]).contains("this is no TOML"));
+    assert!(bench.fails([0, 1, 2, 3], &[]).contains("this is not valid TOML"));
     assert!(at("s.toml").ends_with(&format!("did you mean {}?", bench.path("r.toml"))));
     assert!(at("nowhere/r.toml").contains("there is no folder"));
     assert!(at("").contains("is a folder, expected a recipe file; did you mean"));
@@ -274,7 +295,34 @@ fn what_is_no_recipe_is_said_so() {
     assert!(bench.fails(&nothing, &[]).contains("trains nothing"));
     // A warm start alone rolls nothing out, whatever the default lengths.
     let nothing = &nothing[..nothing.find("[rollout]").unwrap()];
-    assert!(bench.load(nothing, &["sft.data=solver", "sft.context=100"]).is_ok());
+    assert!(bench.load(nothing, &["sft.data.kind=solver", "sft.context=100"]).is_ok());
+}
+
+/// Spellings of an earlier version, and what they mean now.
+#[test]
+fn old_spellings_are_read() {
+    let bench = Bench::new();
+    let old = bench
+        .good()
+        .replace("data.kind = \"solver\"", "data = \"solver\"\nstyle = \"dialogue\"\ntries = [2, 3]\nwarmup = 0.5")
+        + "[device]\ndevice = \"cpu\"\n[reward]\nallow_equals = false\n";
+    let plan = bench.load(&old, &["ppo.lr_warmup_steps=5"]).unwrap();
+    let now = bench
+        .good()
+        .replace("data.kind = \"solver\"", "data = { kind = \"solver\", style = \"dialogue\", tries = [2, 3] }")
+        + "[machine]\ndevice = \"cpu\"\n";
+    let sets = ["task.allow_equals=false", "sft.warmup_ratio=0.5", "ppo.warmup_ratio=0.5"];
+    assert_eq!(plan.text, bench.load(&now, &sets).unwrap().text);
+
+    let (_, sources) = recipe::read(&bench.0.path().join("r.toml"), &["sft.data=rows.jsonl".into()]).unwrap();
+    assert_eq!(sources.notes, ["note: `sft.data` is now a section [sft.data] with `kind = \"file\"` and `path`"]);
+    // The rows of a file have no style, so a file in place of the solver leaves none behind.
+    let message = bench.fails(&now, &["sft.data=rows.jsonl"]);
+    assert!(message.contains("there is no file rows.jsonl") && message.contains("command line:1:16"), "{message}");
+    // Of both spellings in one file the old one is an unknown key.
+    let both = bench.good().replace("batch = 20", "batch = 20\nwarmup = 0.1\nwarmup_ratio = 0.2");
+    let message = bench.fails(&both, &[]);
+    assert!(message.contains("unknown key `warmup` in [sft]"), "{message}");
 }
 
 #[test]
@@ -293,7 +341,7 @@ fn no_damage_to_a_recipe_panics() {
 #[test]
 fn memory_adds_up() {
     let bench = Bench::new();
-    let plan = bench.load(bench.good(), &["device.precision=bfloat16", "ppo.micro_batch_tokens=128"]).unwrap();
+    let plan = bench.load(bench.good(), &["machine.precision=bfloat16", "ppo.micro_batch_tokens=128"]).unwrap();
     let parts = estimate(&plan, 1);
     let bytes = |name: &str, phase: Phase| {
         parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
@@ -315,8 +363,8 @@ fn memory_adds_up() {
     // What is offloaded leaves the device, where there is another place; recomputed layers keep their inputs alone.
     for (device, elsewhere) in [("cuda", 2 * p + 12 * (2 * p + 65)), ("cpu", 0)] {
         let sets = [
-            &format!("device.device={device}"),
-            "device.precision=bfloat16",
+            &format!("machine.device={device}"),
+            "machine.precision=bfloat16",
             "ppo.micro_batch_tokens=128",
             "memory.gradient_checkpointing=true",
             "memory.offload_reference=true",
@@ -335,7 +383,7 @@ fn memory_adds_up() {
         assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * 64 * 2 + layer + 2 * 64 * 2));
     }
 
-    let plan = bench.load(bench.good(), &["device.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
+    let plan = bench.load(bench.good(), &["machine.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
     let parts = estimate(&plan, 1);
     assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));
     assert!(parts.iter().any(|p| p.name == "actor optimizer" && p.bytes == 8 * plan.config.parameters()));
@@ -345,17 +393,17 @@ fn memory_adds_up() {
 fn the_report_is_narrow_and_says_what_runs() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &[]).unwrap();
-    let machine = Machine { devices: 1, memory: None };
-    let text = report(&plan, machine);
+    let devices = Devices { count: 1, memory: None };
+    let text = report(&plan, devices);
     for line in text.lines().filter(|line| !line.contains("tiny-model")) {
         assert!(line.chars().count() <= 100, "{line}");
     }
     for fragment in
-        ["10 steps of 64 sequences", "2 actor updates", "50 steps", "4,096 a step", "checkpoints/trial", "peak"]
+        ["10 steps of 64 sequences", "2 actor updates", "50 steps", "4,096 per step", "checkpoints/trial", "peak"]
     {
         assert!(text.contains(fragment), "{fragment}:\n{text}");
     }
-    let json = json(&plan, machine);
+    let json = json(&plan, devices);
     assert_eq!(json["ppo"]["sequences_per_step"], 64);
     assert_eq!(json["memory"]["peak_bytes"], peak(&estimate(&plan, 1)).1);
     assert_eq!(json["recipe"]["rollout"]["prompts_per_step"], 16);
@@ -364,9 +412,9 @@ fn the_report_is_narrow_and_says_what_runs() {
 #[test]
 fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let bench = Bench::new();
-    let plan = bench.load(bench.good(), &["device.device=cuda"]).unwrap();
+    let plan = bench.load(bench.good(), &["machine.device=cuda"]).unwrap();
     let (_, needed) = peak(&estimate(&plan, 1));
-    let fit_in = |bytes: u64| fit(&plan, Machine { devices: 1, memory: Some(bytes) }).unwrap();
+    let fit_in = |bytes: u64| fit(&plan, Devices { count: 1, memory: Some(bytes) }).unwrap();
     assert!(fit_in(needed * 2).fits());
     assert!(fit_in(needed * 2).changes.is_empty());
 
@@ -374,7 +422,7 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     assert!(!tight.fits() && tight.reached() <= tight.room, "{tight:?}");
     // The recipe with these changes is the plan that was promised.
     let sets: Vec<String> = tight.changes.iter().map(|(change, _)| change.replace(" = ", "=")).collect();
-    let sets: Vec<&str> = ["device.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
+    let sets: Vec<&str> = ["machine.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
     let changed = bench.load(bench.good(), &sets).unwrap();
     assert_eq!(peak(&estimate(&changed, 1)).1, tight.reached());
 
@@ -382,7 +430,7 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let peaks: Vec<u64> = none.changes.iter().map(|(_, peak)| *peak).collect();
     assert!(peaks.is_sorted_by(|a, b| a > b), "{peaks:?}");
     assert!(none.reached() > none.room);
-    let text = report(&plan, Machine { devices: 2, memory: Some(1 << 20) });
+    let text = report(&plan, Devices { count: 2, memory: Some(1 << 20) });
     for fragment in ["IT DOES NOT FIT", "memory.offload_optimizer = true", "still too much", "each of 2 devices"] {
         assert!(text.contains(fragment), "{fragment}:\n{text}");
     }
@@ -394,11 +442,12 @@ fn a_recipe_extends_another() {
     let write = |name: &str, text: &str| fs::write(bench.0.path().join(name), text).unwrap();
     write("base.toml", &bench.good());
     fs::create_dir(bench.0.path().join("more")).unwrap();
-    write("more/middle.toml", "extends = \"../base.toml\"\nname = \"middle\"\n[sft]\nstyle = \"dialogue\"\n");
+    write("more/middle.toml", "extends = \"../base.toml\"\nname = \"middle\"\n[sft.data]\nstyle = \"dialogue\"\n");
     let top = "extends = \"more/middle.toml\"\nname = \"top\"\n[ppo]\nkl_coef = 0.5\n";
     let plan = bench.load(top, &["ppo.steps=7"]).unwrap();
     let (sft, ppo) = (plan.recipe.sft.unwrap(), plan.recipe.ppo.unwrap());
-    assert_eq!((plan.recipe.name.as_str(), sft.style, sft.batch), ("top", TraceStyle::Dialogue, 20));
+    assert!(matches!(&sft.data, SftData::Solver(solver) if solver.style == TraceStyle::Dialogue), "{:?}", sft.data);
+    assert_eq!((plan.recipe.name.as_str(), sft.batch), ("top", 20));
     assert_eq!((ppo.kl_coef, ppo.steps, ppo.mini_batch), (0.5, 7, 32));
     // What a run stores stands alone.
     assert!(!plan.text.contains("extends"));
@@ -411,7 +460,7 @@ fn a_recipe_extends_another() {
         }
     };
     says(&top.replace("kl_coef = 0.5", "kl_cof = 0.5"), &[], &["r.toml:4:1", "did you mean `kl_coef`?"]);
-    says(&top.replace("kl_coef = 0.5", "mini_batch = 30"), &[], &["r.toml:4:14", "no multiple of 30"]);
+    says(&top.replace("kl_coef = 0.5", "mini_batch = 30"), &[], &["r.toml:4:14", "not a multiple of 30"]);
     says(top, &["ppo.kl_coef=x"], &["command line:1:19", "expected a number"]);
     says(top, &["extends=base.toml"], &["command line", "in its file alone"]);
     says("extends = \"more/midle.toml\"\n", &[], &["r.toml:1:11", "there is no recipe", "middle.toml?"]);

@@ -1,6 +1,6 @@
 //! Whether two recipes are one experiment: what may change when a run is resumed, and what may not.
 
-use super::raw::Recipe;
+use super::keys::Recipe;
 use std::collections::BTreeMap;
 use std::fmt;
 use toml::Value;
@@ -17,8 +17,8 @@ pub const MAY_CHANGE: [&str; 12] = [
     "checkpoints",
     "hooks",
     "logging",
-    "device.device",
-    "device.threads",
+    "machine.device",
+    "machine.threads",
     "memory",
 ];
 

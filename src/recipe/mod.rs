@@ -3,13 +3,17 @@
 //! Whatever is wrong with a recipe is one `BadInput` message with the place in the file or the override, what was
 //! expected, and the nearest right name. Whether its values make sense together is the plan's to check.
 
+pub mod document;
 pub mod identity;
-mod raw;
+mod keys;
 mod read;
+mod renamed;
+pub mod schema;
+pub mod shape;
 mod source;
 pub mod spelling;
 
-pub use raw::*;
+pub use keys::*;
 pub use read::read;
 pub use source::Sources;
 
@@ -19,7 +23,7 @@ use std::path::Path;
 /// A recipe as it was written out by a run, without the checks of a plan: the model it names may be gone.
 ///
 /// # Errors
-/// Bad input: a file that cannot be read or is no recipe.
+/// Bad input: a file that cannot be read or is not a recipe.
 pub fn stored(path: &Path) -> Result<Recipe> {
     Ok(read(path, &[])?.0)
 }

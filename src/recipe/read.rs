@@ -1,10 +1,13 @@
-//! A recipe's files, the last of which stands alone, and its overrides, merged into one recipe.
+//! A recipe's files, the last of which extends nothing, and its overrides, merged into one recipe.
 
-use super::raw::Recipe;
+use super::keys::Recipe;
+use super::renamed::{rename, warmup_as_ratio};
+use super::shape;
 use super::source::Sources;
 use super::spelling::{entries, similar};
 use crate::BadInput;
 use serde::Deserialize;
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::path::Path;
 use toml::Spanned;
@@ -13,25 +16,30 @@ use toml::de::{DeTable, DeValue};
 /// Reads a recipe's file, below it the one it `extends`, and so on, and merges the overrides `KEY=VALUE` on top.
 ///
 /// # Errors
-/// A file that cannot be read, is no TOML, or does not fit the recipe's structs; an override likewise.
+/// A file that cannot be read, is not valid TOML, or does not have a recipe's shape; an override likewise.
 pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
     let mut sources = Sources::default();
     let files = files(&mut sources, path)?;
     let sets: Vec<(usize, String)> = sets.iter().map(|set| sources.add_override(set)).collect();
-    let mut table = DeTable::new();
+    let (warmup, mut table, mut notes) = (OnceCell::new(), DeTable::new(), vec![]);
     for file in files.iter().rev() {
         let mut layer = parse(&sources, file)?;
         layer.remove(EXTENDS);
+        rename(&mut layer, &mut notes);
         merge(&mut table, layer);
     }
     for (from, set) in &sets {
-        merge(&mut table, parse_override(&sources, *from, set)?);
+        let mut layer = parse_override(&sources, *from, set)?;
+        rename(&mut layer, &mut notes);
+        merge(&mut table, layer);
     }
+    warmup_as_ratio(&mut table, &warmup, &mut notes);
     sources.locate(&table);
     sources.ensure(!sources.has(EXTENDS), EXTENDS, "what a recipe extends is written in its file alone")?;
-    sources.check_names()?;
+    shape::check(&sources, &table)?;
+    sources.notes = notes;
     let table = Spanned::new(0..files[0].len(), table);
-    let recipe = Recipe::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.type_error(&e))?;
+    let recipe = Recipe::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.other_error(&e))?;
     Ok((recipe, sources))
 }
 
@@ -78,7 +86,7 @@ fn parse<'a>(sources: &Sources, text: &'a str) -> Result<DeTable<'a>, BadInput> 
     Ok(DeTable::parse(text).map_err(|e| sources.parse_error(&e))?.into_inner())
 }
 
-/// One override, whose key begins at `from`, as a table; a value that is no TOML is a bare string.
+/// One override, whose key begins at `from`, as a table; a value that is not valid TOML is taken as text.
 fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<DeTable<'a>, BadInput> {
     let fail = |span, what: &str| Err(sources.at(span, what));
     if text.contains(['\n', '\r']) {
@@ -115,12 +123,16 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
     }
 }
 
-/// Puts `over` on top of `base`: tables are merged, anything else is replaced.
+/// Puts `over` on top of `base`: tables are merged, anything else is replaced, a table of another `kind` too.
 fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
+    let is_another = |below: &DeTable, above: &DeTable| {
+        let kind = |table: &DeTable| table.get("kind").and_then(|kind| kind.get_ref().as_str().map(str::to_string));
+        kind(above).is_some_and(|above| kind(below).is_some_and(|below| below != above))
+    };
     for (key, value) in over {
         let span = value.span();
         match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.into_inner()) {
-            (Some(DeValue::Table(below)), DeValue::Table(above)) => merge(below, above),
+            (Some(DeValue::Table(below)), DeValue::Table(above)) if !is_another(below, &above) => merge(below, above),
             (_, value) => {
                 // Removed first: a map keeps the key it has, with the span of the file.
                 base.remove(key.get_ref().as_ref());

@@ -4,7 +4,6 @@
 //! which of them it is from. Values keep their spans through the merge and into serde, whose errors then point at the
 //! file or the override alike; the checks name a key, and its span is looked up.
 
-use super::spelling::{advice, keys, nearest};
 use crate::BadInput;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::collections::BTreeMap;
@@ -17,6 +16,8 @@ use toml::de::DeTable;
 pub struct Sources {
     origins: Vec<Origin>,
     spots: BTreeMap<String, Spot>,
+    /// What the user should know about the recipe's spelling.
+    pub notes: Vec<String>,
 }
 
 /// A file, or an override as it stood on the command line.
@@ -32,8 +33,6 @@ struct Spot {
     key: Range<usize>,
     value: Range<usize>,
     is_table: bool,
-    /// Entries of a list.
-    items: usize,
 }
 
 impl Sources {
@@ -57,41 +56,11 @@ impl Sources {
         collect(&mut self.spots, "", table);
     }
 
-    /// Refuses sections and keys that no recipe has, and sections that are values or the other way round.
-    pub fn check_names(&self) -> Result<(), BadInput> {
-        let mut spots: Vec<_> = self.spots.iter().collect();
-        // As they are read; of a section and its keys the section first.
-        spots.sort_by_key(|(path, spot)| (spot.key.start, path.len()));
-        for (path, spot) in spots {
-            let (section, key) = path.split_once('.').unwrap_or(("", path));
-            let is_section = section.is_empty() && !keys(key).is_empty();
-            let what = if keys(section).contains(&key) {
-                match (is_section, spot.is_table) {
-                    (true, false) => {
-                        format!("`{key}` is a section\nwrite [{key}] on a line of its own and its keys below")
-                    }
-                    (false, true) => format!("`{path}` is a key with a value, not a section"),
-                    _ => continue,
-                }
-            } else if keys(section).is_empty() || key.contains('.') {
-                // What holds it is refused itself.
-                continue;
-            } else if section.is_empty() {
-                let what = if spot.is_table { format!("section [{key}]") } else { format!("key `{key}`") };
-                format!("unknown {what}\n{}", advice("", key))
-            } else {
-                format!("unknown key `{key}` in [{section}]\n{}", advice(section, key))
-            };
-            return Err(self.at(spot.key.clone(), what));
-        }
-        Ok(())
-    }
-
     /// The message that the value of `key` (`section.key`, a section, or `""` for the recipe as a whole) is not right:
     /// it shows where the key was written, else its section, else the file's top. The first line of `what` says what
     /// is wrong, the others what to do.
     pub fn bad(&self, key: &str, what: impl Display) -> BadInput {
-        let section = key.split_once('.').map_or("", |(section, _)| section);
+        let section = key.rsplit_once('.').map_or("", |(section, _)| section);
         let spot = [key, section].iter().find_map(|path| self.spots.get(*path));
         let span = spot.map_or(0..0, |spot| if spot.is_table { spot.key.clone() } else { spot.value.clone() });
         if key.is_empty() || self.spots.contains_key(key) {
@@ -107,11 +76,6 @@ impl Sources {
         self.spots.contains_key(key)
     }
 
-    /// Entries of the list that a key is set to (0: no list, or the default).
-    pub fn items(&self, key: &str) -> usize {
-        self.spots.get(key).map_or(0, |spot| spot.items)
-    }
-
     /// `Err(self.bad(..))` unless `good`.
     pub fn ensure(&self, good: bool, key: &str, what: impl Display) -> Result<(), BadInput> {
         if good { Ok(()) } else { Err(self.bad(key, what)) }
@@ -119,49 +83,17 @@ impl Sources {
 
     /// A syntax error of TOML.
     pub fn parse_error(&self, error: &toml::de::Error) -> BadInput {
-        self.at(error.span().unwrap_or(0..0), format!("this is no TOML: {}", error.message()))
+        self.at(error.span().unwrap_or(0..0), format!("this is not valid TOML: {}", error.message()))
     }
 
-    /// A value of the wrong type, a name that is none of those allowed, a key that is missing.
-    pub fn type_error(&self, error: &toml::de::Error) -> BadInput {
-        let span = error.span().unwrap_or(0..0);
-        let path = self.path_of(&span);
-        let message = error.message();
-        let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-        let what = if let ([missing, ..], true) = (&quoted[..], message.starts_with("missing field")) {
-            let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
-            let kind = if path.is_empty() && !keys(missing).is_empty() { "section" } else { "key" };
-            format!("missing {kind} `{missing}`{place}")
-        } else if let ([wrong, allowed @ ..], true) = (&quoted[..], message.starts_with("unknown variant")) {
-            let help = match nearest(wrong, allowed) {
-                Some(known) => format!("did you mean \"{known}\"? "),
-                None => String::new(),
-            };
-            format!("`{path}` cannot be \"{wrong}\"\n{help}expected one of: {}", allowed.join(", "))
-        } else if let ([wrong, ..], true) = (&quoted[..], message.starts_with("unknown field")) {
-            format!("unknown key `{wrong}`\n{}", advice("", wrong))
-        } else {
-            let (found, expected) = message.rsplit_once(", expected ").unwrap_or((message, ""));
-            let found = found.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
-            let found = found.replace('`', "").replace("floating point", "number");
-            let found = if found == "map" { "a table" } else { &found };
-            match plain(expected) {
-                "" if message.starts_with("wanted string") => format!("`{path}` is of the wrong type, expected {TEXT}"),
-                "" => format!("`{path}` is of the wrong type: {message}"),
-                TEXT if self.origin(&span).is_some_and(|origin| origin.label == COMMAND_LINE) => {
-                    format!("`{path}` is of the wrong type: {found}, expected {TEXT}\nthe shell wants both: '\"...\"'")
-                }
-                expected => format!("`{path}` is of the wrong type: {found}, expected {expected}"),
-            }
-        };
-        self.at(span, what)
+    /// Whatever serde finds wrong in a recipe whose shape is right.
+    pub fn other_error(&self, error: &toml::de::Error) -> BadInput {
+        self.at(error.span().unwrap_or(0..0), error.message())
     }
 
-    /// The innermost key whose value covers a span.
-    fn path_of(&self, span: &Range<usize>) -> &str {
-        let covers = |s: &Range<usize>| s.start <= span.start && span.end <= s.end;
-        let found = self.spots.iter().filter(|(_, spot)| covers(&spot.value) || covers(&spot.key));
-        found.max_by_key(|(path, spot)| (spot.value.start, path.len())).map_or("", |(path, _)| path)
+    /// The file, or `COMMAND_LINE`, that a span is from.
+    pub fn label(&self, span: &Range<usize>) -> Option<&str> {
+        Some(self.origin(span)?.label.as_str())
     }
 
     /// The text that a span is from.
@@ -199,27 +131,9 @@ fn collect(spots: &mut BTreeMap<String, Spot>, prefix: &str, table: &DeTable<'_>
         if let Some(inner) = inner {
             collect(spots, &format!("{path}."), inner);
         }
-        let items = value.get_ref().as_array().map_or(0, |list| list.len());
-        spots.insert(path, Spot { key: key.span(), value: value.span(), is_table: inner.is_some(), items });
+        spots.insert(path, Spot { key: key.span(), value: value.span(), is_table: inner.is_some() });
     }
 }
 
 const SET: &str = "--set ";
-const COMMAND_LINE: &str = "command line";
-const TEXT: &str = "a text in quotes";
-
-/// serde's names of types, for people who write no Rust.
-fn plain(expected: &str) -> &str {
-    match expected {
-        "usize" | "u64" => "a whole number from 0 on",
-        "i64" => "a whole number",
-        "f64" => "a number",
-        "a boolean" => "true or false",
-        "a string" | "path string" => TEXT,
-        "a sequence" => "a list",
-        "an array of length 2" => "a list of two",
-        _ if expected.starts_with("struct ") => "a section",
-        _ if expected.contains("enum") || expected.contains("variant") => "a name in quotes",
-        other => other,
-    }
-}
+pub const COMMAND_LINE: &str = "command line";

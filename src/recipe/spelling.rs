@@ -1,12 +1,8 @@
 //! The nearest right name for a wrong one.
-//!
-//! The names of sections and keys are asked of the recipe's structs themselves, so there is no second list to keep.
 
-use super::raw;
-use serde::Deserialize;
-use serde::de::value::Error;
-use serde::de::{Deserializer, Error as _, Visitor};
+use super::schema::{Kind, RECIPE, Section};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// What a key is called elsewhere (verl, TRL, transformers), and here.
 const ALIASES: &[(&str, &str)] = &[
@@ -38,32 +34,38 @@ const ALIASES: &[(&str, &str)] = &[
     ("save_every", "every"),
     ("target_kl", "kl_target"),
     ("vf_coef", "value_coef"),
-    ("warmup_ratio", "warmup"),
+    ("lr_warmup_steps", "warmup_ratio"),
+    ("lr_warmup_steps_ratio", "warmup_ratio"),
+    ("warmup_steps", "warmup_ratio"),
 ];
 
-/// Every section with its keys.
-pub fn sections() -> [(&'static str, &'static [&'static str]); 14] {
-    [
-        ("model", fields::<raw::Model>()),
-        ("task", fields::<raw::Task>()),
-        ("prompt", fields::<raw::Prompt>()),
-        ("reward", fields::<raw::Reward>()),
-        ("sft", fields::<raw::Sft>()),
-        ("ppo", fields::<raw::Ppo>()),
-        ("rollout", fields::<raw::Rollout>()),
-        ("evaluation", fields::<raw::Evaluation>()),
-        ("checkpoints", fields::<raw::Checkpoints>()),
-        ("hooks", fields::<raw::Hooks>()),
-        ("logging", fields::<raw::Logging>()),
-        ("device", fields::<raw::Device>()),
-        ("memory", fields::<raw::Memory>()),
-        ("", fields::<raw::Recipe>()),
-    ]
-}
+/// Every section, by its path, with its keys; of a section of several kinds the keys of all.
+static SECTIONS: LazyLock<Vec<(String, Vec<&'static str>)>> = LazyLock::new(|| {
+    fn collect(path: &str, section: &'static Section, found: &mut Vec<(String, Vec<&'static str>)>) {
+        for key in &section.keys {
+            match found.iter_mut().find(|(known, _)| known == path) {
+                Some((_, keys)) if keys.contains(&key.name.as_str()) => {}
+                Some((_, keys)) => keys.push(&key.name),
+                None => found.push((path.to_string(), vec![&key.name])),
+            }
+        }
+        for key in &section.keys {
+            let path = if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
+            match &key.kind {
+                Kind::Section(inner) => collect(&path, inner, found),
+                Kind::Variants(all) => all.iter().for_each(|(_, inner)| collect(&path, inner, found)),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect("", &RECIPE, &mut found);
+    found
+});
 
 /// The keys of a section, or those outside all sections (`""`).
-pub fn keys(section: &str) -> &'static [&'static str] {
-    sections().into_iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| keys)
+fn keys(section: &str) -> &'static [&'static str] {
+    SECTIONS.iter().find(|(name, _)| name == section).map_or(&[], |(_, keys)| keys)
 }
 
 /// What to write in place of the unknown key `word` of `section`.
@@ -81,7 +83,7 @@ pub fn advice(section: &str, word: &str) -> String {
     if let Some(known) = nearest(word, names(here)).and_then(|name| resolve(here, name)) {
         return format!("did you mean `{known}`?");
     }
-    let all = sections().into_iter().flat_map(|(_, keys)| names(keys));
+    let all = SECTIONS.iter().flat_map(|(_, keys)| names(keys));
     let elsewhere =
         nearest(word, all).map(|name| ALIASES.iter().find(|(theirs, _)| *theirs == name).map_or(name, |a| a.1));
     if let Some(known) = elsewhere {
@@ -97,7 +99,7 @@ fn homes(key: &str) -> Vec<String> {
         "" => "at the top, outside all sections".to_string(),
         _ => format!("in [{section}]"),
     };
-    sections().iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| home(section)).collect()
+    SECTIONS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| home(section)).collect()
 }
 
 /// Keys and what else they are called.
@@ -143,59 +145,14 @@ pub fn similar(path: &Path) -> String {
     found.map_or(String::new(), |found| format!("; did you mean {}?", parent.join(found).display()))
 }
 
-/// The field names of a struct, as serde's derive tells them to a deserializer.
-fn fields<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
-    let mut names: &'static [&'static str] = &[];
-    // The listener answers with an error: what it heard is all that is wanted.
-    let _ = T::deserialize(Listener(&mut names));
-    names
-}
-
-struct Listener<'a>(&'a mut &'static [&'static str]);
-
-impl<'de> Deserializer<'de> for Listener<'_> {
-    type Error = Error;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, Error> {
-        *self.0 = fields;
-        Err(Error::custom("heard"))
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-        Err(Error::custom("not a struct"))
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_section_is_listed() {
-        let listed: Vec<&str> = sections().iter().map(|(name, _)| *name).collect();
-        for key in keys("") {
-            assert!(
-                listed.contains(key) || ["extends", "name", "seed"].contains(key),
-                "{key} is neither a section nor a scalar"
-            );
-        }
-        assert!(sections().iter().all(|(_, keys)| !keys.is_empty()));
-    }
-
-    #[test]
     fn aliases_lead_to_keys() {
         for (theirs, ours) in ALIASES {
-            assert!(sections().iter().any(|(_, keys)| keys.contains(ours)), "{theirs} -> {ours}");
+            assert!(SECTIONS.iter().any(|(_, keys)| keys.contains(ours)), "{theirs} -> {ours}");
         }
     }
 
@@ -208,6 +165,7 @@ mod tests {
         assert_eq!(advice("ppo", "temprature"), "did you mean `temperature`? It belongs in [rollout]");
         assert_eq!(advice("ppo", "name"), "`name` belongs at the top, outside all sections");
         assert_eq!(advice("", "data"), "`data` belongs in [sft]");
+        assert_eq!(advice("sft", "insight"), "`insight` belongs in [sft.data]");
         assert_eq!(advice("hooks", "qqq"), "[hooks] has: samples");
     }
 }

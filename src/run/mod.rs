@@ -31,8 +31,8 @@ use std::path::Path;
 /// `BadInput` for what the user can mend, `Stopped` on a signal once a checkpoint is written.
 pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     plan.device()?;
-    if plan.recipe.device.threads > 0 {
-        tch::set_num_threads(plan.recipe.device.threads as i32);
+    if plan.recipe.machine.threads > 0 {
+        tch::set_num_threads(plan.recipe.machine.threads as i32);
     }
     let env = Environment::new(plan)?;
     env.preflight()?;

@@ -1,6 +1,6 @@
 //! What a task is: sets of problems, and whether an answer is right.
 
-use crate::recipe::Sft;
+use crate::recipe::SolverData;
 use crate::rng::ChaCha8Rng;
 
 /// The disjoint sets of problems.
@@ -52,7 +52,7 @@ pub trait Task: Send + Sync {
 
     /// A response to training problem `index` that the task's own solver writes, for a warm start; `rng` is a stream of
     /// `Purpose::Traces`. None where the task has no solver.
-    fn trace(&self, _index: usize, _sft: &Sft, _rng: &mut ChaCha8Rng) -> Option<String> {
+    fn trace(&self, _index: usize, _style: &SolverData, _rng: &mut ChaCha8Rng) -> Option<String> {
         None
     }
 }

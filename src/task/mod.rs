@@ -10,8 +10,8 @@ pub mod layout;
 pub use grade::{Grade, grade};
 pub use interface::{Split, Task, Verdict};
 
-use crate::BadInput;
-use crate::recipe::{Recipe, TaskKind};
+use crate::OrBadInput;
+use crate::recipe::{self, Recipe};
 
 /// The task of a recipe: its problems generated, or read from its files.
 ///
@@ -19,12 +19,9 @@ use crate::recipe::{Recipe, TaskKind};
 /// `BadInput`: a file that cannot be read or holds a bad row, or a recipe that asks for more distinct problems than there
 /// are.
 pub fn build(recipe: &Recipe) -> anyhow::Result<Box<dyn Task>> {
-    match recipe.task.kind {
-        TaskKind::Countdown => Ok(Box::new(countdown::CountdownTask::new(recipe).map_err(bad_input)?)),
+    match &recipe.task {
+        recipe::Task::Countdown(settings) => {
+            Ok(Box::new(countdown::CountdownTask::new(settings, &recipe.reward).bad_input()?))
+        }
     }
-}
-
-/// Marks an error as the user's to mend, its causes in one message.
-pub(crate) fn bad_input(error: anyhow::Error) -> BadInput {
-    BadInput(format!("{error:#}"))
 }

@@ -1,17 +1,18 @@
 //! Where the rows of a warm start come from: a file, or our own solver.
 
-use crate::BadInput;
 use crate::env::Environment;
 use crate::plan::Plan;
-use crate::recipe::Sft;
+use crate::recipe::{Sft, SftData, SolverData};
 use crate::rng::{self, Purpose};
 use crate::rows::json_rows;
 use crate::task::Split;
 use crate::task::layout::after_open_think;
 use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
+use crate::{OrBadInput, bad};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
+use std::ops::Range;
 use std::path::Path;
 
 /// Reads or writes the traces of `sft` and tokenises them; each response ends with the end-of-text token.
@@ -23,43 +24,47 @@ pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
     let mut tokenise = |traces: Vec<Trace>| -> Result<Vec<Sequence>> {
         traces.iter().map(|trace| sequence(trace, sft, env, &mut cut)).collect()
     };
-    let train = tokenise(traces(plan, sft, env, 0, sft.train)?)?;
-    let validation = tokenise(match &sft.validation_data {
-        Some(path) => read(path, sft.validation)?,
-        None if sft.data == SOLVER => traces(plan, sft, env, sft.train, sft.validation)?,
-        None => vec![],
+    let train = tokenise(traces(plan, sft, env, sft.train)?)?;
+    let validation = tokenise(match &sft.data {
+        SftData::Solver(solver) => solver_traces(plan, solver, env, sft.train..sft.train + sft.validation)?,
+        SftData::File(file) => match &file.validation {
+            Some(path) => read(path, sft.validation)?,
+            None => vec![],
+        },
     })?;
     Ok(Rows { train, validation, cut })
 }
 
-/// `sft.data` of traces that our own solver writes.
-const SOLVER: &str = "solver";
-
-/// The training rows of the warm start as text, from the row `first` on: read, or written by the solver.
+/// The first `count` training rows of the warm start as text: read, or written by the solver.
 ///
 /// # Errors
 /// As `rows`.
-pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, first: usize, count: usize) -> Result<Vec<Trace>> {
-    if sft.data != SOLVER {
-        return Ok(read(Path::new(&sft.data), first + count)?.split_off(first));
+pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result<Vec<Trace>> {
+    match &sft.data {
+        SftData::Solver(solver) => solver_traces(plan, solver, env, 0..count),
+        SftData::File(file) => read(&file.path, count),
     }
+}
+
+/// Rows that the task's solver writes, each from a stream of its own.
+fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Range<usize>) -> Result<Vec<Trace>> {
     let write = |row: usize| {
         let index = row % env.task.len(Split::Train);
         let prompt = env.prompt(Split::Train, index)?;
         let mut rng = rng::stream(plan.recipe.seed, Purpose::Traces, 0, row as u64);
-        let response = env.task.trace(index, sft, &mut rng);
-        let response = response.with_context(|| format!("{} has no solver to write traces", env.task.name()))?;
+        let response = env.task.trace(index, solver, &mut rng);
+        let response = response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))?;
         let response = if prompt.opens_think { after_open_think(&response) } else { &response };
         Ok(Trace { response: response.to_string(), prompt: prompt.text })
     };
-    (first..first + count).map(write).collect()
+    rows.map(write).collect()
 }
 
 fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
-    let traces = first_rows(path, count).map_err(|e| BadInput(format!("{e:#}")))?;
+    let traces = first_rows(path, count).bad_input()?;
     if traces.len() < count {
         let found = traces.len();
-        return Err(BadInput(format!("{} holds {found} rows, the recipe asks for {count}", path.display())).into());
+        return Err(bad!("{} holds {found} rows, the recipe asks for {count}", path.display()));
     }
     Ok(traces)
 }
@@ -69,12 +74,8 @@ fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Res
     let mut response = env.tokenizer.encode(&trace.response)?;
     response.extend(env.ends.first());
     if prompt.is_empty() || prompt.len() >= sft.context {
-        return Err(BadInput(format!(
-            "a prompt of {} tokens leaves no room in sft.context = {}",
-            prompt.len(),
-            sft.context
-        ))
-        .into());
+        let (length, context) = (prompt.len(), sft.context);
+        return Err(bad!("a prompt of {length} tokens leaves no room in sft.context = {context}"));
     }
     if prompt.len() + response.len() > sft.context {
         response.truncate(sft.context - prompt.len());

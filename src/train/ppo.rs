@@ -30,6 +30,7 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
     let rollout = &plan.recipe.rollout;
     let (samples, temperature) = (rollout.samples_per_prompt, rollout.temperature);
     let sampling = Sampling { temperature, top_p: rollout.top_p, top_k: rollout.top_k as i64, greedy: false };
+    let warmup = (ppo.warmup_ratio * ppo.steps as f64).round() as usize;
     let mut progress = Progress::resumed(trainer.state.step as u64, ppo.steps as u64, "step");
     if trainer.state.step == 0 {
         trainer.call(hooks, metrics)?;
@@ -66,7 +67,7 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         clock.lap("adv");
 
         // Critic and actor learn.
-        let rate = schedule::factor(decay(ppo.lr_schedule), step - 1, ppo.lr_warmup_steps, ppo.steps);
+        let rate = schedule::factor(decay(ppo.lr_schedule), step - 1, warmup, ppo.steps);
         let (actor_lr, critic_lr) = (ppo.actor_lr * rate, ppo.critic_lr * rate);
         let settings = StepSettings { actor_lr, critic_lr, kl_coef, temperature };
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };

@@ -49,7 +49,7 @@ impl WarmStart<'_> {
         let Self { sft, rows, comm, .. } = *self;
         let steps_per_epoch = rows.train.len().div_ceil(sft.batch);
         let total = steps_per_epoch * sft.epochs;
-        let warmup = (sft.warmup * total as f64).round() as usize;
+        let warmup = (sft.warmup_ratio * total as f64).round() as usize;
         let mut progress = Progress::new(total as u64, "warm start");
         let mut done = 0;
         for epoch in 0..sft.epochs {

@@ -146,7 +146,7 @@ fn another_recipe_does_not_continue_a_run() {
         ("task.max_number=20", "task.max_number: was 25, is 20"),
         ("rollout.temperature=0.9", "rollout.temperature"),
         ("sft.lr=1e-4", "sft.lr"),
-        ("device.precision='bfloat16'", "device.precision"),
+        ("machine.precision='bfloat16'", "machine.precision"),
         ("model.random_weights=false", "model.random_weights"),
     ] {
         let message = String::from_utf8(resume(2, &[set, "ppo.steps=2"]).stderr).unwrap();
@@ -160,7 +160,7 @@ fn another_recipe_does_not_continue_a_run() {
         "checkpoints.every=1",
         "logging.tensorboard=false",
         "hooks.samples=0",
-        "device.threads=2",
+        "machine.threads=2",
         "memory.gradient_checkpointing=true",
         "rollout.batch=4",
         "name='other'",

@@ -94,7 +94,7 @@ fn transformers_answers_as_the_checkpoint_does() {
         ("qwen2", "Qwen2", "float32", &[][..]),
         ("llama", "Llama", "float32", &llama),
         ("shared", "Qwen2", "float32", &["ppo.critic='shared'"]),
-        ("bfloat16", "Qwen2", "bfloat16", &["device.precision='bfloat16'"]),
+        ("bfloat16", "Qwen2", "bfloat16", &["machine.precision='bfloat16'"]),
     ];
     let checkpoints = runs.map(|(name, _, _, sets)| train(&dir.path().join(name), sets));
     let mut folders = vec![];

@@ -258,7 +258,7 @@ fn paths_are_found_wherever_they_are() {
         let path: Vec<String> = path.split("::").map(str::to_string).collect();
         house.resolve(&path).map(|module| module.join("::"))
     };
-    assert_eq!(resolve("recipe::Ppo").unwrap(), "recipe::raw::learning");
+    assert_eq!(resolve("recipe::Ppo").unwrap(), "recipe::keys::ppo");
     assert_eq!(resolve("task::grade").unwrap(), "task::grade");
     assert_eq!(resolve("model::Policy::new").unwrap(), "model::heads");
     assert_eq!(resolve("BadInput"), None);

@@ -142,7 +142,7 @@ fn the_sampler_s_probabilities_are_the_scorer_s() {
     let dir = tempfile::tempdir().unwrap();
     for (precision, mean, max) in [("float32", 1e-5, 1e-4), ("bfloat16", 5e-3, 0.3)] {
         let out = dir.path().join(precision);
-        let precision = format!("device.precision='{precision}'");
+        let precision = format!("machine.precision='{precision}'");
         let sets = ["--set", &precision, "--set", "model.random_weights=false", "--set", "ppo.steps=2"];
         run(0, &[&[SMOKE, "--out", out.to_str().unwrap()][..], &sets].concat());
         for (step, scalars) in steps(&out) {
@@ -156,7 +156,7 @@ fn the_sampler_s_probabilities_are_the_scorer_s() {
 #[test]
 fn options_of_memory_change_no_result() {
     let dir = tempfile::tempdir().unwrap();
-    for precision in ["device.precision='float32'", "device.precision='bfloat16'"] {
+    for precision in ["machine.precision='float32'", "machine.precision='bfloat16'"] {
         let train = |name: &str, keys: &[&str]| {
             let out = dir.path().join(format!("{name} {}", precision.len()));
             let mut args = vec![SMOKE, "--out", out.to_str().unwrap(), "--set", precision, "--set", "ppo.steps=2"];
@@ -176,7 +176,7 @@ fn a_warm_start_reads_prompts_and_responses_from_a_file() {
     let rows = dir.path().join("rows.jsonl");
     run(0, &["data", SMOKE, "--traces", "--count", "64", "--file", rows.to_str().unwrap()]);
     let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
-    let data = format!("sft.data='{}'", rows.display());
+    let data = format!("sft.data={{ kind = 'file', path = '{}' }}", rows.display());
     let (solver, file) = (out("solver"), out("file"));
     run(0, &[SMOKE, "--out", &solver, "--set", "ppo.steps=1", "--set", "sft.validation=0"]);
     let sets = ["--set", "ppo.steps=1", "--set", "sft.validation=0", "--set", &data];
@@ -201,7 +201,7 @@ fn the_side_commands_answer() {
     assert!(small.contains("IT DOES NOT FIT") && small.contains("first prompt, "), "{small}");
     let problems = stdout(&run(0, &["data", SMOKE, "--split", "test", "--count", "5"]));
     assert_eq!(problems.lines().filter(|l| serde_json::from_str::<Value>(l).unwrap()["target"].is_i64()).count(), 5);
-    let traces = stdout(&run(0, &["data", SMOKE, "--traces", "--count", "3", "--set", "sft.style='dialogue'"]));
+    let traces = stdout(&run(0, &["data", SMOKE, "--traces", "--count", "3", "--set", "sft.data.style=dialogue"]));
     assert!(traces.lines().all(|l| l.contains("<persona1>")), "{traces}");
     for command in [
         &["--help"][..],
@@ -237,7 +237,7 @@ fn bad_input_is_one_message_and_exit_code_2() {
         (&["generate", "recipes", "--prompt", "x"], &["config.json"]),
         (&["compare", "recipes"], &["metrics.jsonl"]),
         (&[SMOKE, "--set", "rollout.stop_tokens=['not one token']", "--out", "/nonexistent/x"], &["not one token"]),
-        (&[SMOKE, "--set", "device.device='cuda:7'", "--out", "/nonexistent/x"], &["cuda:7", "CUDA devices"]),
+        (&[SMOKE, "--set", "machine.device='cuda:7'", "--out", "/nonexistent/x"], &["cuda:7", "CUDA devices"]),
         // Rewards that no rollout could earn.
         (&[SMOKE, "--set", "rollout.stop_tokens=['</think>']", "--out", "/nonexistent/x"], &["cannot be earned"]),
         (
@@ -250,4 +250,29 @@ fn bad_input_is_one_message_and_exit_code_2() {
         let errors = message.lines().filter(|line| line.starts_with("error")).count();
         assert!(!message.contains("panicked") && errors == 1, "{message}");
     }
+}
+
+/// The files for editors and readers are those that the program writes.
+#[test]
+fn schema_and_its_page_are_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (arguments, file) in [(&["schema"][..], "recipes/schema.json"), (&["schema", "--markdown"], "docs/recipe.md")] {
+        let written = stdout(&run(0, arguments));
+        let kept = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        assert!(written == kept, "{file} is not current: ppo-train {} > {file}", arguments.join(" "));
+    }
+    let mut recipes = 0;
+    for dir in ["recipes", "recipes/llama"] {
+        for entry in std::fs::read_dir(root.join(dir)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let named = text.lines().next().and_then(|line| line.strip_prefix("#:schema ")).map(str::to_string);
+                let schema = named.map(|name| path.with_file_name(name));
+                assert!(schema.is_some_and(|file| file.exists()), "{} opens with no schema", path.display());
+                recipes += 1;
+            }
+        }
+    }
+    assert!(recipes > 8);
 }

@@ -1,9 +1,9 @@
 //! Checks of what is learnt on what: name, model, task, prompt, reward, device, evaluation.
 
-use super::bounds::{Checked, count, within};
+use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::{entries, nearest, similar};
-use crate::recipe::{Device, Evaluation, Prompt, Recipe, Reward, Sources, Task};
+use crate::recipe::{Countdown, Evaluation, Machine, Prompt, Recipe, Reward, Sources, Task};
 use crate::task::countdown::{COUNTS, MAX_NUMBER};
 use crate::text::BUILT_IN;
 use crate::torch::{DEVICES, named_device};
@@ -16,7 +16,7 @@ const SOURCES: [(&str, &str); 3] = [
     ("Llama-3.2-3B", "hf download meta-llama/Llama-3.2-3B --local-dir "),
 ];
 
-pub fn name(name: &str, at: &Sources) -> Checked {
+pub fn name(name: &str, at: &Sources) -> Result<(), BadInput> {
     let odd = name.chars().find(|c| "/\\:*?\"<>|".contains(*c) || c.is_control());
     let what = match odd {
         _ if name.is_empty() => "`name` is empty".to_string(),
@@ -29,7 +29,7 @@ pub fn name(name: &str, at: &Sources) -> Checked {
     Err(at.bad("name", format!("{what}\nit names the run folder: expected a plain word such as \"first-run\"")))
 }
 
-pub fn model(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
+pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), BadInput> {
     let (model, key) = (&recipe.model, "model.path");
     let dir = &model.path;
     let shown = dir.display();
@@ -42,7 +42,7 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
     if !has(dir, "config.json") {
         let inner = entries(dir).into_iter().find(|name| has(&dir.join(name), "config.json"));
         let hint = inner.map_or(String::new(), |name| format!("\ndid you mean {}?", dir.join(name).display()));
-        return Err(at.bad(key, format!("{shown} has no config.json, so it is no model folder{hint}")));
+        return Err(at.bad(key, format!("{shown} has no config.json, so it is not a model folder{hint}")));
     }
     let config = ModelConfig::from_dir(dir).map_err(|e| {
         let cause = format!("{e:#}").replace('\n', " ");
@@ -67,10 +67,13 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Checked<(ModelConfig, PathBuf)> {
     Ok((config, tokenizer.clone()))
 }
 
-pub fn task(task: &Task, at: &Sources) -> Checked {
-    count(at, "task.train", task.train, 1)?;
-    count(at, "task.validation", task.validation, 1)?;
-    count(at, "task.test", task.test, 1)?;
+pub fn task(task: &Task, at: &Sources) -> Result<(), BadInput> {
+    match task {
+        Task::Countdown(task) => countdown(task, at),
+    }
+}
+
+fn countdown(task: &Countdown, at: &Sources) -> Result<(), BadInput> {
     let files = [
         ("task.train_file", &task.train_file),
         ("task.validation_file", &task.validation_file),
@@ -101,7 +104,7 @@ pub fn task(task: &Task, at: &Sources) -> Checked {
     }
     let largest = task.max_number;
     at.ensure(
-        (1..=MAX_NUMBER).contains(&largest),
+        largest <= MAX_NUMBER,
         "task.max_number",
         format_args!("`task.max_number` is {largest}, expected 1 to {MAX_NUMBER}"),
     )?;
@@ -122,35 +125,27 @@ pub fn task(task: &Task, at: &Sources) -> Checked {
     )
 }
 
-pub fn reward(reward: &Reward, at: &Sources) -> Checked {
-    within(at, "reward.accuracy", reward.accuracy, 0.0, 1e6)?;
-    within(at, "reward.format", reward.format, 0.0, 1e6)?;
+pub fn reward(reward: &Reward, at: &Sources) -> Result<(), BadInput> {
     let both = reward.accuracy + reward.format;
     at.ensure(both > 0.0, "reward.accuracy", "no response can earn a reward: `accuracy` and `format` are both 0")
 }
 
-pub fn device(device: &Device, at: &Sources) -> Checked {
-    let name = device.device.as_str();
+pub fn machine(machine: &Machine, at: &Sources) -> Result<(), BadInput> {
     at.ensure(
-        named_device(name).is_some(),
-        "device.device",
-        format_args!("there is no device `{name}`\nexpected {DEVICES}"),
-    )?;
-    at.ensure(
-        device.threads <= 4096,
-        "device.threads",
-        format_args!("`device.threads` is {}, expected 0 (one for each core) to 4096", device.threads),
+        named_device(&machine.device).is_some(),
+        "machine.device",
+        format_args!("there is no device `{}`\nexpected {DEVICES}", machine.device),
     )
 }
 
-pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Checked {
-    count(at, "evaluation.every", evaluation.every, 0)?;
+pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Result<(), BadInput> {
+    let (_, validation) = task.sizes();
     at.ensure(
-        evaluation.problems <= task.validation,
+        evaluation.problems <= validation,
         "evaluation.problems",
         format_args!(
-            "an evaluation of {} problems, but task.validation is {}\nset it to 0 to take them all",
-            evaluation.problems, task.validation
+            "an evaluation of {} problems, but task.validation is {validation}\nset it to 0 to take them all",
+            evaluation.problems
         ),
     )?;
     let ways = &evaluation.decoding;
@@ -161,7 +156,7 @@ pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Checked
     )
 }
 
-pub fn prompt(prompt: &Prompt, at: &Sources) -> Checked {
+pub fn prompt(prompt: &Prompt, at: &Sources) -> Result<(), BadInput> {
     let template = &prompt.template;
     let built_in = BUILT_IN.map(|(name, _)| name);
     if !built_in.contains(&template.as_str()) && !Path::new(template).is_file() {

@@ -5,7 +5,7 @@
 
 use super::problem::Problem;
 use super::solver;
-use crate::recipe;
+use crate::recipe::Countdown;
 use crate::rng::{ChaCha8Rng, Purpose, stream};
 use crate::task::Split;
 use anyhow::{Result, bail};
@@ -27,7 +27,7 @@ const VISITS_A_PROBLEM: usize = 50_000_000;
 ///
 /// # Errors
 /// More problems asked for than there are distinct solvable ones.
-pub fn generate(task: &recipe::Task) -> Result<[Vec<Problem>; 3]> {
+pub fn generate(task: &Countdown) -> Result<[Vec<Problem>; 3]> {
     let [lowest, highest] = task.targets;
     let mut seen = HashSet::new();
     let mut problems = [vec![], vec![], vec![]];
@@ -52,7 +52,7 @@ pub fn generate(task: &recipe::Task) -> Result<[Vec<Problem>; 3]> {
 }
 
 /// A solvable problem of `count` numbers that is not in `seen`, and now is.
-fn draw(task: &recipe::Task, count: usize, rng: &mut ChaCha8Rng, seen: &mut HashSet<Problem>) -> Option<Problem> {
+fn draw(task: &Countdown, count: usize, rng: &mut ChaCha8Rng, seen: &mut HashSet<Problem>) -> Option<Problem> {
     let mut visits = VISITS_A_PROBLEM;
     (0..TARGETS_A_PROBLEM).find_map(|_| {
         let target = rng.random_range(task.targets[0]..=task.targets[1]);

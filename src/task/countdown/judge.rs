@@ -6,7 +6,7 @@
 
 use super::expression::{self, Fault, Rational};
 use super::problem::Problem;
-use crate::recipe::{Reward, Rules};
+use crate::recipe::Rules;
 use crate::task::Verdict;
 use std::fmt;
 
@@ -36,9 +36,9 @@ impl fmt::Display for Outcome {
 }
 
 /// Compares an answer's text with the problem.
-pub fn judge(answer: &str, problem: &Problem, rules: &Reward) -> Verdict {
-    let outcome = match (rules.rules, answer.chars().find(|c| !c.is_ascii())) {
-        (Rules::Strict, _) => compare(answer, problem, rules.allow_equals),
+pub fn judge(answer: &str, problem: &Problem, rules: Rules, allow_equals: bool) -> Verdict {
+    let outcome = match (rules, answer.chars().find(|c| !c.is_ascii())) {
+        (Rules::Strict, _) => compare(answer, problem, allow_equals),
         (Rules::Tinyzero, None) => compare(answer, problem, false),
         (Rules::Tinyzero, Some(other)) => Outcome::Unparsable(Fault::Unexpected(other)),
     };
@@ -70,6 +70,7 @@ fn compare(answer: &str, problem: &Problem, allow_equals: bool) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Reward;
     use crate::task::countdown::CountdownTask;
     use crate::task::{Grade, Split};
     use proptest::prelude::*;
@@ -79,7 +80,7 @@ mod tests {
     }
 
     fn grade(response: &str, rules: &Reward, opened: bool) -> Grade {
-        let task = CountdownTask::of(Problem { nums: vec![5, 7, 12], target: 67 }, rules);
+        let task = CountdownTask::of(Problem { nums: vec![5, 7, 12], target: 67 }, rules.rules, true);
         crate::task::grade(&task, (Split::Train, 0), response, rules, opened)
     }
 
@@ -118,8 +119,8 @@ mod tests {
                 "{response} {opened}"
             );
         }
-        let (accuracy, _, verdict) = graded("<answer>5*12+7=67</answer>", &self::rules("allow_equals = false"), false);
-        assert_eq!((accuracy, verdict.as_str()), (0.0, "not an expression: unexpected '='"));
+        let verdict = judge("5*12+7=67", &Problem { nums: vec![5, 7, 12], target: 67 }, Rules::Strict, false);
+        assert_eq!((verdict.right, verdict.reason.as_str()), (false, "not an expression: unexpected '='"));
     }
 
     #[test]

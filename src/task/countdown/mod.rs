@@ -12,7 +12,7 @@ pub use generate::COUNTS;
 pub use problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 
 use super::{Split, Task, Verdict};
-use crate::recipe::{Recipe, Reward, Sft};
+use crate::recipe::{Countdown, Reward, Rules, SolverData};
 use crate::rng::ChaCha8Rng;
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -22,7 +22,8 @@ use traces::SolverOptions;
 pub struct CountdownTask {
     /// In the order of `Split::ALL`.
     problems: [Vec<Problem>; 3],
-    reward: Reward,
+    rules: Rules,
+    allow_equals: bool,
 }
 
 impl CountdownTask {
@@ -30,8 +31,7 @@ impl CountdownTask {
     ///
     /// # Errors
     /// A bad file, or more problems asked for than there are distinct solvable ones.
-    pub fn new(recipe: &Recipe) -> Result<Self> {
-        let task = &recipe.task;
+    pub fn new(task: &Countdown, reward: &Reward) -> Result<Self> {
         let problems = match (&task.train_file, &task.validation_file, &task.test_file) {
             (None, None, None) => generate::generate(task)?,
             (Some(train), Some(validation), Some(test)) => [
@@ -41,13 +41,13 @@ impl CountdownTask {
             ],
             _ => bail!("task: train_file, validation_file and test_file are named together or not at all"),
         };
-        Ok(Self { problems, reward: recipe.reward.clone() })
+        Ok(Self { problems, rules: reward.rules, allow_equals: task.allow_equals })
     }
 
     /// One training problem.
     #[cfg(test)]
-    pub fn of(problem: Problem, reward: &Reward) -> Self {
-        Self { problems: [vec![problem], vec![], vec![]], reward: reward.clone() }
+    pub fn of(problem: Problem, rules: Rules, allow_equals: bool) -> Self {
+        Self { problems: [vec![problem], vec![], vec![]], rules, allow_equals }
     }
 
     pub fn problem(&self, split: Split, index: usize) -> &Problem {
@@ -71,7 +71,7 @@ impl Task for CountdownTask {
     }
 
     fn judge(&self, split: Split, index: usize, answer: &str) -> Verdict {
-        judge::judge(answer, self.problem(split, index), &self.reward)
+        judge::judge(answer, self.problem(split, index), self.rules, self.allow_equals)
     }
 
     /// The solver's. A problem from a file may have no solution.
@@ -89,9 +89,9 @@ impl Task for CountdownTask {
         terms.join("+")
     }
 
-    fn trace(&self, index: usize, sft: &Sft, rng: &mut ChaCha8Rng) -> Option<String> {
-        let options = SolverOptions { tries: sft.tries, insight: sft.insight, max_value: traces::MAX_VALUE };
-        Some(traces::solver_trace(self.problem(Split::Train, index), sft.style, &options, rng))
+    fn trace(&self, index: usize, solver: &SolverData, rng: &mut ChaCha8Rng) -> Option<String> {
+        let options = SolverOptions { tries: solver.tries, insight: solver.insight, max_value: traces::MAX_VALUE };
+        Some(traces::solver_trace(self.problem(Split::Train, index), solver.style, &options, rng))
     }
 }
 
@@ -101,13 +101,13 @@ mod tests {
     use crate::task::{grade, layout};
     use std::collections::HashSet;
 
-    fn recipe(task: &str, reward: &str) -> Recipe {
-        let text = format!("name = 't'\nmodel.path = 'm'\n[task]\nkind = 'countdown'\n{task}\n[reward]\n{reward}");
-        toml::from_str(&text).unwrap()
+    /// A task of these keys of [task].
+    fn build(lines: &str, reward: &Reward) -> Result<CountdownTask> {
+        CountdownTask::new(&toml::from_str(lines).unwrap(), reward)
     }
 
     fn task(lines: &str) -> CountdownTask {
-        CountdownTask::new(&recipe(lines, "")).unwrap()
+        build(lines, &Reward::default()).unwrap()
     }
 
     #[test]
@@ -142,21 +142,23 @@ mod tests {
     #[test]
     fn a_space_that_is_too_small_is_named() {
         for space in ["numbers = [2]\nmax_number = 4", "numbers = [7]\nmax_number = 1\ntargets = [99, 100]"] {
-            let recipe = recipe(&format!("train = 10\nvalidation = 1\ntest = 1\n{space}"), "");
-            let error = CountdownTask::new(&recipe).err().unwrap().to_string();
+            let lines = format!("train = 10\nvalidation = 1\ntest = 1\n{space}");
+            let error = build(&lines, &Reward::default()).err().unwrap().to_string();
             assert!(error.contains("too few distinct problems") && error.contains("task.max_number ("), "{error}");
         }
     }
 
     #[test]
     fn known_answers_score_as_known_under_all_rules_and_prompts() {
-        for rules in ["", "rules = 'tinyzero'", "dialogue_format = true", "allow_equals = false"] {
-            let recipe = recipe("train = 40\nvalidation = 1\ntest = 1\nmax_number = 9\ntargets = [6, 20]", rules);
-            let task = CountdownTask::new(&recipe).unwrap();
+        let lines = "train = 40\nvalidation = 1\ntest = 1\nmax_number = 9\ntargets = [6, 20]";
+        for (rules, equals) in [("", true), ("rules = 'tinyzero'", true), ("dialogue_format = true", true), ("", false)]
+        {
+            let reward: Reward = toml::from_str(rules).unwrap();
+            let task = build(&format!("{lines}\nallow_equals = {equals}"), &reward).unwrap();
             for (index, opened) in (0..40).flat_map(|index| [(index, false), (index, true)]) {
                 let grade = |answer: &str| {
                     let response = layout::monologue("a thought", answer, opened);
-                    grade(&task, (Split::Train, index), &response, &recipe.reward, opened)
+                    grade(&task, (Split::Train, index), &response, &reward, opened)
                 };
                 let right = grade(&task.right_answer(Split::Train, index).unwrap());
                 assert_eq!((right.accuracy, right.format, right.reward), (1.0, 1.0, 1.0));

@@ -207,7 +207,13 @@ mod tests {
 
     fn graded(problem: &Problem, response: &str, rules: &str, opened: bool) -> Grade {
         let rules: Reward = toml::from_str(rules).unwrap();
-        crate::task::grade(&CountdownTask::of(problem.clone(), &rules), (Split::Train, 0), response, &rules, opened)
+        crate::task::grade(
+            &CountdownTask::of(problem.clone(), rules.rules, true),
+            (Split::Train, 0),
+            response,
+            &rules,
+            opened,
+        )
     }
 
     /// Checks each `a.b=c` of a line, and that the numbers and all results but the last are used, each once.

@@ -1,0 +1,96 @@
+//! The keys of a recipe. Each is declared once, here: its type, its default, its bounds, and a sentence about it, from
+//! which come the checks, the schema for editors and docs/recipe.md.
+//!
+//! Nothing here is checked beyond that; `Plan::check` turns a `Recipe` into a `Plan`, and only plans run. Defaults are
+//! the paper's (arXiv:2601.10825, supplementary tables 6 and 8) and, where it is silent, verl's. An integer without a
+//! bound of its own is at most `MOST`.
+
+mod ppo;
+mod run;
+mod sft;
+mod task;
+
+pub use ppo::*;
+pub use run::*;
+pub use sft::*;
+pub use task::*;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_inline_default::serde_inline_default;
+use std::path::PathBuf;
+
+/// No count of a recipe is larger, so that no product of a few overflows.
+pub const MOST: u64 = 1_000_000_000;
+
+/// One experiment. Paths are relative to the working directory that the program is started in.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Another recipe's file, beside this one: it says what this one does not.
+    // Never left in a whole recipe.
+    #[serde(skip_serializing)]
+    pub extends: Option<PathBuf>,
+    /// Name of the run folder below `checkpoints/`.
+    pub name: String,
+    /// Seed of every random choice of the run.
+    #[serde(default)]
+    pub seed: u64,
+    pub model: Model,
+    pub task: Task,
+    #[serde(default)]
+    pub prompt: Prompt,
+    #[serde(default)]
+    pub reward: Reward,
+    pub sft: Option<Sft>,
+    pub ppo: Option<Ppo>,
+    #[serde(default)]
+    pub rollout: Rollout,
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+    #[serde(default)]
+    pub hooks: Hooks,
+    #[serde(default)]
+    pub logging: Logging,
+    #[serde(default)]
+    pub machine: Machine,
+    #[serde(default)]
+    pub memory: Memory,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// A Hugging Face folder: `config.json`, safetensors, `tokenizer.json`.
+    pub path: PathBuf,
+    /// Start from random weights: only `config.json` and the tokenizer are read from `path`.
+    #[serde(default)]
+    pub random_weights: bool,
+    /// A folder with another `tokenizer.json` (default: `path`).
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// How a problem becomes the model's input.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// A built-in template (`base`, `base_think`, `chat`, `compact`) or the path of a minijinja file.
+    #[serde_inline_default("base".into())]
+    pub template: String,
+}
+
+macro_rules! empty_table_is_default {
+    ($($section:ident),*) => {$(
+        impl Default for $section {
+            /// What an absent section means: the same as an empty one.
+            fn default() -> Self {
+                toml::from_str("").expect("every key of the section has a default")
+            }
+        }
+    )*};
+}
+empty_table_is_default!(Prompt, Reward, Rollout, Evaluation, Checkpoints, Hooks, Logging, Machine, Memory);

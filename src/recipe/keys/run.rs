@@ -1,0 +1,162 @@
+//! How a run goes: rollouts, evaluation, checkpoints, hooks, logs, the machine.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_inline_default::serde_inline_default;
+
+/// How responses are sampled.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    /// Prompts per PPO step.
+    #[serde_inline_default(128)]
+    #[schemars(range(min = 1))]
+    pub prompts_per_step: usize,
+    /// Responses to each prompt.
+    #[serde_inline_default(4)]
+    #[schemars(range(min = 1))]
+    pub samples_per_prompt: usize,
+    /// Longest prompt in tokens; a longer one is refused before the run.
+    #[serde_inline_default(1024)]
+    #[schemars(range(min = 1))]
+    pub max_prompt_tokens: usize,
+    /// Longest response in tokens; a longer one is cut.
+    #[serde_inline_default(1024)]
+    #[schemars(range(min = 1))]
+    pub max_response_tokens: usize,
+    /// Divides the logits.
+    #[serde_inline_default(1.0)]
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0.0))]
+    pub temperature: f64,
+    /// Draw from the smallest set of tokens with this probability (1: all).
+    #[serde_inline_default(1.0)]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub top_p: f64,
+    /// Draw from this many of the most probable tokens (0: all).
+    #[serde(default)]
+    pub top_k: usize,
+    /// Tokens, besides the model's end-of-sequence tokens, that end a response; each one entry of the vocabulary.
+    #[serde(default)]
+    pub stop_tokens: Vec<String>,
+    /// Sequences decoded at a time (0: all of the step); changes memory and speed, never a response.
+    #[serde(default)]
+    pub batch: usize,
+}
+
+/// When and how the actor is measured on the validation split.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Steps between two evaluations (0: before the first and after the last step only).
+    #[serde_inline_default(10)]
+    pub every: usize,
+    /// Problems per evaluation (0: the whole validation split).
+    #[serde(default)]
+    pub problems: usize,
+    /// Evaluate greedily, by sampling at temperature 1, or both.
+    #[serde_inline_default(vec![Decoding::Greedy])]
+    pub decoding: Vec<Decoding>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoding {
+    Greedy,
+    Sampled,
+}
+
+impl Decoding {
+    pub const ALL: [Self; 2] = [Self::Greedy, Self::Sampled];
+
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Greedy => "greedy",
+            Self::Sampled => "sampled",
+        }
+    }
+}
+
+/// Which checkpoints are written and kept.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoints {
+    /// Steps between two checkpoints (0: the last step only).
+    #[serde_inline_default(50)]
+    pub every: usize,
+    /// How many of the newest are kept.
+    #[serde_inline_default(2)]
+    #[schemars(range(min = 1))]
+    pub keep_last: usize,
+    /// Whether the one with the best validation accuracy is kept besides.
+    #[serde_inline_default(true)]
+    pub keep_best: bool,
+}
+
+/// What else is done between steps.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Rollouts shown with their rewards at each evaluation (0: none).
+    #[serde_inline_default(4)]
+    pub samples: usize,
+}
+
+/// Where a run's figures are written.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// Event files for TensorBoard.
+    #[serde_inline_default(true)]
+    pub tensorboard: bool,
+    /// `metrics.jsonl`, one record per line.
+    #[serde_inline_default(true)]
+    pub jsonl: bool,
+}
+
+/// What the run is computed on.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU where there is one.
+    #[serde_inline_default("auto".into())]
+    pub device: String,
+    /// Of weights and activations.
+    #[serde(default)]
+    pub precision: Precision,
+    /// CPU threads per operation (0: one per core).
+    #[serde(default)]
+    #[schemars(range(max = 4096))]
+    pub threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Weights and activations in float32.
+    Float32,
+    /// Weights and activations in bfloat16; master weights, optimizer, log-probs and losses in float32.
+    #[default]
+    Bfloat16,
+}
+
+/// What is given for room on the device: time, never a result.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Updates keep only the input of each layer and compute the layer once more in the backward pass.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// The reference rests on the host and comes to the device for its part of a step.
+    #[serde(default)]
+    pub offload_reference: bool,
+    /// Moments and float32 master weights stay on the host, and the optimizer's steps are done there.
+    #[serde(default)]
+    pub offload_optimizer: bool,
+}

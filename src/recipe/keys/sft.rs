@@ -1,0 +1,101 @@
+//! The warm start.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_inline_default::serde_inline_default;
+use std::path::PathBuf;
+
+/// The warm start: supervised fine-tuning on prompts and responses, with the loss on the responses alone. Without it PPO
+/// starts from the model as it is.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sft {
+    pub data: SftData,
+    /// Rows trained on.
+    #[serde_inline_default(500)]
+    #[schemars(range(min = 1))]
+    pub train: usize,
+    /// Rows of the validation loss (0: none is computed).
+    #[serde_inline_default(100)]
+    pub validation: usize,
+    /// Passes over the rows.
+    #[serde_inline_default(5)]
+    #[schemars(range(min = 1))]
+    pub epochs: usize,
+    /// Rows per optimizer step.
+    #[serde_inline_default(64)]
+    #[schemars(range(min = 1))]
+    pub batch: usize,
+    /// Longest row, prompt and response, in tokens; longer rows are cut.
+    #[serde_inline_default(2048)]
+    #[schemars(range(min = 2))]
+    pub context: usize,
+    /// Learning rate at the end of the warm-up; a cosine to zero follows.
+    #[serde_inline_default(1e-5)]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
+    pub lr: f64,
+    /// Share of the steps over which the learning rate rises from zero.
+    #[serde_inline_default(0.1)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub warmup_ratio: f64,
+    /// Weight decay of AdamW.
+    #[serde_inline_default(0.01)]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub weight_decay: f64,
+    /// Largest norm of a gradient (0: any).
+    #[serde_inline_default(1.0)]
+    #[schemars(range(min = 0.0, max = 1e6))]
+    pub grad_clip: f64,
+    /// Tokens, with padding, of one forward and backward pass; changes memory and speed, never the gradient.
+    #[serde_inline_default(16_384)]
+    #[schemars(range(min = 1))]
+    pub micro_batch_tokens: usize,
+}
+
+/// Where the rows of the warm start come from.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SftData {
+    Solver(SolverData),
+    File(FileData),
+}
+
+/// Traces that the task's own solver writes.
+#[serde_inline_default]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SolverData {
+    /// Layout of the traces.
+    #[serde(default)]
+    pub style: TraceStyle,
+    /// Fewest and most tries before the solver gives up.
+    #[serde_inline_default([1, 4])]
+    pub tries: [usize; 2],
+    /// How often a try is a solution by insight, not a random one.
+    #[serde_inline_default(0.2)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub insight: f64,
+}
+
+/// Rows of a file.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileData {
+    /// JSONL with `prompt` and `response`.
+    pub path: PathBuf,
+    /// The same for the validation loss.
+    pub validation: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceStyle {
+    /// One voice: a think block of tries and checks, then the answer.
+    #[default]
+    Monologue,
+    /// Two to four personas who try and check in turn.
+    Dialogue,
+    /// Sums, each with the verdict whether it meets the target; no search and no answer. To pretrain on.
+    Sums,
+}

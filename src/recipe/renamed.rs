@@ -1,0 +1,105 @@
+//! Spellings of an earlier version, which stay readable for this one: each is moved to its new place, with a note.
+
+use super::keys::Ppo;
+use std::cell::OnceCell;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// What sections and keys were called, and what they are called now.
+const RENAMED: [(&str, &str); 7] = [
+    ("device", "machine"),
+    ("reward.allow_equals", "task.allow_equals"),
+    ("sft.style", "sft.data.style"),
+    ("sft.tries", "sft.data.tries"),
+    ("sft.insight", "sft.data.insight"),
+    ("sft.validation_data", "sft.data.validation"),
+    ("sft.warmup", "sft.warmup_ratio"),
+];
+
+/// Renames the keys of a file or an override.
+pub fn rename(table: &mut DeTable, notes: &mut Vec<String>) {
+    spell_out_data(table, notes);
+    for (old, new) in RENAMED {
+        if find(table, new).is_some() && old != "device" {
+            // Both spellings: the old one is then reported as unknown.
+            continue;
+        }
+        if let Some((span, value)) = take(table, old) {
+            put(table, new, span, value);
+            let section = !old.contains('.');
+            let quoted = |name: &str| if section { format!("[{name}]") } else { format!("`{name}`") };
+            notes.push(format!("note: {} is now called {}", quoted(old), quoted(new)));
+        }
+    }
+}
+
+/// `sft.data = "solver"` and `sft.data = "FILE"` as the sections they now are.
+fn spell_out_data(table: &mut DeTable, notes: &mut Vec<String>) {
+    let is_text = find(table, "sft.data").is_some_and(|value| value.get_ref().is_str());
+    let Some((key, value)) = is_text.then(|| take(table, "sft.data")).flatten() else { return };
+    let span = value.span();
+    let kind = if value.get_ref().as_str() == Some("solver") { "solver" } else { "file" };
+    put(table, "sft.data.kind", key.clone(), Spanned::new(span, DeValue::String(kind.into())));
+    let path = if kind == "file" { " and `path`" } else { "" };
+    if kind == "file" {
+        put(table, "sft.data.path", key, value);
+    }
+    notes.push(format!("note: `sft.data` is now a section [sft.data] with `kind = \"{kind}\"`{path}"));
+}
+
+/// `ppo.lr_warmup_steps` as a share of the steps; `text` keeps the number that it becomes.
+pub fn warmup_as_ratio<'a>(table: &mut DeTable<'a>, text: &'a OnceCell<String>, notes: &mut Vec<String>) {
+    let number = |table: &DeTable, key| match find(table, key)?.get_ref() {
+        DeValue::Integer(number) => number.as_str().parse::<u32>().ok(),
+        _ => None,
+    };
+    let Some(warmup) = number(table, "ppo.lr_warmup_steps") else { return };
+    let steps = number(table, "ppo.steps").map_or_else(default_steps, f64::from);
+    let ratio = text.get_or_init(|| format!("{:?}", f64::from(warmup) / steps.max(1.0)));
+    let parsed = DeValue::parse(ratio);
+    if let (Some((span, old)), Ok(value)) = (take(table, "ppo.lr_warmup_steps"), parsed) {
+        notes.push(format!("note: `ppo.lr_warmup_steps = {warmup}` is now `ppo.warmup_ratio = {ratio}`"));
+        put(table, "ppo.warmup_ratio", span, Spanned::new(old.span(), value.into_inner()));
+    }
+}
+
+fn default_steps() -> f64 {
+    toml::from_str::<Ppo>("").map_or(1.0, |ppo| ppo.steps as f64)
+}
+
+fn find<'t, 'a>(table: &'t DeTable<'a>, path: &str) -> Option<&'t Spanned<DeValue<'a>>> {
+    match path.split_once('.') {
+        None => table.get(path),
+        Some((section, rest)) => find(table.get(section)?.get_ref().as_table()?, rest),
+    }
+}
+
+/// Removes a key; returns where it was written, and its value.
+fn take<'a>(table: &mut DeTable<'a>, path: &str) -> Option<(Range<usize>, Spanned<DeValue<'a>>)> {
+    match path.split_once('.') {
+        None => table.remove_entry(path).map(|(key, value)| (key.span(), value)),
+        Some((section, rest)) => match table.get_mut(section)?.get_mut() {
+            DeValue::Table(inner) => take(inner, rest),
+            _ => None,
+        },
+    }
+}
+
+/// Sets a key that was written at `span`.
+fn put<'a>(table: &mut DeTable<'a>, path: &'static str, span: Range<usize>, value: Spanned<DeValue<'a>>) {
+    match path.split_once('.') {
+        None => {
+            table.insert(Spanned::new(span, path.into()), value);
+        }
+        Some((section, rest)) => {
+            if table.get(section).is_none() {
+                let empty = Spanned::new(span.clone(), DeValue::Table(DeTable::new()));
+                table.insert(Spanned::new(span.clone(), section.into()), empty);
+            }
+            if let Some(DeValue::Table(inner)) = table.get_mut(section).map(Spanned::get_mut) {
+                put(inner, rest, span, value);
+            }
+        }
+    }
+}
