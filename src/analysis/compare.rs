@@ -1,7 +1,7 @@
 //! Several runs side by side: one metric of each, from its records.
 
 use super::{Series, learning_curve, points, read_jsonl};
-use crate::BadInput;
+use crate::bad;
 use crate::metrics::{JSONL, Record, Stage};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -23,13 +23,13 @@ impl Comparison {
         let metric = match metric {
             Some(metric) => metric.to_string(),
             None => validation_accuracy(records.first().map_or(&[], Vec::as_slice))
-                .ok_or_else(|| BadInput("the first run has no evaluation; name a metric by --metric".into()))?,
+                .ok_or_else(|| bad!("the first run has no evaluation; name a metric by --metric"))?,
         };
         let stage = if metric.starts_with("val/") { Stage::Evaluation } else { Stage::Ppo };
         let series = runs.iter().zip(&records).map(|(run, records)| {
             let points = points(records, stage, &metric);
             if points.is_empty() {
-                return Err(BadInput(format!("{} has no metric {metric}", run.display())).into());
+                return Err(bad!("{} has no metric {metric}", run.display()));
             }
             Ok(Series { name: run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned(), points })
         });
@@ -62,7 +62,7 @@ impl Comparison {
 fn read_run(run: &Path) -> Result<Vec<Record>> {
     let path = run.join(JSONL);
     if !path.exists() {
-        return Err(BadInput(format!("{} is no run folder: it has no metrics.jsonl", run.display())).into());
+        return Err(bad!("{} is no run folder: it has no metrics.jsonl", run.display()));
     }
     read_jsonl(&path).with_context(|| format!("cannot read {}", path.display()))
 }

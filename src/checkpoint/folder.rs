@@ -49,25 +49,6 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// `write_folder` for other programs, which do not know the mark.
-pub fn write_unmarked(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    write_folder(target, fill)?;
-    Ok(fs::remove_file(target.join(MARK))?)
-}
-
-/// Copies the files of a model's folder into a new one, whole or not at all.
-pub fn export(source: &Path, target: &Path) -> Result<()> {
-    write_unmarked(target, |dir| {
-        for entry in fs::read_dir(source)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                fs::copy(entry.path(), dir.join(entry.file_name()))?;
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Brings every file and folder below `dir` to the disk.
 fn sync(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {

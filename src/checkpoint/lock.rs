@@ -1,7 +1,7 @@
 //! One process per run folder: an advisory lock on `RUN/lock`, which the system lifts when its holder ends, however it
 //! ends. What the file says (process and host) is for the message to a second process.
 
-use crate::BadInput;
+use crate::bad;
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -26,11 +26,10 @@ impl Lock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-                return Err(BadInput(format!(
+                return Err(bad!(
                     "{} is in use by {holder}: wait for its end, or choose another folder with --out DIR",
                     run.display()
-                ))
-                .into());
+                ));
             }
             Err(TryLockError::Error(_)) => return Ok(None),
         }
@@ -50,7 +49,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let first = Lock::take(run.path()).unwrap();
         let error = Lock::take(run.path()).unwrap_err();
-        assert!(error.is::<BadInput>());
+        assert!(error.is::<crate::BadInput>());
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let named = format!("is in use by process {} on {host}:", std::process::id());
         assert!(error.to_string().contains(&named), "{error}");

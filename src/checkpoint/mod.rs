@@ -4,12 +4,14 @@
 //! `recipe.toml` and, written last, `COMPLETE`. A folder is filled under a temporary name, synced to disk, and renamed.
 //! `RUN/lock` keeps a second process out.
 
+mod export;
 mod files;
 mod folder;
 mod lock;
 mod run_folder;
 
+pub use export::{export_critic, export_model};
 pub use files::{load_tensors, save_critic, save_model, save_tensors};
-pub use folder::{export, is_complete, write_file, write_folder, write_unmarked};
+pub use folder::{is_complete, write_file, write_folder};
 pub use lock::Lock;
 pub use run_folder::{Checkpoint, RunFolder};

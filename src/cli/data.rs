@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::env::Environment;
 use ppo_train::task::Split;
-use ppo_train::{BadInput, traces};
+use ppo_train::{bad, traces};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -44,7 +44,7 @@ impl Data {
         };
         if self.traces {
             let sft = plan.recipe.sft.as_ref();
-            let sft = sft.ok_or_else(|| BadInput("the recipe has no [sft] section, so no traces".into()))?;
+            let sft = sft.ok_or_else(|| bad!("the recipe has no [sft] section, so no traces"))?;
             for trace in traces::traces(&plan, sft, &env, self.count)? {
                 writeln!(out, "{}", json!({"prompt": trace.prompt, "response": trace.response}))
                     .with_context(|| place.clone())?;

@@ -3,7 +3,7 @@
 use super::common::{decoding, model_of, print, print_json, split};
 use anyhow::Result;
 use clap::Args;
-use ppo_train::BadInput;
+use ppo_train::bad;
 use ppo_train::checkpoint::{Checkpoint, RunFolder};
 use ppo_train::env::Environment;
 use ppo_train::model::Policy;
@@ -39,12 +39,12 @@ impl Eval {
         let recipes = [Checkpoint::at(folder).recipe(), RunFolder::new(&folder.join("..")).recipe()];
         let recipe = recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
             let shown = folder.display();
-            BadInput(format!("{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it"))
+            bad!("{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it")
         })?;
         let plan = plan::load(&recipe, &[], None)?;
         let env = Environment::new(&plan)?;
         let weights = plan.weights(&model_of(folder), plan.device()?)?;
-        let policy = Policy::new(&plan.config, weights, plan.longest());
+        let policy = Policy::new(&plan.config, weights);
         let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
         if self.json {
             return print_json(&result.json());

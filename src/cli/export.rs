@@ -3,11 +3,9 @@
 use super::common::{model_of, print};
 use anyhow::Result;
 use clap::Args;
-use ppo_train::BadInput;
-use ppo_train::checkpoint::{self, Checkpoint};
-use ppo_train::model::heads::critic_weights;
-use ppo_train::model::{Head, ModelConfig, Weights};
-use std::path::{Path, PathBuf};
+use ppo_train::bad;
+use ppo_train::checkpoint::{Checkpoint, export_critic, export_model};
+use std::path::PathBuf;
 
 /// Write a checkpoint's model as a Hugging Face folder, for transformers or vLLM.
 ///
@@ -27,27 +25,13 @@ pub struct Export {
 impl Export {
     pub fn run(self) -> Result<()> {
         let (dir, model) = (&self.dir, model_of(&self.checkpoint));
-        let bad = |message: String| anyhow::Error::from(BadInput(message));
         if dir.exists() {
-            return Err(bad(format!("{} exists already: name a folder that does not", dir.display())));
+            return Err(bad!("{} exists already: name a folder that does not", dir.display()));
         }
-        // What can be read whole is whole.
-        let config = ModelConfig::from_dir(&model).map_err(|e| bad(format!("{e:#}")))?;
-        let load = |source: &Path, head| {
-            Weights::load(source, &config, head, tch::Kind::Float, tch::Device::Cpu).map_err(|e| bad(format!("{e:#}")))
-        };
-        let source = if self.critic { Checkpoint::at(&self.checkpoint).critic() } else { model.clone() };
-        match (self.critic, load(&source, Head::ValueOnly)) {
-            // A head on the actor's decoder leaves as a model of its own.
-            (true, Ok(head)) => {
-                let weights = critic_weights(&config, &load(&model, Head::Language)?);
-                weights.take(&head);
-                checkpoint::write_unmarked(dir, |dir| checkpoint::save_critic(dir, &weights, &model))?;
-            }
-            _ => {
-                load(&source, if self.critic { Head::Value } else { Head::Language })?;
-                checkpoint::export(&source, dir)?;
-            }
+        if self.critic {
+            export_critic(&Checkpoint::at(&self.checkpoint).critic(), &model, dir)?;
+        } else {
+            export_model(&model, dir)?;
         }
         print(dir.display())
     }

@@ -3,12 +3,12 @@
 use super::common::{STDOUT, print};
 use anyhow::{Context, Result};
 use clap::Args;
-use ppo_train::BadInput;
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Engine, Sampling, Stop};
 use ppo_train::text::{Tokenizer, chat};
 use ppo_train::torch::device;
+use ppo_train::{OrBadInput, bad};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -42,19 +42,19 @@ pub struct Generate {
 impl Generate {
     /// A single sample is printed as it is written, several ones one after the other.
     pub fn run(self) -> Result<()> {
-        let config = ModelConfig::from_dir(&self.model).map_err(|e| BadInput(format!("{e:#}")))?;
+        let config = ModelConfig::from_dir(&self.model).bad_input()?;
         let tokenizer = Tokenizer::from_dir(&self.model)?;
         let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
         let ids = tokenizer.encode_prompt(&prompt)?;
-        let positions = (ids.len() + self.max_tokens) as i64;
-        if ids.is_empty() || positions > config.max_position_embeddings {
+        let length = (ids.len() + self.max_tokens) as i64;
+        if ids.is_empty() || length > config.max_position_embeddings {
             let (read, new, limit) = (ids.len(), self.max_tokens, config.max_position_embeddings);
             let message = format!("a prompt of {read} tokens and {new} new ones do not fit 1 to {limit}");
-            return Err(BadInput(message).into());
+            return Err(bad!("{message}"));
         }
         let weights = Weights::load(&self.model, &config, Head::Language, tch::Kind::Float, device("auto")?);
-        let weights = weights.map_err(|e| BadInput(format!("{e:#}")))?;
-        let policy = Policy::new(&config, weights, positions);
+        let weights = weights.bad_input()?;
+        let policy = Policy::new(&config, weights);
         let greedy = self.temperature == 0.0;
         let temperature = if greedy { 1.0 } else { self.temperature };
         let engine = Engine {

@@ -3,7 +3,7 @@
 use super::common::Overrides;
 use anyhow::Result;
 use clap::Args;
-use ppo_train::{BadInput, run};
+use ppo_train::{bad, run};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result<()> {
-        let recipe = self.recipe.ok_or_else(|| BadInput("expected a recipe; see --help".into()))?;
+        let recipe = self.recipe.ok_or_else(|| bad!("expected a recipe; see --help"))?;
         run::launch(&self.overrides.load(&recipe)?, self.resume)
     }
 }

@@ -1,6 +1,6 @@
 //! Between problems and token ids: prompts rendered and encoded, responses decoded and graded.
 
-use crate::BadInput;
+use crate::bad;
 use crate::plan::Plan;
 use crate::recipe::Reward;
 use crate::task::{Grade, Split, Task, grade, layout};
@@ -43,7 +43,7 @@ impl Environment {
         let (known, rows) = (tokenizer.vocab_size(), plan.config.vocab_size);
         if known > rows {
             let dir = plan.tokenizer_dir.display();
-            return Err(BadInput(format!("the tokenizer in {dir} has {known} entries, the model only {rows}")).into());
+            return Err(bad!("the tokenizer in {dir} has {known} entries, the model only {rows}"));
         }
         let ends = match plan.config.eos_token_ids.as_slice() {
             [] => tokenizer.eos().to_vec(),
@@ -51,13 +51,13 @@ impl Environment {
         };
         if ends.is_empty() {
             let config = recipe.model.path.join("config.json");
-            return Err(BadInput(format!("{}: no eos_token_id, so no text would end", config.display())).into());
+            return Err(bad!("{}: no eos_token_id, so no text would end", config.display()));
         }
         let mut stop = ends.clone();
         for token in &recipe.rollout.stop_tokens {
-            let id = tokenizer.id(token).ok_or_else(|| {
-                BadInput(format!("rollout.stop_tokens: `{token}` is not one entry of the tokenizer's vocabulary"))
-            })?;
+            let id = tokenizer
+                .id(token)
+                .ok_or_else(|| bad!("rollout.stop_tokens: `{token}` is not one entry of the tokenizer's vocabulary"))?;
             stop.push(id);
         }
         Ok(Self {
@@ -80,12 +80,11 @@ impl Environment {
         let text = self.template.render(&self.task.variables(split, index))?;
         let ids = self.tokenizer.encode_prompt(&text)?;
         if ids.is_empty() || ids.len() > self.max_prompt_tokens {
-            return Err(BadInput(format!(
+            return Err(bad!(
                 "problem {index} of {split:?} renders to a prompt of {} tokens, rollout.max_prompt_tokens is {}:\n{text}",
                 ids.len(),
                 self.max_prompt_tokens
-            ))
-            .into());
+            ));
         }
         Ok(Prompt { split, index, opens_think: opens_think(&text), text, ids: ids.into() })
     }
@@ -117,8 +116,7 @@ impl Environment {
         }
         let solvable = (0..self.task.len(Split::Train).min(1000))
             .find_map(|index| Some((index, self.task.right_answer(Split::Train, index)?)));
-        let (index, right) =
-            solvable.ok_or_else(|| BadInput("none of the first training problems has a solution".into()))?;
+        let (index, right) = solvable.ok_or_else(|| bad!("none of the first training problems has a solution"))?;
         let prompt = self.prompt(Split::Train, index)?;
         let wrong = self.task.wrong_answer(Split::Train, index);
         let reward = &self.reward;
@@ -134,15 +132,14 @@ impl Environment {
             let earned = grade.reward;
             let expected = if right { (earned - full).abs() < 1e-9 } else { grade.accuracy == 0.0 };
             if !expected {
-                return Err(BadInput(format!(
+                return Err(bad!(
                     "this recipe's reward cannot be earned: a known {} answer earns {earned} of {full} ({})\n\
                      prompt:\n{}\nanswer, after encoding, stopping within {} tokens and decoding:\n{seen}",
                     if right { "right" } else { "wrong" },
                     grade.reason,
                     prompt.text,
                     self.max_response_tokens,
-                ))
-                .into());
+                ));
             }
         }
         Ok(())

@@ -1,14 +1,14 @@
 //! The shape of a model, read from a Hugging Face `config.json`.
 //!
 //! Three families share one decoder: `Qwen2ForCausalLM` (bias on q, k and v), `Qwen3ForCausalLM` (no bias, a norm on
-//! each head of q and k) and `LlamaForCausalLM` (no bias, rope scaling of type `llama3`). transformers 5 writes `rope_parameters` for `rope_theta` and `rope_scaling`; both forms
-//! are read.
+//! each head of q and k) and `LlamaForCausalLM` (no bias, rope scaling of type `llama3`). transformers 5 writes
+//! `rope_parameters` instead of `rope_theta` and `rope_scaling`; both forms are read.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::path::Path;
 
-/// Everything the decoder needs to know of a checkpoint, checked.
+/// What the decoder needs to know of a checkpoint, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub family: Family,
@@ -57,11 +57,11 @@ pub struct Llama3Scaling {
 }
 
 impl ModelConfig {
-    /// Reads `DIR/config.json`, and further end-of-sequence ids from `DIR/generation_config.json` where there is one.
+    /// Reads `DIR/config.json`, and further end-of-sequence ids from `DIR/generation_config.json` if it exists.
     ///
     /// # Errors
     /// A missing file, a key of the wrong type, an architecture or rope type that is not supported, or shapes that
-    /// cannot be (heads that do not divide, say), each with the file's path and the key.
+    /// are impossible (such as heads that do not divide), each with the file's path and the key.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
         let text = std::fs::read_to_string(&path)
@@ -83,7 +83,7 @@ impl ModelConfig {
 
     /// Parses the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
-        // First of all: another architecture has other keys.
+        // First, since another architecture has other keys.
         let named: Architectures = serde_json::from_str(text)?;
         let known = || Family::ALL.map(|(name, _)| name).join(", ");
         let family = match named.architectures.first() {
@@ -97,7 +97,7 @@ impl ModelConfig {
         ensure!(raw.hidden_act == "silu", "hidden_act `{}` is not supported: expected silu", raw.hidden_act);
         ensure!(!raw.mlp_bias, "mlp_bias = true is not supported");
         ensure!(!raw.use_sliding_window, "use_sliding_window = true is not supported");
-        let rope = raw.rope()?;
+        let (rope_theta, rope_scaling) = raw.rope()?;
         let heads = raw.num_attention_heads;
         let config = Self {
             family,
@@ -109,8 +109,8 @@ impl ModelConfig {
             num_key_value_heads: raw.num_key_value_heads.unwrap_or(heads),
             head_dim: raw.head_dim.unwrap_or_else(|| raw.hidden_size / heads.max(1)),
             rms_norm_eps: raw.rms_norm_eps,
-            rope_theta: rope.0,
-            rope_scaling: rope.1,
+            rope_theta,
+            rope_scaling,
             tie_word_embeddings: raw.tie_word_embeddings,
             attention_bias: match family {
                 Family::Qwen2 => true,
@@ -140,15 +140,15 @@ impl ModelConfig {
         }
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
         ensure!(heads % groups == 0, "num_key_value_heads = {groups} does not divide num_attention_heads = {heads}");
-        ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings turn pairs", self.head_dim);
+        ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings rotate pairs", self.head_dim);
         ensure!(
             self.family == Family::Qwen2 || !self.attention_bias,
-            "attention_bias = true is not supported but for Qwen2ForCausalLM, which has none on o_proj"
+            "attention_bias = true is supported for Qwen2ForCausalLM alone, which has none on o_proj"
         );
         Ok(())
     }
 
-    /// Whether the heads of queries and keys have norms of their own.
+    /// Whether each query and key head is normalised (`q_norm`, `k_norm`).
     pub fn head_norms(&self) -> bool {
         self.family == Family::Qwen3
     }
@@ -171,7 +171,7 @@ struct Architectures {
     architectures: Vec<String>,
 }
 
-/// `config.json` as the file has it.
+/// The keys of `config.json` that are read.
 #[derive(Deserialize)]
 struct RawConfig {
     vocab_size: i64,
@@ -243,7 +243,7 @@ struct RawGeneration {
     eos_token_id: Ids,
 }
 
-/// An id, a list of ids, or nothing: `config.json` knows all three.
+/// An id, a list of ids, or nothing: `config.json` may have any of them.
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
 enum Ids {

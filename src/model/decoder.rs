@@ -1,162 +1,33 @@
-//! The decoder of Qwen2, Qwen3 and Llama: config -> attention -> mlp -> layer -> model.
+//! The decoder of Qwen2, Qwen3 and Llama: mlp -> layer -> decoder; the attention has a file of its own.
 //!
-//! Two ways through it share every weight and every line but the attention itself: `forward` reads whole right-padded
-//! sequences causally (training, scoring, and the prefill, which keeps its keys and values), `step` reads one token a
-//! row against a cache that is passed in. Right padding needs no mask: no real token looks to its right.
+//! Every pass runs the same loop over the layers. They differ in the positions of their tokens, in what these attend to
+//! (`Attend`), and in what is done to the residual stream on its way (`Tap`).
 //!
-//! Shapes: B batch, T time, H hidden, N query heads, K key-value heads, G = N / K, D head dimension.
+//! Shapes: B batch, T time, H hidden, I intermediate.
 
+use super::attention::{Attend, Attention, Causal};
 use super::config::ModelConfig;
-use super::rope::{Rope, rotate};
-use super::weights::Weights;
-use crate::torch::{cpu_multiplies_bfloat16, recompute};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tch::{Device, Kind, Tensor};
+use super::nn::{Linear, RmsNorm};
+use super::rope::{Rope, Rotation};
+use super::weights::{Scope, Weights};
+use crate::torch::recompute;
+use tch::{Kind, Tensor};
 
-/// Keys and values of one layer, [B, K, T, D] each, keys already turned by their positions.
-pub struct KeyValues {
-    pub keys: Tensor,
-    pub values: Tensor,
+/// Access to the residual stream: steering vectors, sparse autoencoders, probes.
+pub trait Tap {
+    /// Receives the residual stream `x` [B, T, H] after `layer` (from 0) and returns what continues in its place, to
+    /// the next layer or, after the last one, to the final norm.
+    fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor;
 }
 
-/// Where one decoding step finds and leaves its keys and values.
-pub trait Cache {
-    /// Adds this step's keys and values, [B, K, 1, D] each, and returns all of the layer so far, [B, K, T, D] each.
-    fn extend(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> KeyValues;
-    /// Added to the attention scores: 0 where a row may look and -inf where it may not, [B, 1, 1, T].
-    fn bias(&self) -> &Tensor;
-}
-
-/// A linear map with an optional bias.
-struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn new(weights: &Weights, name: &str, bias: bool) -> Self {
-        let bias = bias.then(|| weights.get(&format!("{name}.bias")));
-        Self { weight: weights.get(&format!("{name}.weight")), bias }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+/// No tap.
+impl Tap for () {
+    fn after_layer(&mut self, _: usize, x: Tensor) -> Tensor {
+        x
     }
 }
 
-struct RmsNorm {
-    weight: Tensor,
-    eps: f64,
-}
-
-impl RmsNorm {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
-    }
-}
-
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    /// Qwen3 brings each head of the queries and of the keys to one length before they are turned.
-    norms: Option<(RmsNorm, RmsNorm)>,
-    heads: i64,
-    groups: i64,
-    head_dim: i64,
-}
-
-impl Attention {
-    /// Queries [B, N, T, D] and keys and values [B, K, T, D], turned by their positions.
-    fn project(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> (Tensor, KeyValues) {
-        let (b, t, _) = x.size3().expect("hidden states are [B, T, H]");
-        let split = |y: Tensor, heads| y.view([b, t, heads, self.head_dim]).transpose(1, 2); // [B, heads, T, D]
-        let mut queries = split(self.q_proj.forward(x), self.heads);
-        let mut keys = split(self.k_proj.forward(x), self.groups);
-        if let Some((q_norm, k_norm)) = &self.norms {
-            (queries, keys) = (q_norm.forward(&queries), k_norm.forward(&keys));
-        }
-        let values = split(self.v_proj.forward(x), self.groups);
-        (rotate(&queries, cos, sin), KeyValues { keys: rotate(&keys, cos, sin), values })
-    }
-
-    /// Every token looks at itself and at all before it. [B, N, T, D]
-    fn causal(&self, queries: &Tensor, kv: &KeyValues, kernel: &Kernel) -> Tensor {
-        match kernel {
-            Kernel::Fused => self.fused(queries, kv),
-            Kernel::Products { future } => self.products(queries, kv, future),
-        }
-    }
-
-    fn fused(&self, queries: &Tensor, kv: &KeyValues) -> Tensor {
-        let (b, _, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
-        // The fused CPU kernel wants a key head for each query head.
-        let repeat = |x: &Tensor| {
-            let shared = [b, self.groups, self.heads / self.groups, t, d];
-            x.unsqueeze(2).expand(shared, false).reshape([b, self.heads, t, d])
-        };
-        let (keys, values) = (repeat(&kv.keys), repeat(&kv.values));
-        Tensor::scaled_dot_product_attention(queries, &keys, &values, None::<&Tensor>, 0.0, true, None, false)
-    }
-
-    /// The G heads of a group are rows of one product, so that no key is repeated.
-    fn products(&self, queries: &Tensor, kv: &KeyValues, future: &Tensor) -> Tensor {
-        let (b, k, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
-        let g = self.heads / k;
-        let queries = (queries * (d as f64).powf(-0.5)).reshape([b, k, g * t, d]);
-        let scores = queries.matmul(&kv.keys.transpose(2, 3)).view([b, k, g, t, t]) + future;
-        scores.softmax(-1, None).view([b, k, g * t, t]).matmul(&kv.values).view([b, self.heads, t, d])
-    }
-
-    /// One query a head against the cache, the G heads of a group as the rows of one product. [B, N, 1, D]
-    fn cached(&self, queries: &Tensor, kv: &KeyValues, bias: &Tensor) -> Tensor {
-        let (b, d) = (queries.size()[0], self.head_dim);
-        let queries = queries.view([b, self.groups, self.heads / self.groups, d]) * (d as f64).powf(-0.5);
-        let scores = queries.matmul(&kv.keys.transpose(2, 3)) + bias; // [B, K, G, T]
-        scores.softmax(-1, None).matmul(&kv.values).view([b, self.heads, 1, d])
-    }
-
-    /// Heads back side by side and through the output projection. [B, T, H]
-    fn output(&self, mixed: &Tensor) -> Tensor {
-        let (b, n, t, d) = mixed.size4().expect("mixed heads are [B, N, T, D]");
-        self.o_proj.forward(&mixed.transpose(1, 2).reshape([b, t, n * d]))
-    }
-}
-
-/// How whole sequences are attended to.
-enum Kernel {
-    /// libtorch's fused kernel.
-    Fused,
-    /// Plain products and a softmax. `future` [T, T] is -inf where a token would look ahead, else 0.
-    Products { future: Tensor },
-}
-
-impl Kernel {
-    /// The faster one for sequences `x` [B, T, H]. The fused one is, but for its backward pass in bfloat16 on a CPU that
-    /// multiplies bfloat16 itself: 2 to 5 times as slow as products up to 512 tokens, and level at 1,024, where the
-    /// scores would take much memory. (Where the CPU does not, products are 3 times as slow as the fused kernel.)
-    fn of(x: &Tensor) -> Self {
-        let t = x.size()[1];
-        let half = x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && cpu_multiplies_bfloat16();
-        if half && x.requires_grad() && t <= PRODUCTS_TOKENS {
-            let future = Tensor::full([t, t], f64::NEG_INFINITY, (x.kind(), x.device())).triu(1);
-            return Self::Products { future };
-        }
-        Self::Fused
-    }
-
-    fn share(&self) -> Self {
-        match self {
-            Self::Fused => Self::Fused,
-            Self::Products { future } => Self::Products { future: future.shallow_clone() },
-        }
-    }
-}
-
-/// Longest sequences whose attention is computed by products; `plan::memory` counts their scores.
-pub const PRODUCTS_TOKENS: i64 = 512;
-
+/// SwiGLU (arXiv:2002.05202).
 struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
@@ -164,9 +35,25 @@ struct Mlp {
 }
 
 impl Mlp {
-    /// SwiGLU (arXiv:2002.05202).
+    fn new(at: Scope) -> Self {
+        Self {
+            gate_proj: Linear::new(at.pp("gate_proj")),
+            up_proj: Linear::new(at.pp("up_proj")),
+            down_proj: Linear::new(at.pp("down_proj")),
+        }
+    }
+
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.down_proj.forward(&(self.gate_proj.forward(x).silu() * self.up_proj.forward(x)))
+        let inner = self.gate_proj.forward(x).silu() * self.up_proj.forward(x); // [B, T, I]
+        self.down_proj.forward(&inner) // [B, T, H]
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self {
+            gate_proj: self.gate_proj.shallow_clone(),
+            up_proj: self.up_proj.shallow_clone(),
+            down_proj: self.down_proj.shallow_clone(),
+        }
     }
 }
 
@@ -178,39 +65,41 @@ struct Layer {
 }
 
 impl Layer {
-    /// `attend` maps the queries and this call's keys and values to mixed heads.
-    fn forward(
-        &self,
-        x: &Tensor,
-        rope: &(Tensor, Tensor),
-        attend: impl FnOnce(&Tensor, KeyValues) -> Tensor,
-    ) -> Tensor {
-        let (queries, kv) = self.self_attn.project(&self.input_layernorm.forward(x), &rope.0, &rope.1);
-        let x = x + self.self_attn.output(&attend(&queries, kv));
+    fn new(config: &ModelConfig, layer: usize, at: Scope) -> Self {
+        Self {
+            input_layernorm: RmsNorm::new(config, at.pp("input_layernorm")),
+            self_attn: Attention::new(config, layer, at.pp("self_attn")),
+            post_attention_layernorm: RmsNorm::new(config, at.pp("post_attention_layernorm")),
+            mlp: Mlp::new(at.pp("mlp")),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, rotation: &Rotation, attend: &dyn Attend) -> Tensor {
+        let x = x + self.self_attn.forward(&self.input_layernorm.forward(x), rotation, attend);
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
 
-    /// Whole sequences; `keep` sees the keys and values.
-    fn causal(&self, x: &Tensor, rope: &(Tensor, Tensor), kernel: &Kernel, keep: impl FnOnce(&KeyValues)) -> Tensor {
-        self.forward(x, rope, |queries, kv| {
-            keep(&kv);
-            self.self_attn.causal(queries, &kv, kernel)
-        })
+    /// `forward`, of which only `x` is kept for the backward pass. That may run in another thread, so it owns a shallow
+    /// copy of the layer.
+    fn recomputed(&self, x: &Tensor, rotation: &Rotation, attend: Box<dyn Attend + Send>) -> Tensor {
+        let (layer, rotation) = (self.shallow_clone(), rotation.shallow_clone());
+        recompute(x, move |x| layer.forward(x, &rotation, &*attend))
     }
-}
 
-/// A layer that the backward pass may come back to from a thread of its own.
-type SharedLayer = Arc<Mutex<Layer>>;
-
-fn open(layer: &SharedLayer) -> MutexGuard<'_, Layer> {
-    // Whoever panicked with the layer in hand has changed nothing of it.
-    layer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shallow_clone(&self) -> Self {
+        Self {
+            input_layernorm: self.input_layernorm.shallow_clone(),
+            self_attn: self.self_attn.shallow_clone(),
+            post_attention_layernorm: self.post_attention_layernorm.shallow_clone(),
+            mlp: self.mlp.shallow_clone(),
+        }
+    }
 }
 
 /// The decoder without its head.
 pub struct Decoder {
     embed_tokens: Tensor,
-    layers: Vec<SharedLayer>,
+    layers: Vec<Layer>,
     norm: RmsNorm,
     rope: Rope,
     /// Keep only each layer's input for the backward pass, which computes the layer again.
@@ -218,126 +107,157 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Builds the decoder over `weights`, for sequences of at most `positions` tokens.
-    pub fn new(config: &ModelConfig, weights: &Weights, positions: i64) -> Self {
-        let norm = |name: &str| RmsNorm { weight: weights.get(name), eps: config.rms_norm_eps };
-        let layers = (0..config.num_hidden_layers)
-            .map(|i| {
-                let at = format!("model.layers.{i}");
-                let linear = |name: &str, bias| Linear::new(weights, &format!("{at}.{name}"), bias);
-                let layer = Layer {
-                    input_layernorm: norm(&format!("{at}.input_layernorm.weight")),
-                    self_attn: Attention {
-                        q_proj: linear("self_attn.q_proj", config.attention_bias),
-                        k_proj: linear("self_attn.k_proj", config.attention_bias),
-                        v_proj: linear("self_attn.v_proj", config.attention_bias),
-                        o_proj: linear("self_attn.o_proj", false),
-                        norms: config.head_norms().then(|| {
-                            let head = |name| norm(&format!("{at}.self_attn.{name}.weight"));
-                            (head("q_norm"), head("k_norm"))
-                        }),
-                        heads: config.num_attention_heads,
-                        groups: config.num_key_value_heads,
-                        head_dim: config.head_dim,
-                    },
-                    post_attention_layernorm: norm(&format!("{at}.post_attention_layernorm.weight")),
-                    mlp: Mlp {
-                        gate_proj: linear("mlp.gate_proj", false),
-                        up_proj: linear("mlp.up_proj", false),
-                        down_proj: linear("mlp.down_proj", false),
-                    },
-                };
-                Arc::new(Mutex::new(layer))
-            })
-            .collect();
-        let flat = weights.flat();
-        let rope = Rope::new(config, positions, flat.kind(), flat.device());
-        let embed_tokens = weights.get("model.embed_tokens.weight");
-        Self { embed_tokens, layers, norm: norm("model.norm.weight"), rope, gradient_checkpointing: false }
+    /// The decoder over `weights`, which it shares.
+    ///
+    /// # Panics
+    /// If `weights` are of another architecture than `config`: a mistake of ours.
+    pub fn new(config: &ModelConfig, weights: &Weights) -> Self {
+        let at = weights.pp("model");
+        let layers = 0..config.num_hidden_layers as usize;
+        Self {
+            embed_tokens: at.pp("embed_tokens").get("weight"),
+            layers: layers.map(|i| Layer::new(config, i, at.pp("layers").pp(i))).collect(),
+            norm: RmsNorm::new(config, at.pp("norm")),
+            rope: Rope::new(config, weights.flat().device()),
+            gradient_checkpointing: false,
+        }
     }
 
-    /// Hidden states after the last norm, [B, T, H], for token ids [B, T] padded on the right.
+    /// Hidden states after the last norm, [B, T, H], of whole sequences: token ids [B, T], padded on the right.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        self.run(ids, |layer, x, rope, kernel| {
-            if !self.gradient_checkpointing {
-                return open(layer).causal(x, rope, kernel, |_| ());
-            }
-            let (layer, rope, kernel) =
-                (Arc::clone(layer), (rope.0.shallow_clone(), rope.1.shallow_clone()), kernel.share());
-            recompute(x, move |x| open(&layer).causal(x, &rope, &kernel, |_| ()))
-        })
+        self.forward_tapped(ids, &mut ())
     }
 
-    /// `forward` that also returns each layer's keys and values.
-    pub fn prefill(&self, ids: &Tensor) -> (Tensor, Vec<KeyValues>) {
-        let mut kept = Vec::with_capacity(self.layers.len());
-        let hidden = self.run(ids, |layer, x, rope, kernel| {
-            let keep = |kv: &KeyValues| {
-                kept.push(KeyValues { keys: kv.keys.shallow_clone(), values: kv.values.shallow_clone() });
+    /// `forward` with a tap.
+    pub fn forward_tapped(&self, ids: &Tensor, tap: &mut dyn Tap) -> Tensor {
+        let x = self.embed(ids);
+        // One choice of kernel for all layers, and the same when a layer is computed again.
+        let causal = Causal::new(&x);
+        self.run(x, &from_zero(ids), &causal, tap)
+    }
+
+    /// `forward` at the positions `read` [N] among the B*T: [N, H].
+    pub fn forward_at(&self, ids: &Tensor, read: &Tensor) -> Tensor {
+        self.forward(ids).flatten(0, 1).index_select(0, read)
+    }
+
+    /// `forward` for prompts, [B, T, H]: `cache` attends causally and keeps their keys and values for `step`.
+    pub fn prefill(&self, ids: &Tensor, cache: &dyn Attend, tap: &mut dyn Tap) -> Tensor {
+        self.run(self.embed(ids), &from_zero(ids), cache, tap)
+    }
+
+    /// Hidden states after the last norm, [B, H], of one more token per row: ids [B] at `positions` [B].
+    pub fn step(&self, ids: &Tensor, positions: &Tensor, cache: &dyn Attend, tap: &mut dyn Tap) -> Tensor {
+        let x = self.embed(&ids.unsqueeze(1)); // [B, 1, H]
+        self.run(x, &positions.unsqueeze(1), cache, tap).squeeze_dim(1)
+    }
+
+    /// [B, T, H] for token ids [B, T].
+    fn embed(&self, ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.embed_tokens, ids, -1, false, false)
+    }
+
+    /// The layers and the last norm over embeddings `x` [B, T, H] of tokens at `positions` [B, T] or [1, T].
+    fn run(&self, mut x: Tensor, positions: &Tensor, attend: &dyn Attend, tap: &mut dyn Tap) -> Tensor {
+        let rotation = self.rope.rotation(positions, x.kind());
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = match self.gradient_checkpointing.then(|| attend.for_recompute()).flatten() {
+                Some(copy) => layer.recomputed(&x, &rotation, copy),
+                None => layer.forward(&x, &rotation, attend),
             };
-            open(layer).causal(x, rope, kernel, keep)
-        });
-        (hidden, kept)
-    }
-
-    fn run(
-        &self,
-        ids: &Tensor,
-        mut pass: impl FnMut(&SharedLayer, &Tensor, &(Tensor, Tensor), &Kernel) -> Tensor,
-    ) -> Tensor {
-        let rope = self.rope.prefix(ids.size()[1]);
-        let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false); // [B, T, H]
-        // One for all layers, and the same when a layer is computed again.
-        let kernel = Kernel::of(&x);
-        for layer in &self.layers {
-            x = pass(layer, &x, &rope, &kernel);
+            x = tap.after_layer(i, x);
         }
         self.norm.forward(&x)
     }
+}
 
-    /// Hidden states of one more token a row, [B, H], for token ids [B] at `positions` [B].
-    pub fn step(&self, ids: &Tensor, positions: &Tensor, cache: &mut dyn Cache) -> Tensor {
-        let rope = self.rope.rows(positions);
-        let mut x = Tensor::embedding(&self.embed_tokens, ids, -1, false, false).unsqueeze(1); // [B, 1, H]
-        for (i, layer) in self.layers.iter().enumerate() {
-            let layer = open(layer);
-            x = layer.forward(&x, &rope, |queries, kv| {
-                let all = cache.extend(i, &kv.keys, &kv.values);
-                layer.self_attn.cached(queries, &all, cache.bias())
-            });
-        }
-        self.norm.forward(&x).squeeze_dim(1)
-    }
+/// The positions [1, T] of sequences read from their start, for ids [B, T].
+fn from_zero(ids: &Tensor) -> Tensor {
+    Tensor::arange(ids.size()[1], (Kind::Int64, ids.device())).unsqueeze(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Head;
     use crate::torch::to_host;
+    use tch::Device;
 
-    /// Two ways to the same heads and gradients, with groups of three heads.
-    #[test]
-    fn products_attend_as_the_fused_kernel_does() {
-        let (b, k, g, t, d) = (2, 2, 3, 7, 4);
-        let linear = || Linear { weight: Tensor::zeros([1, 1], (Kind::Float, Device::Cpu)), bias: None };
-        let (q_proj, k_proj, v_proj, o_proj) = (linear(), linear(), linear(), linear());
-        let attention = Attention { q_proj, k_proj, v_proj, o_proj, norms: None, heads: k * g, groups: k, head_dim: d };
-        let future = Tensor::full([t, t], f64::NEG_INFINITY, (Kind::Float, Device::Cpu)).triu(1);
-        let attend = |kernel: Kernel| {
-            let draw = |heads: i64, first: f64| {
-                let count = b * heads * t * d;
-                let numbers = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.7 + first).sin() * 2.0;
-                numbers.view([b, heads, t, d]).set_requires_grad(true)
-            };
-            let (queries, kv) = (draw(k * g, 0.1), KeyValues { keys: draw(k, 0.2), values: draw(k, 0.3) });
-            let mixed = attention.causal(&queries, &kv, &kernel);
-            (&mixed * mixed.cos()).sum(Kind::Float).backward();
-            [mixed, queries.grad(), kv.keys.grad(), kv.values.grad()].map(|x| to_host(&x))
-        };
-        for (products, fused) in attend(Kernel::Products { future }).iter().zip(attend(Kernel::Fused)) {
-            assert_eq!(products.len(), fused.len());
-            let worst = products.iter().zip(&fused).map(|(p, f)| (p - f).abs()).fold(0.0, f32::max);
-            assert!(worst < 1e-5, "{worst}");
+    fn tiny() -> (ModelConfig, Weights) {
+        let config = ModelConfig::from_json(
+            r#"{"architectures": ["Qwen3ForCausalLM"], "vocab_size": 16, "hidden_size": 8, "intermediate_size": 12,
+                "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+                "rms_norm_eps": 1e-6, "rope_theta": 1e4, "max_position_embeddings": 32, "initializer_range": 0.5}"#,
+        )
+        .unwrap();
+        let weights = Weights::random(&config, Head::Language, Kind::Float, Device::Cpu, 5).unwrap();
+        (config, weights)
+    }
+
+    fn ids() -> Tensor {
+        Tensor::from_slice(&[3i64, 1, 4, 1, 5, 9, 2, 6, 5, 3]).view([2, 5])
+    }
+
+    /// Keeps the residual stream after every layer.
+    #[derive(Default)]
+    struct Record(Vec<Tensor>);
+
+    impl Tap for Record {
+        fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor {
+            assert_eq!(layer, self.0.len());
+            self.0.push(x.shallow_clone());
+            x
         }
+    }
+
+    /// Adds a vector [H] after one layer.
+    struct Steer {
+        layer: usize,
+        vector: Tensor,
+    }
+
+    impl Tap for Steer {
+        fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor {
+            if layer == self.layer { x + &self.vector } else { x }
+        }
+    }
+
+    #[test]
+    fn a_tap_sees_and_replaces_the_residual_stream() {
+        let (config, weights) = tiny();
+        let decoder = Decoder::new(&config, &weights);
+        let mut record = Record::default();
+        let hidden = decoder.forward_tapped(&ids(), &mut record);
+        let [first, middle, last] = record.0.as_slice() else { panic!("one record per layer") };
+        assert_eq!(first.size(), [2, 5, 8]);
+        assert_eq!(hidden, decoder.forward(&ids()));
+        assert_eq!(hidden, decoder.norm.forward(last));
+
+        // After the last layer only the norm sees the vector; after another one, so do the layers that follow.
+        let vector = Tensor::arange(8, (Kind::Float, Device::Cpu)) * 0.25 - 1.0;
+        let steered = |layer| decoder.forward_tapped(&ids(), &mut Steer { layer, vector: vector.shallow_clone() });
+        assert_eq!(steered(2), decoder.norm.forward(&(last + &vector)));
+        let rotation = decoder.rope.rotation(&from_zero(&ids()), Kind::Float);
+        let last = decoder.layers[2].forward(&(middle + &vector), &rotation, &Causal::new(middle));
+        assert_eq!(steered(1), decoder.norm.forward(&last));
+    }
+
+    /// To the last bit, with a tap between the layers too.
+    #[test]
+    fn recomputed_layers_have_the_same_gradients() {
+        let (config, start) = tiny();
+        let gradient = |checkpointing: bool, tap: &mut dyn Tap| {
+            let mut weights = start.copy_to(Device::Cpu);
+            weights.require_grad();
+            let mut decoder = Decoder::new(&config, &weights);
+            decoder.gradient_checkpointing = checkpointing;
+            let gradient = weights.open_gradient().unwrap();
+            decoder.forward_tapped(&ids(), tap).sin().sum(Kind::Float).backward();
+            to_host(&gradient)
+        };
+        let steer = || Steer { layer: 1, vector: Tensor::from_slice(&[0.5f32; 8]) };
+        assert!(gradient(true, &mut ()) == gradient(false, &mut ()));
+        assert!(gradient(true, &mut steer()) == gradient(false, &mut steer()));
+        assert!(gradient(true, &mut steer()) != gradient(true, &mut ()));
     }
 }

@@ -1,46 +1,52 @@
 //! Rotary position embeddings (arXiv:2104.09864) in the half-split layout of Hugging Face checkpoints.
+//!
+//! Angles are computed in each pass from D/2 frequencies, always in float32: bfloat16 cannot represent positions above
+//! 256 exactly. Only the cosines and sines are converted to the compute kind.
 
 use super::config::{Llama3Scaling, ModelConfig};
 use std::f64::consts::PI;
 use tch::{Device, Kind, Tensor};
 
-/// Cosines and sines for every position, [T, D], float32 values in the compute kind.
+/// The rotary frequencies of a model.
 pub struct Rope {
+    /// Radians per position, [D/2], float32.
+    frequencies: Tensor,
+}
+
+impl Rope {
+    pub fn new(config: &ModelConfig, device: Device) -> Self {
+        let frequencies: Vec<f32> = frequencies(config).into_iter().map(|f| f as f32).collect();
+        Self { frequencies: Tensor::from_slice(&frequencies).to_device(device) }
+    }
+
+    /// The rotation of tokens at `positions` [B, T], or [1, T] if all rows have the same; in the compute `kind`.
+    pub fn rotation(&self, positions: &Tensor, kind: Kind) -> Rotation {
+        let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies; // [B, T, D/2]
+        let angles = Tensor::cat(&[&angles, &angles], -1).unsqueeze(1); // [B, 1, T, D]
+        Rotation { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) }
+    }
+}
+
+/// Cosines and sines of the tokens of one pass, [B, 1, T, D] each.
+pub struct Rotation {
     cos: Tensor,
     sin: Tensor,
 }
 
-impl Rope {
-    /// Tables for positions 0..`positions`.
-    pub fn new(config: &ModelConfig, positions: i64, kind: Kind, device: Device) -> Self {
-        let frequencies: Vec<f32> = frequencies(config).into_iter().map(|f| f as f32).collect();
-        let frequencies = Tensor::from_slice(&frequencies); // [D/2]
-        let angles = Tensor::arange(positions, (Kind::Float, Device::Cpu)).outer(&frequencies); // [T, D/2]
-        let angles = Tensor::cat(&[&angles, &angles], 1); // [T, D]
-        let place = |t: Tensor| t.to_device(device).to_kind(kind);
-        Self { cos: place(angles.cos()), sin: place(angles.sin()) }
+impl Rotation {
+    /// Rotates each pair (x[i], x[i + D/2]) of queries or keys [B, heads, T, D] by its angle.
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        let halves = x.chunk(2, -1);
+        let turned = Tensor::cat(&[halves[1].neg(), halves[0].shallow_clone()], -1);
+        x * &self.cos + turned * &self.sin
     }
 
-    /// Tables of positions 0..`length`, [T, D] each.
-    pub fn prefix(&self, length: i64) -> (Tensor, Tensor) {
-        (self.cos.narrow(0, 0, length), self.sin.narrow(0, 0, length))
-    }
-
-    /// Tables of one position a row, [B, 1, 1, D] each, for `positions` [B].
-    pub fn rows(&self, positions: &Tensor) -> (Tensor, Tensor) {
-        let pick = |t: &Tensor| t.index_select(0, positions).unsqueeze(1).unsqueeze(1);
-        (pick(&self.cos), pick(&self.sin))
+    pub fn shallow_clone(&self) -> Self {
+        Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
     }
 }
 
-/// Turns the pairs (x[i], x[i + D/2]) by their angles; `x` is [.., D], the tables broadcast to it.
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
-    let halves = x.chunk(2, -1);
-    let turned = Tensor::cat(&[halves[1].neg(), halves[0].shallow_clone()], -1);
-    x * cos + turned * sin
-}
-
-/// Radians a position for each pair, D/2 of them.
+/// Radians per position for each pair, D/2 of them.
 fn frequencies(config: &ModelConfig) -> Vec<f64> {
     let d = config.head_dim;
     (0..d / 2)
@@ -61,5 +67,29 @@ fn stretched(frequency: f64, s: Llama3Scaling) -> f64 {
     } else {
         let smooth = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
         frequency * ((1.0 - smooth) / s.factor + smooth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch::to_host;
+
+    /// A decoding step must rotate by exactly the angles that the prefill and the update use.
+    #[test]
+    fn a_position_has_the_same_rotation_however_many_are_computed_at_once() {
+        let angle = |i: i64| 1e6f64.powf(-((2 * i) as f64) / 64.0) as f32;
+        let rope = Rope { frequencies: Tensor::from_slice(&(0..32).map(angle).collect::<Vec<_>>()) };
+        let bits = |first: i64, last: i64| -> Vec<u32> {
+            let positions = Tensor::arange_start(first, last, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+            let Rotation { cos, sin } = rope.rotation(&positions, Kind::Float);
+            // [2, T, D], the position first
+            let both = Tensor::stack(&[cos, sin], -1).transpose(0, 2);
+            to_host(&both).into_iter().map(f32::to_bits).collect()
+        };
+        let whole = bits(0, 700);
+        let one_by_one: Vec<u32> = (0..700).flat_map(|position| bits(position, position + 1)).collect();
+        assert_eq!(whole, one_by_one);
+        assert_eq!(whole[..bits(0, 333).len()], bits(0, 333));
     }
 }

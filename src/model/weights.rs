@@ -1,12 +1,17 @@
-//! The weights of one model: named views into one flat buffer, in the order of the checkpoint's layers.
+//! The weights of one model: named tensors over one flat buffer, in the order of the checkpoint's layers.
 //!
 //! One buffer makes the optimizer one kernel, the gradient norm one reduction, and later the exchange between processes
 //! one message. Every tensor starts at a multiple of 64 elements; the gaps are zero, have zero gradient, and stay zero.
+//!
+//! Model, optimizer and whoever restores a checkpoint share these tensors, as `Tensor::shallow_clone` shares them. The
+//! methods that overwrite them in place therefore take `&self`; each says so.
 
 use super::config::ModelConfig;
 use crate::torch::{self, Generator};
 use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -25,7 +30,10 @@ pub enum Head {
 
 /// Named tensors over one flat buffer.
 pub struct Weights {
+    /// In the checkpoint's order.
     entries: Vec<(String, Tensor)>,
+    /// The place of each name in `entries`.
+    index: BTreeMap<String, usize>,
     /// All weights, [P] in the compute kind.
     flat: Tensor,
 }
@@ -34,23 +42,23 @@ impl Weights {
     /// Zero weights for `config`, in its checkpoint's names.
     pub fn zeros(config: &ModelConfig, head: Head, kind: Kind, device: Device) -> Self {
         let shapes = shapes(config, head);
-        let aligned = |shape: &[i64]| (shape.iter().product::<i64>() + ALIGN - 1) / ALIGN * ALIGN;
         let total = shapes.iter().map(|(_, shape)| aligned(shape)).sum::<i64>();
-        let flat = Tensor::zeros([total], (kind, device));
-        let mut at = 0;
-        let entries = shapes
-            .into_iter()
-            .map(|(name, shape)| {
-                let view = view(&flat, at, &shape);
-                at += aligned(&shape);
-                (name, view)
-            })
-            .collect();
-        Self { entries, flat }
+        Self::over(Tensor::zeros([total], (kind, device)), shapes)
+    }
+
+    /// Tensors of these names and shapes over `flat`.
+    fn over(flat: Tensor, shapes: Vec<(String, Vec<i64>)>) -> Self {
+        let (names, shapes): (Vec<String>, Vec<Vec<i64>>) = shapes.into_iter().unzip();
+        let index = names.iter().cloned().zip(0..).collect();
+        let entries = names.into_iter().zip(views(&flat, shapes)).collect();
+        Self { entries, index, flat }
     }
 
     /// Random weights as transformers draws them: normal with `initializer_range`, norms one, biases and the value head
     /// zero (a critic that starts at zero adds no noise to the first advantages).
+    ///
+    /// Not from `rng`'s derived streams: libtorch draws them, one tensor after another, from a generator of their own.
+    /// They depend on the shapes and `seed` alone, not on `kind` or `device` beyond rounding.
     pub fn random(config: &ModelConfig, head: Head, kind: Kind, device: Device, seed: u64) -> Result<Self> {
         let mut weights = Self::zeros(config, head, kind, device);
         let mut generator = Generator::seeded(seed)?;
@@ -75,26 +83,27 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Reads a Hugging Face folder into these weights, one tensor at a time from the mapped files, whatever their
-    /// precision.
+    /// Overwrites these weights in place by those of a Hugging Face folder, one tensor at a time from the mapped files,
+    /// converted from whatever precision they have.
     ///
     /// # Errors
     /// One message with every tensor that is missing, surplus, or of another shape or an unusable type.
     pub fn fill(&self, dir: &Path, config: &ModelConfig) -> Result<()> {
-        let mut missing: Vec<&str> = self.entries.iter().map(|(name, _)| name.as_str()).collect();
+        let mut found = vec![false; self.entries.len()];
         let mut wrong = Vec::new();
         for path in shard_files(dir)? {
             let map = torch::map(&path)?;
             let tensors = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
             for (name, data) in tensors.iter() {
-                let Some((_, target)) = self.entries.iter().find(|(n, _)| n == name) else {
+                let Some(&place) = self.index.get(name) else {
                     // Some folders hold the tied head once more.
                     if !(config.tie_word_embeddings && name == "lm_head.weight") {
                         wrong.push(format!("{name}: not a tensor of this architecture"));
                     }
                     continue;
                 };
-                missing.retain(|m| *m != name);
+                found[place] = true;
+                let target = &self.entries[place].1;
                 let shape: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
                 if shape != target.size() {
                     wrong.push(format!("{name}: shape {shape:?}, expected {:?}", target.size()));
@@ -109,7 +118,8 @@ impl Weights {
                 }
             }
         }
-        wrong.extend(missing.into_iter().map(|name| format!("{name}: missing")));
+        let missing = self.entries.iter().zip(&found).filter(|(_, found)| !**found);
+        wrong.extend(missing.map(|((name, _), _)| format!("{name}: missing")));
         ensure!(
             wrong.is_empty(),
             "the weights in {} do not fit its config.json:\n  {}",
@@ -119,62 +129,59 @@ impl Weights {
         Ok(())
     }
 
-    /// The same weights in buffers of their own, frozen, on `device`.
-    pub fn duplicate(&self, config: &ModelConfig, head: Head, device: Device) -> Self {
-        let mut copy = Self::zeros(config, head, self.flat.kind(), device);
-        tch::no_grad(|| copy.flat.copy_(&self.flat));
-        copy
-    }
-
-    /// Takes over the tensors that another model has under the same names.
-    pub fn take(&self, other: &Weights) {
+    /// Overwrites in place every tensor that `other` has too, by name.
+    pub fn copy_from(&self, other: &Weights) {
         tch::no_grad(|| {
             for (name, target) in &self.entries {
-                if let Some((_, source)) = other.entries.iter().find(|(n, _)| n == name) {
-                    target.shallow_clone().copy_(&source.detach());
+                if let Some(source) = other.find(name) {
+                    target.shallow_clone().copy_(&source);
                 }
             }
         });
     }
 
-    /// Makes every weight a leaf that gets a gradient.
-    pub fn train(&mut self) {
+    /// A copy in a buffer of its own on `device`, frozen, even if these weights are on that device already.
+    pub fn copy_to(&self, device: Device) -> Self {
+        let flat = self.flat.to_device_(device, self.flat.kind(), false, true);
+        Self::over(flat, self.entries.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect())
+    }
+
+    /// The same tensors under another owner.
+    pub fn shallow_clone(&self) -> Self {
+        let entries = self.entries.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Self { entries, index: self.index.clone(), flat: self.flat.shallow_clone() }
+    }
+
+    /// Makes every weight a leaf that gets a gradient. What `get` and `shallow_clone` gave before stays frozen.
+    pub fn require_grad(&mut self) {
         for (_, tensor) in &mut self.entries {
             *tensor = tensor.detach().set_requires_grad(true);
         }
     }
 
-    /// Zero gradients in one flat buffer, [P] in the compute kind, which backward passes add to until
-    /// `close_gradient`.
+    /// Gives every weight a zero gradient in one flat buffer, [P] in the compute kind, to which backward passes add
+    /// until `close_gradient`.
     pub fn open_gradient(&self) -> Result<Tensor> {
         let flat = self.flat.zeros_like();
-        let base = self.flat.data_ptr() as usize;
-        let width = self.flat.kind().elt_size_in_bytes();
-        for (_, tensor) in &self.entries {
-            let at = ((tensor.data_ptr() as usize - base) / width) as i64;
-            torch::set_grad(&mut tensor.shallow_clone(), &mut view(&flat, at, &tensor.size()))?;
+        let gradients = views(&flat, self.entries.iter().map(|(_, tensor)| tensor.size()));
+        for ((_, tensor), mut gradient) in self.entries.iter().zip(gradients) {
+            torch::set_grad(&mut tensor.shallow_clone(), &mut gradient)?;
         }
         Ok(flat)
     }
 
-    /// Leaves the weights without gradients; the buffer goes with whoever holds it.
+    /// Leaves the weights without gradients; the buffer is freed with its last owner.
     pub fn close_gradient(&self) -> Result<()> {
         self.entries.iter().try_for_each(|(_, tensor)| torch::set_grad(&mut tensor.shallow_clone(), &mut Tensor::new()))
     }
 
-    /// These same weights, held once more.
-    pub fn share(&self) -> Self {
-        let entries = self.entries.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        Self { entries, flat: self.flat.shallow_clone() }
+    /// The part of the names that starts with `prefix` and a dot.
+    pub fn pp(&self, prefix: &str) -> Scope<'_> {
+        Scope { weights: self, prefix: prefix.to_string() }
     }
 
-    /// The tensor of a name.
-    ///
-    /// # Panics
-    /// On a name the architecture does not have: a mistake of ours.
-    pub fn get(&self, name: &str) -> Tensor {
-        let (_, tensor) = self.entries.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no weight {name}"));
-        tensor.shallow_clone()
+    fn find(&self, name: &str) -> Option<Tensor> {
+        self.index.get(name).map(|&place| self.entries[place].1.shallow_clone())
     }
 
     /// Names and tensors in the checkpoint's order.
@@ -188,8 +195,48 @@ impl Weights {
     }
 }
 
-fn view(flat: &Tensor, at: i64, shape: &[i64]) -> Tensor {
-    flat.detach().narrow(0, at, shape.iter().product::<i64>()).view(shape).detach()
+/// A place in a checkpoint, such as `model.layers.0.self_attn`.
+pub struct Scope<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// One place further down (`pp` as candle's `VarBuilder` has it: push a prefix).
+    pub fn pp(&self, name: impl Display) -> Self {
+        Self { weights: self.weights, prefix: format!("{}.{name}", self.prefix) }
+    }
+
+    /// The tensor of this name here, if the architecture has one.
+    pub fn find(&self, name: &str) -> Option<Tensor> {
+        self.weights.find(&format!("{}.{name}", self.prefix))
+    }
+
+    /// The tensor of this name here.
+    ///
+    /// # Panics
+    /// If the architecture has none: a mistake of ours.
+    pub fn get(&self, name: &str) -> Tensor {
+        self.find(name).unwrap_or_else(|| panic!("no weight {}.{name}", self.prefix))
+    }
+}
+
+/// Elements that a tensor takes of a flat buffer.
+fn aligned(shape: &[i64]) -> i64 {
+    (shape.iter().product::<i64>() + ALIGN - 1) / ALIGN * ALIGN
+}
+
+/// Tensors of these shapes over `flat`, one after another.
+fn views(flat: &Tensor, shapes: impl IntoIterator<Item = Vec<i64>>) -> Vec<Tensor> {
+    let flat = flat.detach();
+    let mut start = 0;
+    let view = |shape: Vec<i64>| {
+        // Detached, so that autograd takes each for a tensor of its own.
+        let view = flat.narrow(0, start, shape.iter().product()).view(shape.as_slice()).detach();
+        start += aligned(&shape);
+        view
+    };
+    shapes.into_iter().map(view).collect()
 }
 
 /// The safetensors files of a folder: one, or the shards that its index names.

@@ -61,7 +61,7 @@ impl AdamW {
             exp_avg: zeros(),
             exp_avg_sq: zeros(),
             step: Tensor::zeros([0i64; 0], (Kind::Float, home)),
-            weights: weights.share(),
+            weights: weights.shallow_clone(),
             gradient: None,
             part,
         }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn steps_equal_the_paper_s_algorithm() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3).unwrap();
-        weights.train();
+        weights.require_grad();
         let mut optimizer = AdamW::new(&weights);
         let mut naive: Vec<f64> = to_host(weights.flat()).into_iter().map(f64::from).collect();
         let (mut m, mut v) = (vec![0.0; naive.len()], vec![0.0; naive.len()]);
@@ -200,7 +200,7 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let stepped = |part: Option<i64>| {
                 let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
-                weights.train();
+                weights.require_grad();
                 let mut optimizer = AdamW::new(&weights);
                 optimizer.part = part.unwrap_or(optimizer.part);
                 for step in 0..3 {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn bfloat16_keeps_what_its_weights_cannot_hold() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, Device::Cpu, 3).unwrap();
-        weights.train();
+        weights.require_grad();
         let mut optimizer = AdamW::new(&weights);
         let before = to_host(weights.flat());
         let hyper = AdamWStep { lr: 1e-5, weight_decay: 0.0, ..HYPER };
@@ -239,7 +239,7 @@ mod tests {
     fn a_gradient_that_is_not_finite_moves_nothing() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
-            weights.train();
+            weights.require_grad();
             let mut optimizer = AdamW::new(&weights);
             let before = to_host(weights.flat());
             for poison in [f32::NAN, f32::INFINITY] {

@@ -44,9 +44,4 @@ impl Plan {
         let weights = Weights::load(dir, &self.config, Head::Language, self.kind(), device);
         weights.bad_input()
     }
-
-    /// The longest sequence of the run, in tokens.
-    pub fn longest(&self) -> i64 {
-        self.max_sequence_tokens().max(self.recipe.sft.as_ref().map_or(0, |sft| sft.context)) as i64
-    }
 }

@@ -1,29 +1,31 @@
-//! The key-value cache of one batch: static buffers, every row's next token at the same slot.
+//! The key-value cache of one batch: static buffers, every row's next token in the same slot.
 //!
-//! Prompts of different lengths lie right-aligned, so that one decoding step writes one slot of all rows in place; what
-//! lies before a row's prompt is masked by a bias of -inf.
+//! Prompts of different lengths are right-aligned, so that a decoding step writes one slot of all rows in place; the
+//! slots before a row's prompt are masked by a bias of -inf.
+//!
+//! Shapes: P prompts, R rows (samples of prompts), T slots, W slots of the prompts, N query heads, K key-value heads,
+//! D head dimension.
 
-use crate::model::Policy;
-use crate::model::decoder::{Cache, KeyValues};
+use crate::model::{Attend, KeyValues, Policy, causal_attention, masked_attention};
 use tch::{Kind, Tensor};
 
-/// Keys and values of B rows over at most T slots.
+/// Keys and values of R rows over at most T slots.
 pub struct KvCache {
-    /// For each layer [B, K, T, D].
+    /// For each layer [R, K, T, D].
     layers: Vec<KeyValues>,
-    /// 0 or -inf, [B, 1, 1, T].
+    /// 0 or -inf, [R, 1, 1, 1, T].
     mask: Tensor,
     /// The first `filled` slots, a view of `mask`.
     bias: Tensor,
     filled: i64,
     /// Empty slots before each prompt, [P].
     shift: Tensor,
-    /// Rows of a prompt.
+    /// Rows per prompt.
     samples: i64,
 }
 
 impl KvCache {
-    /// An empty cache for P prompts of these lengths, each `samples` times, and `new_tokens` more a row.
+    /// An empty cache for P prompts of these lengths, each `samples` times, and `new_tokens` more per row.
     pub fn new(policy: &Policy, lengths: &[i64], samples: i64, new_tokens: i64) -> Self {
         let (config, flat) = (&policy.config, policy.weights.flat());
         let (kind, device) = (flat.kind(), flat.device());
@@ -31,59 +33,124 @@ impl KvCache {
         let (rows, slots) = (lengths.len() as i64 * samples, width + new_tokens);
         let zeros = || Tensor::zeros([rows, config.num_key_value_heads, slots, config.head_dim], (kind, device));
         let layers = (0..config.num_hidden_layers).map(|_| KeyValues { keys: zeros(), values: zeros() }).collect();
-        let shift = Tensor::from_slice(lengths).to_device(device).neg() + width; // [P] empty slots before each prompt
+        let shift = Tensor::from_slice(lengths).to_device(device).neg() + width; // [P]
         let empty = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
         let mask = Tensor::zeros(empty.size(), (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
-        let mask = mask.repeat_interleave_self_int(samples, 0, None).unsqueeze(1).unsqueeze(1);
-        Self { layers, bias: mask.narrow(3, 0, width), mask, filled: width, shift, samples }
+        let mask = mask.repeat_interleave_self_int(samples, 0, None).view([rows, 1, 1, 1, slots]);
+        Self { layers, bias: mask.narrow(4, 0, width), mask, filled: width, shift, samples }
     }
 
-    /// Takes up the prefill of some of the prompts, right-padded, from the prompt `first` on.
-    pub fn fill(&mut self, first: i64, prefill: &[KeyValues]) {
-        let Some((prompts, k, _, d)) = prefill.first().and_then(|kv| kv.keys.size4().ok()) else { return };
-        let width = self.filled;
-        let slot = Tensor::arange(width, (Kind::Int64, self.shift.device()));
-        // Slot j of a row holds its token j - shift; clamped, since what is masked may hold anything.
-        let shift = self.shift.narrow(0, first, prompts).unsqueeze(1);
-        let source = (slot.unsqueeze(0) - shift).clamp_min(0).view([prompts, 1, width, 1]);
-        let source = source.expand([prompts, k, width, d], false);
-        for (layer, new) in self.layers.iter().zip(prefill) {
-            for (all, new) in [(&layer.keys, &new.keys), (&layer.values, &new.values)] {
-                let rows = all.narrow(0, first * self.samples, prompts * self.samples).narrow(2, 0, width);
-                let new = new.gather(2, &source, false);
-                rows.shallow_clone().copy_(&new.repeat_interleave_self_int(self.samples, 0, None));
-            }
-        }
+    /// The cache as a prefill of `prompts` prompts, right-padded, fills it, from the prompt `first` on.
+    pub fn prefill(&self, first: i64, prompts: i64) -> Prefill<'_> {
+        let slot = Tensor::arange(self.filled, (Kind::Int64, self.shift.device())).unsqueeze(0); // [1, W]
+        // Slot j of a row holds its token j - shift; clamped, since masked slots may hold anything.
+        let token = (slot - self.shift.narrow(0, first, prompts).unsqueeze(1)).clamp_min(0); // [P, W]
+        Prefill { cache: self, rows: [first * self.samples, prompts * self.samples], token }
     }
 
     /// Opens the next slot for a decoding step.
     pub fn advance(&mut self) {
         self.filled += 1;
-        self.bias = self.mask.narrow(3, 0, self.filled);
+        self.bias = self.mask.narrow(4, 0, self.filled);
     }
 
-    /// Keeps the rows of these indices [B'], and of the slots those up to now.
+    /// Keeps only the rows of these indices [R'].
     pub fn keep(&mut self, rows: &Tensor) {
         let pick = |x: &Tensor| x.index_select(0, rows);
         for layer in &mut self.layers {
             *layer = KeyValues { keys: pick(&layer.keys), values: pick(&layer.values) };
         }
         self.mask = pick(&self.mask);
-        self.bias = self.mask.narrow(3, 0, self.filled);
+        self.bias = self.mask.narrow(4, 0, self.filled);
     }
 }
 
-impl Cache for KvCache {
-    fn extend(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> KeyValues {
+/// A decoding step: writes its token's keys and values into the open slot and attends to all slots so far.
+impl Attend for KvCache {
+    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
         let layer = &self.layers[layer];
         let put = |all: &Tensor, new: &Tensor| {
             all.narrow(2, self.filled - 1, 1).copy_(new);
-            all.narrow(2, 0, self.filled)
+            all.narrow(2, 0, self.filled) // [R, K, filled, D]
         };
-        KeyValues { keys: put(&layer.keys, keys), values: put(&layer.values, values) }
+        let all = KeyValues { keys: put(&layer.keys, &new.keys), values: put(&layer.values, &new.values) };
+        masked_attention(queries, &all, &self.bias)
+    }
+}
+
+/// A prefill: attends causally and writes the prompts' keys and values into their rows of the cache.
+pub struct Prefill<'a> {
+    cache: &'a KvCache,
+    /// First row and number of rows.
+    rows: [i64; 2],
+    /// Which token of its prompt each slot holds, [P, W].
+    token: Tensor,
+}
+
+impl Attend for Prefill<'_> {
+    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
+        let layer = &self.cache.layers[layer];
+        let [first, rows] = self.rows;
+        for (all, new) in [(&layer.keys, &new.keys), (&layer.values, &new.values)] {
+            let (prompts, k, width, d) = (new.size()[0], new.size()[1], self.cache.filled, new.size()[3]);
+            let token = self.token.view([prompts, 1, width, 1]).expand([prompts, k, width, d], false);
+            let aligned = new.gather(2, &token, false).repeat_interleave_self_int(self.cache.samples, 0, None);
+            all.narrow(0, first, rows).narrow(2, 0, width).copy_(&aligned); // [rows, K, W, D]
+        }
+        causal_attention(queries, new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Head, ModelConfig, Tap, Weights};
+    use crate::torch::{padded, to_host};
+    use tch::Device;
+
+    /// Adds a constant after the first layer.
+    struct Steer;
+
+    impl Tap for Steer {
+        fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor {
+            if layer == 0 { x + 0.5 } else { x }
+        }
     }
 
-    fn bias(&self) -> &Tensor {
-        &self.bias
+    /// Prompts of uneven length, two rows each, and three more tokens per row; with a tap, which must act alike.
+    #[test]
+    fn prefill_and_steps_are_the_full_forward() {
+        let config = ModelConfig::from_json(
+            r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 16, "hidden_size": 8, "intermediate_size": 12,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+                "rope_theta": 1e4, "max_position_embeddings": 32, "initializer_range": 0.5}"#,
+        )
+        .unwrap();
+        let weights = Weights::random(&config, Head::Language, Kind::Float, Device::Cpu, 5).unwrap();
+        let policy = Policy::new(&config, weights);
+        let (prompts, new) = ([vec![3, 1, 4, 1], vec![5], vec![9, 2]], [[6, 5, 3], [5, 8, 9]]);
+        let lengths = [4, 1, 2];
+
+        let mut cache = KvCache::new(&policy, &lengths, 2, 3);
+        for first in [0, 2] {
+            // The second part is narrower than the cache.
+            let part = &prompts[first..(first + 2).min(3)];
+            let prefill = cache.prefill(first as i64, part.len() as i64);
+            let _ = policy.decoder.prefill(&padded(part, Device::Cpu), &prefill, &mut Steer);
+        }
+        let start = Tensor::from_slice(&lengths).repeat_interleave_self_int(2, 0, None); // [R]
+        for t in 0..3 {
+            cache.advance();
+            let tokens = Tensor::from_slice(&new.map(|row| row[t])).repeat([3]); // [R]
+            let hidden = policy.decoder.step(&tokens, &(&start + t as i64), &cache, &mut Steer);
+            for row in 0..6 {
+                let whole = [&prompts[row / 2], &new[row % 2][..=t]].concat();
+                let whole = policy.decoder.forward_tapped(&padded(&[whole], Device::Cpu), &mut Steer);
+                let expected = to_host(&whole.select(1, -1));
+                let found = to_host(&hidden.get(row as i64));
+                let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+                assert!(worst < 1e-5, "step {t}, row {row}: {worst}");
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! The rollout engine: one prefill a prompt, then one token a row and step until every row has ended.
+//! The rollout engine: prefill each prompt once, then extend every live row by one token per step.
 //!
-//! What a row draws depends on its own random stream alone, never on the batch it shares. Ended rows leave the batch as
-//! soon as they are an eighth of it. The host looks at the tokens every `look` steps: each on a CPU, where it costs
-//! nothing, every eighth on a GPU; what a row drew after its end is dropped there.
+//! What a row draws depends on its own random stream alone, never on the batch it is in. Ended rows leave the batch as
+//! soon as they are an eighth of it. The host fetches the tokens at every step on a CPU, where that costs nothing, and
+//! at every eighth on a GPU; tokens that a row drew after its end are then dropped.
 
 use super::cache::KvCache;
 use super::sampler::Sampling;
@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tch::{Device, Tensor};
 
-/// Prompt tokens, with padding, that are read at a time: bounds the prefill's working memory.
+/// Prompt tokens, padding included, per prefill: bounds its working memory.
 pub const PREFILL_TOKENS: usize = 16_384;
 
 /// When a response ends.
@@ -41,18 +41,18 @@ pub struct Engine<'a> {
     pub stop: Stop,
     /// Ids from here on are never drawn (the tokenizer does not know them).
     pub vocabulary: i64,
-    /// Rows decoded at a time (0: all).
+    /// Rows decoded at a time, rounded down to whole prompts (0: all).
     pub batch: usize,
 }
 
 impl Engine<'_> {
-    /// Generates `samples` responses for each prompt, prompt after prompt.
+    /// Generates `samples` responses for each of the prompts, which are not empty; prompt by prompt.
     ///
-    /// `stream` gives the random stream of (prompt, sample); `watch` is shown the responses of a batch, as far as they
-    /// are written, whenever the host looks.
-    pub fn generate<P: AsRef<[i64]>>(
+    /// `stream` gives the random stream of (prompt, sample). `watch` gets the responses of a batch, as far as they are
+    /// written, whenever the host has fetched new tokens.
+    pub fn generate(
         &self,
-        prompts: &[P],
+        prompts: &[impl AsRef<[i64]>],
         samples: usize,
         stream: impl Fn(usize, usize) -> ChaCha8Rng,
         mut watch: impl FnMut(&[Response]),
@@ -66,25 +66,25 @@ impl Engine<'_> {
         responses
     }
 
-    fn batch<P: AsRef<[i64]>>(
+    fn batch(
         &self,
-        prompts: &[P],
+        prompts: &[impl AsRef<[i64]>],
         samples: usize,
         stream: impl Fn(usize) -> ChaCha8Rng,
         watch: &mut impl FnMut(&[Response]),
     ) -> Vec<Response> {
-        let look = if self.policy.device() == Device::Cpu { 1 } else { 8 };
+        let interval = if self.policy.device() == Device::Cpu { 1 } else { 8 };
         let max = self.stop.max_tokens;
         let mut responses = vec![Response::default(); prompts.len() * samples];
         let (mut batch, mut hidden) = Batch::start(self.policy, prompts, samples, max, stream);
-        let mut unseen = Vec::with_capacity(look);
+        let mut pending = Vec::with_capacity(interval);
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
             let (mut tokens, log_probs) = self.sampling.pick(&self.policy.logits(&hidden), self.vocabulary, &uniform);
-            unseen.push((tokens.shallow_clone(), log_probs));
+            pending.push((tokens.shallow_clone(), log_probs));
             let last = t + 1 == max;
-            if last || unseen.len() == look {
-                self.look(&mut unseen, &batch.rows, &mut responses);
+            if last || pending.len() == interval {
+                self.fetch(&mut pending, &batch.rows, &mut responses);
                 watch(&responses);
                 let live: Vec<i64> =
                     (0..batch.rows.len() as i64).filter(|&i| !responses[batch.rows[i as usize]].terminated).collect();
@@ -100,11 +100,11 @@ impl Engine<'_> {
         responses
     }
 
-    /// Moves the steps the host has not seen, (tokens, log-probs) [B] each, into the responses of `rows`.
-    fn look(&self, unseen: &mut Vec<(Tensor, Tensor)>, rows: &[usize], responses: &mut [Response]) {
-        let (tokens, log_probs): (Vec<_>, Vec<_>) = unseen.drain(..).unzip();
+    /// Moves the `pending` steps, (tokens, log-probs) [B] each, to the host and into the responses of `rows`.
+    fn fetch(&self, pending: &mut Vec<(Tensor, Tensor)>, rows: &[usize], responses: &mut [Response]) {
+        let (tokens, log_probs): (Vec<_>, Vec<_>) = pending.drain(..).unzip();
         let tokens = ids_to_host(&Tensor::stack(&tokens, 0)); // [steps, B]
-        let log_probs = to_host(&Tensor::stack(&log_probs, 0));
+        let log_probs = to_host(&Tensor::stack(&log_probs, 0)); // [steps, B]
         for (i, (&token, &log_prob)) in tokens.iter().zip(&log_probs).enumerate() {
             let response = &mut responses[rows[i % rows.len()]];
             if !response.terminated {
@@ -120,18 +120,18 @@ impl Engine<'_> {
 struct Batch {
     /// Which response each row extends.
     rows: Vec<usize>,
-    /// Where each row's next token stands in its sequence, [B].
+    /// The position of each row's next token in its sequence, [B].
     positions: Tensor,
-    /// One random number for each token to come, [B, max].
+    /// One random number in [0, 1) for each token to come, [B, max].
     uniforms: Tensor,
     cache: KvCache,
 }
 
 impl Batch {
     /// Reads the prompts; returns the rows and the hidden states [B, H] that predict their first tokens.
-    fn start<P: AsRef<[i64]>>(
+    fn start(
         policy: &Policy,
-        prompts: &[P],
+        prompts: &[impl AsRef<[i64]>],
         samples: usize,
         max: usize,
         stream: impl Fn(usize) -> ChaCha8Rng,
@@ -140,20 +140,20 @@ impl Batch {
         let rows: Vec<usize> = (0..prompts.len() * samples).collect();
         let repeat = |x: Tensor| x.repeat_interleave_self_int(samples as i64, 0, None);
 
-        let lengths: Vec<i64> = prompts.iter().map(|p| p.as_ref().len() as i64).collect();
-        let mut cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
-        let longest = prompts.iter().map(|p| p.as_ref().len()).max().unwrap_or(0).max(1);
+        let lengths: Vec<i64> = prompts.iter().map(|prompt| prompt.as_ref().len() as i64).collect();
+        let cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
+        let longest = lengths.iter().copied().max().unwrap_or(0).max(1) as usize;
         let together = (PREFILL_TOKENS / longest).max(1);
         let parts: Vec<Tensor> = prompts
             .chunks(together)
+            .zip(lengths.chunks(together))
             .enumerate()
-            .map(|(i, part)| {
-                let (hidden, prefill) = policy.decoder.prefill(&padded(part, device));
-                cache.fill((i * together) as i64, &prefill);
+            .map(|(i, (prompts, lengths))| {
+                let prefill = cache.prefill((i * together) as i64, prompts.len() as i64);
+                let hidden = policy.decoder.prefill(&padded(prompts, device), &prefill, &mut ()); // [b, t, H]
                 let width = hidden.size()[1];
-                let last: Vec<i64> =
-                    part.iter().zip(0..).map(|(p, row)| row * width + p.as_ref().len() as i64 - 1).collect();
-                hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device))
+                let last: Vec<i64> = lengths.iter().zip(0..).map(|(length, row)| row * width + length - 1).collect();
+                hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device)) // [b, H]
             })
             .collect();
         let hidden = Tensor::cat(&parts, 0); // [P, H]
@@ -168,15 +168,15 @@ impl Batch {
         (Self { rows, positions: repeat(lengths), uniforms, cache }, repeat(hidden))
     }
 
-    /// Reads one token a row, [B]; returns the hidden states [B, H] that predict the next.
+    /// Reads one token per row, [B]; returns the hidden states [B, H] that predict the next.
     fn step(&mut self, policy: &Policy, tokens: &Tensor) -> Tensor {
         self.cache.advance();
-        let hidden = policy.decoder.step(tokens, &self.positions, &mut self.cache);
+        let hidden = policy.decoder.step(tokens, &self.positions, &self.cache, &mut ());
         self.positions += 1;
         hidden
     }
 
-    /// Drops all rows but these; returns their tokens.
+    /// Drops all rows but those of the indices `live`; returns their tokens, of `tokens` [B].
     fn keep(&mut self, live: &[i64], tokens: &Tensor) -> Tensor {
         self.rows = live.iter().map(|&i| self.rows[i as usize]).collect();
         let index = Tensor::from_slice(live).to_device(tokens.device());

@@ -1,4 +1,4 @@
-//! Drawing the next token of each row: one uniform number a row against the cumulative distribution.
+//! Drawing the next token of each row: one uniform number per row against the cumulative distribution.
 
 use tch::{Kind, Tensor};
 
@@ -7,9 +7,9 @@ use tch::{Kind, Tensor};
 pub struct Sampling {
     /// Divides the logits; the recorded log-probs are of the distribution at this temperature.
     pub temperature: f64,
-    /// Draw from the smallest set of tokens with at least this mass.
+    /// Draw from the smallest set of tokens with at least this probability mass.
     pub top_p: f64,
-    /// Draw from this many most probable tokens (0: all).
+    /// Draw from this many of the most probable tokens (0: all).
     pub top_k: i64,
     /// Take the most probable token; nothing is drawn.
     pub greedy: bool,
@@ -26,7 +26,7 @@ impl Sampling {
         Self { temperature: 1.0, top_p: 1.0, top_k: 0, greedy: false }
     }
 
-    /// Picks one token a row from `logits` [B, V] among the first `limit` ids, with `uniform` [B] in [0, 1).
+    /// Picks one token per row from `logits` [B, V] among the first `limit` ids, by `uniform` [B] in [0, 1).
     ///
     /// Returns the tokens [B] and their log-probs [B] under the full distribution at the temperature, before top-p and
     /// top-k, so that they compare with the scorer's.
@@ -48,18 +48,18 @@ impl Sampling {
         let vocabulary = probs.size()[1];
         let k = if self.top_k > 0 { self.top_k.min(vocabulary) } else { vocabulary };
         let (sorted, order) = probs.topk(k, -1, true, true); // [B, k]
-        // A token stays while the mass before it is short of top_p, so the first always does.
+        // A token is kept while the mass before it is below top_p, so the first always is.
         let before = sorted.cumsum(-1, Kind::Float) - &sorted;
         let kept = &sorted * before.lt(self.top_p).to_kind(Kind::Float);
         order.gather(1, &invert(&kept, uniform), false)
     }
 }
 
-/// The index at which the cumulative mass of each row of `mass` [B, V] passes its `uniform` share of the total. [B, 1]
+/// The index [B, 1] at which the cumulative sum of each row of `mass` [B, V] passes its `uniform` share of the total.
 fn invert(mass: &Tensor, uniform: &Tensor) -> Tensor {
     let cumulative = mass.cumsum(-1, Kind::Float);
     let total = cumulative.narrow(1, cumulative.size()[1] - 1, 1);
-    // The share may round up to the total; just below it still lies in a token with mass.
+    // The share may round up to the total; just below that is still within a token that has mass.
     let share = (&total * uniform.unsqueeze(1)).minimum(&(&total * (1.0 - 1e-6)));
     share.searchsorted(&cumulative, false, true, "right", None::<&Tensor>)
 }

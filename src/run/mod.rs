@@ -2,8 +2,8 @@
 
 mod signals;
 
-use crate::BadInput;
 use crate::analysis;
+use crate::bad;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, save_model, write_file, write_folder};
 use crate::dist::{Comm, Solo};
 use crate::env::Environment;
@@ -88,11 +88,10 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoi
     let records = fs::metadata(folder.metrics()).is_ok_and(|file| file.len() > 0);
     let begun = records || checkpoint.is_some() || is_complete(&folder.start());
     if begun && !resume {
-        return Err(BadInput(format!(
+        return Err(bad!(
             "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
             plan.out.display()
-        ))
-        .into());
+        ));
     }
     if begun {
         same_experiment(plan, &checkpoint.as_ref().map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
@@ -109,12 +108,11 @@ fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
     let list = |all: &[Difference]| all.iter().map(|difference| format!("\n  {difference}")).collect::<String>();
     if !refused.is_empty() {
         let (out, keys) = (plan.out.display(), list(&refused));
-        return Err(BadInput(format!(
+        return Err(bad!(
             "{out} holds a run of another recipe, which --resume cannot continue with:{keys}\n\
              set these keys back, or start a run of its own with --out DIR (what may change: {})",
             MAY_CHANGE.join(", ")
-        ))
-        .into());
+        ));
     }
     if !allowed.is_empty() {
         terminal::warn(&format!("the run goes on with a changed recipe:{}", list(&allowed)));
@@ -137,13 +135,13 @@ fn warm_start(
     comm: &dyn Comm,
 ) -> Result<Policy> {
     let device = plan.device()?;
-    let (start, longest) = (folder.start(), plan.longest());
+    let start = folder.start();
     if is_complete(&start) {
-        return Ok(Policy::new(&plan.config, plan.weights(&start, device)?, longest));
+        return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
     }
     let weights = plan.starting_weights(device)?;
     let policy = match &plan.recipe.sft {
-        None => Policy::new(&plan.config, weights, longest),
+        None => Policy::new(&plan.config, weights),
         Some(recipe) => {
             let rows = traces::rows(plan, recipe, env)?;
             if rows.cut > 0 {

@@ -8,7 +8,7 @@ mod tokenizer;
 pub use prompt::{BUILT_IN, PromptTemplate, chat, opens_think};
 pub use tokenizer::Tokenizer;
 
-use crate::BadInput;
+use crate::bad;
 use anyhow::Result;
 use serde::Deserialize;
 use std::path::Path;
@@ -50,9 +50,9 @@ impl TokenizerConfig {
     fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer_config.json");
         match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| bad(format!("in {}: {error}", path.display()))),
+            Ok(text) => serde_json::from_str(&text).map_err(|error| bad!("in {}: {error}", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(bad(format!("{} cannot be read: {error}", path.display()))),
+            Err(error) => Err(bad!("{} cannot be read: {error}", path.display())),
         }
     }
 
@@ -81,8 +81,4 @@ impl ChatTemplate {
             Self::Named(all) => all.into_iter().find(|one| one.name == "default").map(|one| one.template),
         }
     }
-}
-
-fn bad(message: String) -> anyhow::Error {
-    BadInput(message).into()
 }

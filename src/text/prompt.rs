@@ -9,7 +9,8 @@
 //! `strftime_now` always tells 26 July 2024, the day that Llama's template falls back to: a prompt that changed over
 //! midnight would make a resumed run another run.
 
-use super::{ChatTemplate, TokenizerConfig, bad};
+use super::{ChatTemplate, TokenizerConfig};
+use crate::bad;
 use anyhow::Result;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -44,11 +45,11 @@ impl PromptTemplate {
             Some((_, source)) => (*source).to_string(),
             None => std::fs::read_to_string(template).map_err(|error| {
                 let names = BUILT_IN.map(|(name, _)| name).join(", ");
-                bad(format!("prompt template `{template}`: none of the built-in ones ({names}), and no file: {error}"))
+                bad!("prompt template `{template}`: none of the built-in ones ({names}), and no file: {error}")
             })?,
         };
-        let mut prompt =
-            parse(format!("prompt template `{template}`"), source, UndefinedBehavior::Strict).map_err(bad)?;
+        let mut prompt = parse(format!("prompt template `{template}`"), source, UndefinedBehavior::Strict)
+            .map_err(|message| bad!("{message}"))?;
         // A chat template that is missing or broken matters to those who use it.
         let chat = chat_template(tokenizer_dir).map_err(|error| format!("{error:#}"));
         prompt.environment.add_filter("chat", move |message: String| match &chat {
@@ -70,7 +71,7 @@ impl PromptTemplate {
                 (ErrorKind::UndefinedError, Some(names)) => format!("; the variables are: {names}"),
                 _ => String::new(),
             };
-            bad(explain(&self.name, &error) + &hint)
+            bad!("{}{hint}", explain(&self.name, &error))
         })
     }
 
@@ -85,7 +86,7 @@ impl PromptTemplate {
 /// Bad input: a chat template that is missing, broken, or refuses.
 pub fn chat(tokenizer_dir: &Path, message: &str) -> Result<String> {
     let (template, tokens) = chat_template(tokenizer_dir)?;
-    wrap(&template, &tokens, message).map_err(bad)
+    wrap(&template, &tokens, message).map_err(|message| bad!("{message}"))
 }
 
 /// Whether a rendered prompt ends inside a `<think>` that is still open.
@@ -122,10 +123,10 @@ fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
     };
     let source = source.ok_or_else(|| {
         let config = dir.join("tokenizer_config.json");
-        bad(format!("{} has no `chat_template`: this model is not made for chat", config.display()))
+        bad!("{} has no `chat_template`: this model is not made for chat", config.display())
     })?;
-    let template =
-        parse(format!("chat template of {}", dir.display()), source, UndefinedBehavior::Lenient).map_err(bad)?;
+    let template = parse(format!("chat template of {}", dir.display()), source, UndefinedBehavior::Lenient)
+        .map_err(|message| bad!("{message}"))?;
     Ok((template, tokens))
 }
 

@@ -4,7 +4,8 @@
 //! not), once, even where a chat template has already written it, and never an end token; a response gets none.
 //! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
 
-use super::{TokenizerConfig, bad};
+use super::TokenizerConfig;
+use crate::bad;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -29,13 +30,12 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let file = path.display();
-        let bytes =
-            std::fs::read(&path).map_err(|error| bad(format!("no tokenizer: {file} cannot be read: {error}")))?;
+        let bytes = std::fs::read(&path).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| bad(format!("{file} is not a tokenizer of the tokenizers library: {error}")))?;
+            .map_err(|error| bad!("{file} is not a tokenizer of the tokenizers library: {error}"))?;
         // Lengths are the recipe's business; a file may carry its training's.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| bad(format!("in {file}: {error}")))?;
+        inner.with_truncation(None).map_err(|error| bad!("in {file}: {error}"))?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| i64::from(id) + 1);
 
         let config = TokenizerConfig::from_dir(dir)?;
@@ -81,10 +81,10 @@ impl Tokenizer {
         let known = |&id: &i64| {
             let entry = u32::try_from(id).ok().filter(|&entry| self.inner.id_to_token(entry).is_some());
             let limit = self.vocab_size;
-            entry.ok_or_else(|| bad(format!("token id {id} is not among the {limit} of {}", self.path.display())))
+            entry.ok_or_else(|| bad!("token id {id} is not among the {limit} of {}", self.path.display()))
         };
         let ids: Vec<u32> = ids.iter().map(known).collect::<Result<_>>()?;
-        self.inner.decode(&ids, false).map_err(|error| bad(format!("decoding with {}: {error}", self.path.display())))
+        self.inner.decode(&ids, false).map_err(|error| bad!("decoding with {}: {error}", self.path.display()))
     }
 
     /// `decode` without the tokens that end a text or a turn: what a reader wants to see.
@@ -107,9 +107,8 @@ impl Tokenizer {
             if self.ends.contains(&id) {
                 return Ok(String::new());
             }
-            let known = u32::try_from(id).map_err(|_| bad(format!("{id} is no token id")))?;
-            let new =
-                stream.step(known).map_err(|error| bad(format!("decoding with {}: {error}", self.path.display())))?;
+            let known = u32::try_from(id).map_err(|_| bad!("{id} is no token id"))?;
+            let new = stream.step(known).map_err(|error| bad!("decoding with {}: {error}", self.path.display()))?;
             Ok(new.unwrap_or_default())
         }
     }
@@ -131,7 +130,7 @@ impl Tokenizer {
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<i64>> {
         let encoding = self.inner.encode_fast(text, special);
-        let encoding = encoding.map_err(|error| bad(format!("encoding with {}: {error}", self.path.display())))?;
+        let encoding = encoding.map_err(|error| bad!("encoding with {}: {error}", self.path.display()))?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 }

@@ -1,8 +1,7 @@
 //! A model that learns, with its optimizer; and the models of a run.
 
 use crate::checkpoint::{Checkpoint, load_tensors};
-use crate::model::heads::critic_weights;
-use crate::model::{Critic, Head, Policy, ValueHead, Weights};
+use crate::model::{Critic, Head, Policy, ValueHead, Weights, critic_weights};
 use crate::optim::AdamW;
 use crate::plan::Plan;
 use crate::recipe::{CriticModel, Ppo};
@@ -17,7 +16,7 @@ pub struct Learner<M> {
 
 impl Learner<Policy> {
     pub fn policy(plan: &Plan, weights: Weights) -> Self {
-        let mut model = Policy::trainable(&plan.config, weights, plan.longest());
+        let mut model = Policy::trainable(&plan.config, weights);
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
         Self { optimizer: optimizer(plan, &model.weights), model }
     }
@@ -39,7 +38,7 @@ impl Estimator {
             let model = ValueHead::trainable(weights);
             return Self::Head(Learner { optimizer: optimizer(plan, &model.weights), model });
         }
-        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights), plan.longest());
+        let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights));
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
         Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights), model }))
     }
@@ -67,21 +66,19 @@ fn optimizer(plan: &Plan, weights: &Weights) -> AdamW {
 pub struct Reference {
     resting: Policy,
     device: Device,
-    longest: i64,
 }
 
 impl Reference {
     /// `resting`: the model where it rests.
     pub fn new(resting: Policy, device: Device) -> Self {
-        let longest = resting.config.max_position_embeddings;
-        Self { resting, device, longest }
+        Self { resting, device }
     }
 
     fn of(plan: &Plan, start: &Policy) -> Self {
         let device = start.device();
         let home = if plan.recipe.memory.offload_reference { Device::Cpu } else { device };
-        let weights = start.weights.duplicate(&plan.config, Head::Language, home);
-        Self::new(Policy::new(&plan.config, weights, plan.longest()), device)
+        let weights = start.weights.copy_to(home);
+        Self::new(Policy::new(&plan.config, weights), device)
     }
 
     /// Brings it to its work: one copy of the weights where it rests elsewhere, gone when `work` is done.
@@ -89,9 +86,7 @@ impl Reference {
         if self.resting.device() == self.device {
             return work(&self.resting);
         }
-        let config = &self.resting.config;
-        let weights = self.resting.weights.duplicate(config, Head::Language, self.device);
-        work(&Policy::new(config, weights, self.longest))
+        work(&Policy::new(&self.resting.config, self.resting.weights.copy_to(self.device)))
     }
 }
 
@@ -108,7 +103,7 @@ impl Models {
         let reference = ppo.needs_reference().then(|| Reference::of(plan, &start));
         let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start));
         // Through a copy: the weights of the warm start hang on its optimizer's buffers.
-        let actor = Learner::policy(plan, start.weights.duplicate(&plan.config, Head::Language, start.device()));
+        let actor = Learner::policy(plan, start.weights.copy_to(start.device()));
         Self { actor, critic, reference }
     }
 

@@ -60,13 +60,13 @@ fn answers(checkpoint: &Path, ids: &Tensor, shared: bool) -> [Tensor; 2] {
     let config = ModelConfig::from_dir(&model).unwrap();
     let load = |dir: &Path, head| Weights::load(dir, &config, head, Kind::Float, Device::Cpu).unwrap();
     let [rows, width] = ASKED;
-    let policy = Policy::new(&config, load(&model, Head::Language), width);
+    let policy = Policy::new(&config, load(&model, Head::Language));
     let hidden = policy.decoder.forward(ids);
     let values = if shared {
         ValueHead::trainable(load(&critic, Head::ValueOnly)).values(&hidden.flatten(0, 1))
     } else {
         let all = Tensor::arange(rows * width, (Kind::Int64, Device::Cpu));
-        Critic::trainable(&config, load(&critic, Head::Value), width).values(ids, &all)
+        Critic::trainable(&config, load(&critic, Head::Value)).values(ids, &all)
     };
     [policy.logits(&hidden), values.view([rows, width, 1])]
 }

@@ -16,7 +16,7 @@ fn load(name: &str) -> (Policy, HashMap<String, Tensor>) {
     let dir = golden(name);
     let config = ModelConfig::from_dir(&dir).unwrap();
     let weights = Weights::load(&dir, &config, Head::Language, Kind::Float, Device::Cpu).unwrap();
-    (Policy::trainable(&config, weights, 128), tensors(&format!("{name}.safetensors")))
+    (Policy::trainable(&config, weights), tensors(&format!("{name}.safetensors")))
 }
 
 /// For right-padded `ids` with `lengths`: flat positions that predict a real token, and those tokens.
@@ -80,7 +80,7 @@ fn bfloat16_stays_near_transformers() {
         let (float, golden) = load(name);
         let half =
             Weights::load(&crate::support::golden(name), &float.config, Head::Language, Kind::BFloat16, Device::Cpu);
-        let policy = Policy::trainable(&float.config, half.unwrap(), 128);
+        let policy = Policy::trainable(&float.config, half.unwrap());
         let (learning, read) = (loss(&policy, &golden), tch::no_grad(|| loss(&policy, &golden)));
         assert_close(&format!("{name} loss"), &learning, &loss(&float, &golden), 1e-2);
         assert_close(&format!("{name} loss"), &learning, &read, 1e-2);

@@ -65,17 +65,17 @@ impl Case {
     fn actor(&self) -> Learner<Policy> {
         let dir = golden("qwen2_tiny");
         let weights = Weights::load(&dir, &self.config, Head::Language, Kind::Float, Device::Cpu).unwrap();
-        let model = Policy::trainable(&self.config, weights, 32);
+        let model = Policy::trainable(&self.config, weights);
         Learner { optimizer: AdamW::new(&model.weights), model }
     }
 
     fn critic(&self) -> Estimator {
-        let model = Critic::trainable(&self.config, self.weights("critic", Head::Value), 32);
+        let model = Critic::trainable(&self.config, self.weights("critic", Head::Value));
         Estimator::Critic(Box::new(Learner { optimizer: AdamW::new(&model.weights), model }))
     }
 
     fn models(&self, critic: Estimator) -> Models {
-        let reference = Reference::new(Policy::new(&self.config, self.weights("ref", Head::Language), 32), Device::Cpu);
+        let reference = Reference::new(Policy::new(&self.config, self.weights("ref", Head::Language)), Device::Cpu);
         Models { actor: self.actor(), critic: Some(critic), reference: Some(reference) }
     }
 

@@ -1,0 +1,58 @@
+//! A checkpoint's models as Hugging Face folders for other programs.
+
+use super::files::save_critic;
+use super::folder::{MARK, write_folder};
+use crate::OrBadInput;
+use crate::model::{Head, ModelConfig, Weights, critic_weights};
+use anyhow::Result;
+use std::fs;
+use std::path::Path;
+use tch::{Device, Kind};
+
+/// Copies a language model to the folder `target`, once it is seen to be whole.
+///
+/// # Errors
+/// Bad input: a folder that is not a whole model.
+pub fn export_model(model: &Path, target: &Path) -> Result<()> {
+    load(model, model, Head::Language)?;
+    copy(model, target)
+}
+
+/// Copies a critic to the folder `target` as a token classifier with one label; a head on the decoder of `model` leaves
+/// as a model of its own.
+///
+/// # Errors
+/// Bad input: a folder that is not a whole critic.
+pub fn export_critic(critic: &Path, model: &Path, target: &Path) -> Result<()> {
+    let Ok(head) = load(critic, model, Head::ValueOnly) else {
+        load(critic, model, Head::Value)?;
+        return copy(critic, target);
+    };
+    let weights = critic_weights(&ModelConfig::from_dir(model).bad_input()?, &load(model, model, Head::Language)?);
+    weights.copy_from(&head);
+    write_unmarked(target, |dir| save_critic(dir, &weights, model))
+}
+
+/// The weights in `dir`, of the shape that `model` has.
+fn load(dir: &Path, model: &Path, head: Head) -> Result<Weights> {
+    let config = ModelConfig::from_dir(model).bad_input()?;
+    Weights::load(dir, &config, head, Kind::Float, Device::Cpu).bad_input()
+}
+
+fn copy(source: &Path, target: &Path) -> Result<()> {
+    write_unmarked(target, |dir| {
+        for entry in fs::read_dir(source)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), dir.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes a folder whole or not at all, without the mark of a checkpoint.
+fn write_unmarked(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    write_folder(target, fill)?;
+    Ok(fs::remove_file(target.join(MARK))?)
+}

@@ -1,0 +1,46 @@
+//! The two kinds of maps that a layer is made of, as a checkpoint stores them.
+
+use super::config::ModelConfig;
+use super::weights::Scope;
+use tch::Tensor;
+
+/// A linear map, with a bias where the checkpoint has one.
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub fn new(at: Scope) -> Self {
+        Self { weight: at.get("weight"), bias: at.find("bias") }
+    }
+
+    /// [.., out] for `x` [.., in].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.as_ref().map(Tensor::shallow_clone) }
+    }
+}
+
+/// Division by the root mean square over the last dimension, then one factor per channel (arXiv:1910.07467).
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub fn new(config: &ModelConfig, at: Scope) -> Self {
+        Self { weight: at.get("weight"), eps: config.rms_norm_eps }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), eps: self.eps }
+    }
+}
