@@ -34,7 +34,7 @@ pub struct Data {
 impl Data {
     pub fn run(self) -> Result<()> {
         let plan = self.recipe.load()?;
-        let env = Environment::new(&plan)?;
+        let env = Environment::of(&plan)?;
         let (mut out, place): (Box<dyn Write>, _) = match &self.file {
             None => (Box::new(std::io::stdout().lock()), STDOUT.to_string()),
             Some(path) => {

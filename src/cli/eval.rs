@@ -42,7 +42,7 @@ impl Eval {
             bad!("{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it")
         })?;
         let plan = plan::load(&recipe, &[], None)?;
-        let env = Environment::new(&plan)?;
+        let env = Environment::of(&plan)?;
         let weights = plan.weights(&model_of(folder), plan.device()?)?;
         let policy = Policy::new(&plan.config, weights);
         let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;

@@ -3,10 +3,10 @@
 use super::common::{RecipeArgs, print, print_json};
 use anyhow::Result;
 use clap::Args;
+use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
 use ppo_train::plan::{Devices, json, report};
-use ppo_train::recipe::Task;
-use ppo_train::task::Split;
+use ppo_train::task::{Split, settings};
 use serde_json::json;
 
 /// Check a recipe and print what it would do and need, without doing it.
@@ -35,11 +35,8 @@ impl Plan {
         let plan = self.recipe.load()?;
         let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Devices::of(&plan).memory);
         let devices = Devices { count: self.devices, memory };
-        // One training problem is enough, and the first is the same however many follow.
-        let mut first = plan.clone();
-        let Task::Countdown(task) = &mut first.recipe.task;
-        task.train = 1;
-        let prompt = Environment::new(&first)?.prompt(Split::Train, 0)?;
+        let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
+        let prompt = Environment::new(&plan, first)?.prompt(Split::Train, 0)?;
         if self.json {
             let mut all = json(&plan, devices);
             all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": &*prompt.ids });

@@ -1,10 +1,10 @@
 //! Between problems and token ids: prompts rendered and encoded, responses decoded and graded.
 
-use crate::bad;
 use crate::plan::Plan;
 use crate::recipe::Reward;
-use crate::task::{Grade, Split, Task, grade, layout};
+use crate::task::{Grade, Split, Task, grade, layout, settings};
 use crate::text::{PromptTemplate, Tokenizer, opens_think};
+use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 
@@ -35,9 +35,20 @@ pub struct Prompt {
 }
 
 impl Environment {
+    /// The environment of a plan, with all problems of its task.
+    ///
     /// # Errors
-    /// Bad input: a tokenizer or template that cannot be used, or a stop token that is none.
-    pub fn new(plan: &Plan) -> Result<Self> {
+    /// Bad input: problems, a tokenizer or a template that cannot be used; a stop token that is not one.
+    pub fn of(plan: &Plan) -> Result<Self> {
+        let task = settings(&plan.recipe.task).build(&plan.recipe.reward).bad_input()?;
+        Self::new(plan, task)
+    }
+
+    /// `of`, with a given task.
+    ///
+    /// # Errors
+    /// As `of`.
+    pub fn new(plan: &Plan, task: Box<dyn Task>) -> Result<Self> {
         let recipe = &plan.recipe;
         let tokenizer = Tokenizer::from_dir(&plan.tokenizer_dir)?;
         let (known, rows) = (tokenizer.vocab_size(), plan.config.vocab_size);
@@ -61,7 +72,7 @@ impl Environment {
             stop.push(id);
         }
         Ok(Self {
-            task: crate::task::build(recipe)?,
+            task,
             reward: recipe.reward.clone(),
             template: PromptTemplate::new(&recipe.prompt.template, &plan.tokenizer_dir)?,
             tokenizer,

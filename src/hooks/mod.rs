@@ -1,13 +1,24 @@
 //! What is done at the steps of a run besides training. A hook is a file here and an entry in the list below.
 
 mod checkpoint;
+#[cfg(test)]
+#[path = "../../tests/toy/count_steps.rs"]
+mod count_steps;
 mod evaluation;
 mod samples;
 
 use crate::plan::Plan;
 use crate::train::hook::Hook;
+use checkpoint::Checkpoint;
+use evaluation::Evaluation;
 
 /// The hooks of a recipe, in the order they are called: evaluations first, so that a checkpoint knows the best step.
 pub fn all(plan: &Plan) -> Vec<Box<dyn Hook>> {
-    vec![Box::new(evaluation::Evaluation { samples: plan.recipe.hooks.samples }), Box::new(checkpoint::Checkpoint)]
+    let settings = &plan.recipe.hooks;
+    vec![
+        Box::new(Evaluation { samples: settings.samples }),
+        Box::new(Checkpoint),
+        #[cfg(test)]
+        Box::new(count_steps::CountSteps { wanted: settings.count_steps }),
+    ]
 }

@@ -17,6 +17,7 @@ pub use report::{json, report};
 use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::{self, Advantage, CriticModel, KlIn, Ppo, Recipe, Sft, Sources};
+use crate::task::settings;
 use crate::terminal;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,7 @@ impl Plan {
     /// Problems an evaluation takes.
     pub fn evaluation_problems(&self) -> usize {
         match self.recipe.evaluation.problems {
-            0 => self.recipe.task.sizes().1,
+            0 => settings(&self.recipe.task).sizes()[1],
             count => count,
         }
     }

@@ -4,7 +4,8 @@ use super::Plan;
 use super::fit::{Devices, fit};
 use super::memory::{Part, Phase, estimate, on_host, peak, total};
 use crate::model::{Family, ModelConfig};
-use crate::recipe::{KlIn, Recipe, SftData, Task};
+use crate::recipe::{KlIn, Recipe, SftData};
+use crate::task::settings;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -142,24 +143,10 @@ fn shape(c: &ModelConfig) -> String {
 }
 
 fn task(recipe: &Recipe) -> String {
-    let Task::Countdown(task) = &recipe.task;
-    let source = match (&task.train_file, &task.validation_file, &task.test_file) {
-        (Some(train), Some(validation), Some(test)) => {
-            format!("from {}, {} and {}", train.display(), validation.display(), test.display())
-        }
-        _ => {
-            let counts: Vec<String> = task.numbers.iter().map(usize::to_string).collect();
-            let [low, high] = task.targets;
-            format!(
-                "generated from seed {}: {} numbers up to {}, targets {low} to {high}",
-                task.seed,
-                counts.join(" or "),
-                task.max_number
-            )
-        }
-    };
-    let (train, validation, test) = (grouped(task.train), grouped(task.validation), grouped(task.test));
-    format!("countdown, {train} training, {validation} validation and {test} test problems, {source}")
+    let settings = settings(&recipe.task);
+    let [train, validation, test] = settings.sizes().map(grouped);
+    let (kind, source) = (word(&json!(recipe.task)["kind"]), settings.describe());
+    format!("{kind}, {train} training, {validation} validation and {test} test problems, {source}")
 }
 
 fn evaluation(plan: &Plan) -> String {

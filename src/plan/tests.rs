@@ -248,7 +248,7 @@ fn overrides_replace_add_and_are_shown_when_wrong() {
     let plan = bench.load(&text, &sets).unwrap();
     assert_eq!((plan.recipe.seed, plan.recipe.name.as_str()), (7, "second"));
     assert_eq!(plan.recipe.ppo.unwrap().kl_coef, 0.25);
-    let Task::Countdown(Countdown { numbers, .. }) = plan.recipe.task;
+    let Task::Countdown(Countdown { numbers, .. }) = plan.recipe.task else { panic!("another task") };
     assert_eq!((numbers, plan.recipe.reward.format), (vec![3], 0.0));
     assert!(plan.text.contains("kl_coef = 0.25"));
 

@@ -166,6 +166,6 @@ mod tests {
         assert_eq!(advice("ppo", "name"), "`name` belongs at the top, outside all sections");
         assert_eq!(advice("", "data"), "`data` belongs in [sft]");
         assert_eq!(advice("sft", "insight"), "`insight` belongs in [sft.data]");
-        assert_eq!(advice("hooks", "qqq"), "[hooks] has: samples");
+        assert_eq!(advice("logging", "qqq"), "[logging] has: tensorboard, jsonl");
     }
 }

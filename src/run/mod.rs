@@ -1,6 +1,8 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
 mod signals;
+#[cfg(test)]
+mod tests;
 
 use crate::analysis;
 use crate::bad;
@@ -34,7 +36,7 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     if plan.recipe.machine.threads > 0 {
         tch::set_num_threads(plan.recipe.machine.threads as i32);
     }
-    let env = Environment::new(plan)?;
+    let env = Environment::of(plan)?;
     env.preflight()?;
     let folder = RunFolder::new(&plan.out);
     let _lock = lock(&folder)?;

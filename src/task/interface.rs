@@ -1,6 +1,7 @@
 //! What a task is: sets of problems, and whether an answer is right.
 
-use crate::recipe::SolverData;
+use crate::BadInput;
+use crate::recipe::{Reward, SolverData, Sources};
 use crate::rng::ChaCha8Rng;
 
 /// The disjoint sets of problems.
@@ -29,6 +30,37 @@ pub struct Verdict {
     pub right: bool,
     /// Why, in a few words.
     pub reason: String,
+}
+
+/// The section [task] of a recipe, for one kind of task.
+pub trait Settings {
+    /// Problems of each split, in the order of `Split::ALL`.
+    fn sizes(&self) -> [usize; 3];
+
+    /// Where the problems come from and what they are like, in a line of the plan.
+    fn describe(&self) -> String;
+
+    /// Checks the keys against each other; their single bounds are checked already.
+    ///
+    /// # Errors
+    /// The first combination that cannot be, with its place in the recipe.
+    fn check(&self, _: &Sources) -> Result<(), BadInput> {
+        Ok(())
+    }
+
+    /// The task with all its problems.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has a bad row; more problems than there are.
+    fn build(&self, reward: &Reward) -> anyhow::Result<Box<dyn Task>>;
+
+    /// A task with the first training problem at least, to look at: `build`, unless there is a faster way.
+    ///
+    /// # Errors
+    /// As `build`.
+    fn first(&self, reward: &Reward) -> anyhow::Result<Box<dyn Task>> {
+        self.build(reward)
+    }
 }
 
 /// A set of problems with a rule that judges answers. An `index` is below `len` of its split.

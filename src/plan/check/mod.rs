@@ -10,6 +10,7 @@ mod training;
 use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::{Recipe, Sources};
+use crate::task::settings;
 use std::path::PathBuf;
 
 /// Checks everything; returns the model's shape and the folder of its tokenizer.
@@ -21,7 +22,7 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
         "this recipe trains nothing\nadd a section [ppo], [sft], or both",
     )?;
     let (config, tokenizer) = setting::model(recipe, at)?;
-    setting::task(&recipe.task, at)?;
+    settings(&recipe.task).check(at)?;
     setting::prompt(&recipe.prompt, at)?;
     setting::reward(&recipe.reward, at)?;
     setting::machine(&recipe.machine, at)?;

@@ -3,8 +3,8 @@
 use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::{entries, nearest, similar};
-use crate::recipe::{Countdown, Evaluation, Machine, Prompt, Recipe, Reward, Sources, Task};
-use crate::task::countdown::{COUNTS, MAX_NUMBER};
+use crate::recipe::{Evaluation, Machine, Prompt, Recipe, Reward, Sources, Task};
+use crate::task::settings;
 use crate::text::BUILT_IN;
 use crate::torch::{DEVICES, named_device};
 use std::path::{Path, PathBuf};
@@ -67,64 +67,6 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
     Ok((config, tokenizer.clone()))
 }
 
-pub fn task(task: &Task, at: &Sources) -> Result<(), BadInput> {
-    match task {
-        Task::Countdown(task) => countdown(task, at),
-    }
-}
-
-fn countdown(task: &Countdown, at: &Sources) -> Result<(), BadInput> {
-    let files = [
-        ("task.train_file", &task.train_file),
-        ("task.validation_file", &task.validation_file),
-        ("task.test_file", &task.test_file),
-    ];
-    let missing: Vec<&str> = files.iter().filter(|(_, file)| file.is_none()).map(|(key, _)| *key).collect();
-    for (key, file) in files {
-        let Some(file) = file else { continue };
-        at.ensure(
-            missing.is_empty(),
-            key,
-            format_args!("all three splits come from files, or none\nalso set {}", missing.join(" and ")),
-        )?;
-        at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
-    }
-    let (numbers, [low, high]) = (&task.numbers, task.targets);
-    at.ensure(!numbers.is_empty(), "task.numbers", "`task.numbers` is empty\nfor example [3, 4]")?;
-    for n in numbers {
-        at.ensure(
-            COUNTS.contains(n),
-            "task.numbers",
-            format_args!(
-                "a problem of {n} numbers cannot be generated, expected counts from {} to {}",
-                COUNTS.start(),
-                COUNTS.end()
-            ),
-        )?;
-    }
-    let largest = task.max_number;
-    at.ensure(
-        largest <= MAX_NUMBER,
-        "task.max_number",
-        format_args!("`task.max_number` is {largest}, expected 1 to {MAX_NUMBER}"),
-    )?;
-    at.ensure(
-        0 <= low && low <= high && high <= MAX_NUMBER,
-        "task.targets",
-        format_args!(
-            "`task.targets` is [{low}, {high}], expected the lowest target, from 0, then the highest, up to {MAX_NUMBER}"
-        ),
-    )?;
-    // Six ones make at most 3 * 3 = 9; from 2 on nothing exceeds the product of all numbers.
-    let most = numbers.iter().copied().max().unwrap_or(2);
-    let reach = if largest == 1 { 9.0 } else { (largest as f64).powi(most as i32) };
-    at.ensure(
-        low as f64 <= reach,
-        "task.targets",
-        format_args!("no {most} numbers up to {largest} make {low}, the largest they make is {reach}"),
-    )
-}
-
 pub fn reward(reward: &Reward, at: &Sources) -> Result<(), BadInput> {
     let both = reward.accuracy + reward.format;
     at.ensure(both > 0.0, "reward.accuracy", "no response can earn a reward: `accuracy` and `format` are both 0")
@@ -139,7 +81,7 @@ pub fn machine(machine: &Machine, at: &Sources) -> Result<(), BadInput> {
 }
 
 pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Result<(), BadInput> {
-    let (_, validation) = task.sizes();
+    let [_, validation, _] = settings(task).sizes();
     at.ensure(
         evaluation.problems <= validation,
         "evaluation.problems",

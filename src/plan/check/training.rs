@@ -4,6 +4,7 @@ use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::{nearest, similar};
 use crate::recipe::{Advantage, CriticModel, KlEstimator, KlIn, MOST, Ppo, Rollout, Sft, SftData, Sources, Task};
+use crate::task::settings;
 
 pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     match &sft.data {
@@ -170,7 +171,7 @@ pub fn batches(ppo: &Ppo, rollout: &Rollout, task: &Task, at: &Sources) -> Resul
             ),
         ));
     }
-    let (train, _) = task.sizes();
+    let [train, ..] = settings(task).sizes();
     at.ensure(
         prompts <= train,
         "rollout.prompts_per_step",

@@ -104,6 +104,10 @@ pub struct Hooks {
     /// Rollouts shown with their rewards at each evaluation (0: none).
     #[serde_inline_default(4)]
     pub samples: usize,
+    /// A toy: count the steps (tests/toy).
+    #[cfg(test)]
+    #[serde(default)]
+    pub count_steps: bool,
 }
 
 /// Where a run's figures are written.

@@ -10,15 +10,8 @@ use std::path::PathBuf;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Task {
     Countdown(Countdown),
-}
-
-impl Task {
-    /// Problems of the training and of the validation split.
-    pub fn sizes(&self) -> (usize, usize) {
-        match self {
-            Self::Countdown(task) => (task.train, task.validation),
-        }
-    }
+    #[cfg(test)]
+    Larger(Larger),
 }
 
 /// Reach a target with given numbers, each used once, by +, -, *, / and parentheses. Problems are generated, or read
@@ -92,4 +85,14 @@ pub enum Rules {
     Strict,
     /// TinyZero's scorer: the last line alone, no think block, any answer tag earns the format reward.
     Tinyzero,
+}
+
+/// A toy: write the larger of two numbers (tests/toy).
+#[cfg(test)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Larger {
+    /// Problems of each split.
+    #[schemars(range(min = 1))]
+    pub problems: usize,
 }

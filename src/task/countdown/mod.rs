@@ -5,6 +5,7 @@ mod files;
 mod generate;
 mod judge;
 mod problem;
+mod settings;
 pub mod solver;
 mod traces;
 

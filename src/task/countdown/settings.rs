@@ -1,0 +1,87 @@
+//! The keys of [task] for Countdown.
+
+use super::problem::MAX_NUMBER;
+use super::{COUNTS, CountdownTask};
+use crate::BadInput;
+use crate::recipe::spelling::similar;
+use crate::recipe::{Countdown, Reward, Sources};
+use crate::task::{Settings, Task};
+use anyhow::Result;
+
+impl Settings for Countdown {
+    fn sizes(&self) -> [usize; 3] {
+        [self.train, self.validation, self.test]
+    }
+
+    fn describe(&self) -> String {
+        if let (Some(train), Some(validation), Some(test)) = (&self.train_file, &self.validation_file, &self.test_file)
+        {
+            return format!("from {}, {} and {}", train.display(), validation.display(), test.display());
+        }
+        let counts: Vec<String> = self.numbers.iter().map(usize::to_string).collect();
+        let ([low, high], counts) = (self.targets, counts.join(" or "));
+        let (seed, largest) = (self.seed, self.max_number);
+        format!("generated from seed {seed}: {counts} numbers up to {largest}, targets {low} to {high}")
+    }
+
+    fn check(&self, at: &Sources) -> Result<(), BadInput> {
+        let files = [
+            ("task.train_file", &self.train_file),
+            ("task.validation_file", &self.validation_file),
+            ("task.test_file", &self.test_file),
+        ];
+        let missing: Vec<&str> = files.iter().filter(|(_, file)| file.is_none()).map(|(key, _)| *key).collect();
+        for (key, file) in files {
+            let Some(file) = file else { continue };
+            at.ensure(
+                missing.is_empty(),
+                key,
+                format_args!("all three splits come from files, or none\nalso set {}", missing.join(" and ")),
+            )?;
+            at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
+        }
+        let (numbers, [low, high]) = (&self.numbers, self.targets);
+        at.ensure(!numbers.is_empty(), "task.numbers", "`task.numbers` is empty\nfor example [3, 4]")?;
+        for n in numbers {
+            at.ensure(
+                COUNTS.contains(n),
+                "task.numbers",
+                format_args!(
+                    "a problem of {n} numbers cannot be generated, expected counts from {} to {}",
+                    COUNTS.start(),
+                    COUNTS.end()
+                ),
+            )?;
+        }
+        let largest = self.max_number;
+        at.ensure(
+            largest <= MAX_NUMBER,
+            "task.max_number",
+            format_args!("`task.max_number` is {largest}, expected 1 to {MAX_NUMBER}"),
+        )?;
+        at.ensure(
+            0 <= low && low <= high && high <= MAX_NUMBER,
+            "task.targets",
+            format_args!(
+                "`task.targets` is [{low}, {high}], expected the lowest target, from 0, then the highest, up to {MAX_NUMBER}"
+            ),
+        )?;
+        // Six ones make at most 3 * 3 = 9; from 2 on nothing exceeds the product of all numbers.
+        let most = numbers.iter().copied().max().unwrap_or(2);
+        let reach = if largest == 1 { 9.0 } else { (largest as f64).powi(most as i32) };
+        at.ensure(
+            low as f64 <= reach,
+            "task.targets",
+            format_args!("no {most} numbers up to {largest} make {low}, the largest they make is {reach}"),
+        )
+    }
+
+    fn build(&self, reward: &Reward) -> Result<Box<dyn Task>> {
+        Ok(Box::new(CountdownTask::new(self, reward)?))
+    }
+
+    /// The training problems are drawn last, so that the first one is the same if no other follows.
+    fn first(&self, reward: &Reward) -> Result<Box<dyn Task>> {
+        Self { train: 1, ..self.clone() }.build(reward)
+    }
+}
