@@ -2,7 +2,8 @@
 
 use super::Plan;
 use super::memory::{estimate, peak};
-use crate::recipe::Recipe;
+use crate::recipe::CriticModel;
+use std::fmt;
 
 /// The share of a device that a plan may count on; a CUDA context, kernels' workspaces and gaps in the allocator (on a
 /// CPU other programs) take the rest.
@@ -20,16 +21,31 @@ pub struct Devices {
 impl Devices {
     /// One device; of a CPU the memory is that of this machine.
     pub fn of(plan: &Plan) -> Self {
-        let memory = (plan.recipe.machine.device == "cpu").then(installed).flatten();
+        let memory = (plan.recipe.machine.device == "cpu").then(installed);
         Self { count: 1, memory }
     }
 }
 
-/// Bytes of memory that Linux counts.
-fn installed() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?;
-    Some(kib.trim().parse::<u64>().ok()? * 1024)
+/// Bytes of memory of this machine.
+fn installed() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(info.mem_unit.into())
+}
+
+/// A change of a recipe that lowers a plan's peak.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub key: &'static str,
+    /// As the recipe would write it.
+    pub value: String,
+    /// The peak in bytes after this change and those before it.
+    pub peak: u64,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&format!("{} = {}", self.key, self.value))
+    }
 }
 
 /// How a plan fits.
@@ -39,9 +55,9 @@ pub struct Fit {
     pub room: u64,
     /// Bytes it needs there at most.
     pub peak: u64,
-    /// Where it does not fit: changes of the recipe, each on top of those before, with the peak they lead to. None of
-    /// them changes what is learnt, except for the critic's.
-    pub changes: Vec<(String, u64)>,
+    /// If it does not fit: changes of the recipe, each on top of those before. None of them changes what is learnt,
+    /// except the critic's.
+    pub changes: Vec<Change>,
 }
 
 impl Fit {
@@ -52,7 +68,7 @@ impl Fit {
 
     /// The peak after all changes.
     pub fn reached(&self) -> u64 {
-        self.changes.last().map_or(self.peak, |(_, peak)| *peak)
+        self.changes.last().map_or(self.peak, |change| change.peak)
     }
 }
 
@@ -64,68 +80,64 @@ pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
     let mut plan = plan.clone();
     // The first change that lowers the peak, again and again: what did nothing before may do something now.
     while fit.reached() > room {
-        let lower = |change: &Change| {
+        let lower = |(key, change): &(&'static str, Alter)| {
             let mut changed = plan.clone();
-            let text = change(&mut changed)?;
+            let value = change(&mut changed)?;
             let peak = needed(&changed);
-            (peak < fit.reached()).then_some((changed, text, peak))
+            (peak < fit.reached()).then_some((changed, Change { key, value, peak }))
         };
-        let Some((changed, text, peak)) = CHANGES.iter().find_map(lower) else { break };
-        // Of a number that is halved again the last value counts.
-        let key = |text: &str| text.split(' ').next().map(str::to_string);
-        fit.changes.retain(|(earlier, _)| key(earlier) != key(&text));
-        fit.changes.push((text, peak));
+        let Some((changed, change)) = ALTERATIONS.iter().find_map(lower) else { break };
+        // Only the last value counts of a number that is halved again.
+        fit.changes.retain(|earlier| earlier.key != change.key);
+        fit.changes.push(change);
         plan = changed;
     }
     Some(fit)
 }
 
-/// Changes a plan where it can still be changed in this way, and tells how.
-type Change = fn(&mut Plan) -> Option<String>;
+/// Alters a plan if it can still be altered in this way, and returns the key's new value.
+type Alter = fn(&mut Plan) -> Option<String>;
 
-const CHANGES: [Change; 7] = [
-    |plan| switch(&mut plan.recipe.memory.gradient_checkpointing, "memory.gradient_checkpointing"),
-    |plan| switch(&mut plan.recipe.memory.offload_optimizer, "memory.offload_optimizer"),
-    |plan| switch(&mut plan.recipe.memory.offload_reference, "memory.offload_reference"),
-    |plan| {
+const ALTERATIONS: [(&str, Alter); 7] = [
+    ("memory.gradient_checkpointing", |plan| switch_on(&mut plan.recipe.memory.gradient_checkpointing)),
+    ("memory.offload_optimizer", |plan| switch_on(&mut plan.recipe.memory.offload_optimizer)),
+    ("memory.offload_reference", |plan| switch_on(&mut plan.recipe.memory.offload_reference)),
+    ("rollout.batch", |plan| {
         let samples = plan.recipe.rollout.samples_per_prompt;
         let rows = match plan.recipe.rollout.batch {
             0 => plan.sequences_per_step().max(plan.evaluation_problems()),
             batch => batch,
         };
         let half = rows / 2 / samples * samples;
-        (half > 0).then(|| {
-            plan.recipe.rollout.batch = half;
-            format!("rollout.batch = {half}")
-        })
-    },
-    |plan| {
+        plan.recipe.rollout.batch = half;
+        (half > 0).then(|| half.to_string())
+    }),
+    ("ppo.micro_batch_tokens", |plan| {
         let (longest, most) = (plan.max_sequence_tokens(), plan.max_tokens_per_step());
-        halve(&mut plan.recipe.ppo.as_mut()?.micro_batch_tokens, longest, most, "ppo.micro_batch_tokens")
-    },
-    |plan| {
+        halve(&mut plan.recipe.ppo.as_mut()?.micro_batch_tokens, longest, most)
+    }),
+    ("sft.micro_batch_tokens", |plan| {
         let sft = plan.recipe.sft.as_mut()?;
-        halve(&mut sft.micro_batch_tokens, sft.context, sft.batch * sft.context, "sft.micro_batch_tokens")
-    },
-    share_the_trunk,
+        halve(&mut sft.micro_batch_tokens, sft.context, sft.batch * sft.context)
+    }),
+    ("ppo.critic", |plan| {
+        let ppo = plan.recipe.ppo.as_mut().filter(|ppo| ppo.critic_is_separate())?;
+        ppo.critic = CriticModel::Shared;
+        ppo.critic_mini_batch = None;
+        Some("\"shared\"".into())
+    }),
 ];
 
-fn switch(key: &mut bool, name: &str) -> Option<String> {
-    (!std::mem::replace(key, true)).then(|| format!("{name} = true"))
+fn switch_on(key: &mut bool) -> Option<String> {
+    if *key {
+        return None;
+    }
+    *key = true;
+    Some("true".into())
 }
 
 /// Halves a number that has no effect above `most`.
-fn halve(key: &mut usize, least: usize, most: usize, name: &str) -> Option<String> {
-    let half = (*key).min(most) / 2;
-    (half >= least).then(|| {
-        *key = half;
-        format!("{name} = {half}")
-    })
-}
-
-fn share_the_trunk(Plan { recipe: Recipe { ppo, .. }, .. }: &mut Plan) -> Option<String> {
-    let ppo = ppo.as_mut().filter(|ppo| ppo.critic_is_separate())?;
-    ppo.critic = crate::recipe::CriticModel::Shared;
-    ppo.critic_mini_batch = None;
-    Some("ppo.critic = \"shared\"".into())
+fn halve(key: &mut usize, least: usize, most: usize) -> Option<String> {
+    *key = (*key).min(most) / 2;
+    (*key >= least).then(|| key.to_string())
 }

@@ -219,8 +219,8 @@ fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
         (false, true) => writeln!(out, "{room}: IT DOES NOT FIT, and no key of [memory] would change that"),
         (false, false) => writeln!(out, "{room}: IT DOES NOT FIT; one after another, these would lower the peak:"),
     };
-    for (change, peak) in &fit.changes {
-        let _ = writeln!(out, "    {change:<40}{:>8.2} GiB", gib(*peak));
+    for change in &fit.changes {
+        let _ = writeln!(out, "    {change:<40}{:>8.2} GiB", gib(change.peak));
     }
     if fit.reached() > fit.room {
         let _ = writeln!(out, "    and that is still too much: a smaller model, or more memory");

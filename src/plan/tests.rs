@@ -421,13 +421,13 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let tight = fit_in(needed);
     assert!(!tight.fits() && tight.reached() <= tight.room, "{tight:?}");
     // The recipe with these changes is the plan that was promised.
-    let sets: Vec<String> = tight.changes.iter().map(|(change, _)| change.replace(" = ", "=")).collect();
+    let sets: Vec<String> = tight.changes.iter().map(|change| format!("{}={}", change.key, change.value)).collect();
     let sets: Vec<&str> = ["machine.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
     let changed = bench.load(bench.good(), &sets).unwrap();
     assert_eq!(peak(&estimate(&changed, 1)).1, tight.reached());
 
     let none = fit_in(1 << 20);
-    let peaks: Vec<u64> = none.changes.iter().map(|(_, peak)| *peak).collect();
+    let peaks: Vec<u64> = none.changes.iter().map(|change| change.peak).collect();
     assert!(peaks.is_sorted_by(|a, b| a > b), "{peaks:?}");
     assert!(none.reached() > none.room);
     let text = report(&plan, Devices { count: 2, memory: Some(1 << 20) });

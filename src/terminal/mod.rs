@@ -15,9 +15,8 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Columns of a table where the terminal does not say.
 const WIDTH: usize = 100;
-/// Shortest time between two plain lines, of steps with figures and of bare counts.
-const STEP_LINES: Duration = Duration::from_secs(1);
-const COUNT_LINES: Duration = Duration::from_secs(10);
+/// Shortest time between two plain lines.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 /// The figures a step shows: a short name, and the metrics it is read from, the first that stands.
 const SFT: &[(&str, &[&str])] = &[
@@ -85,16 +84,7 @@ impl Progress {
         let took = record.get("timing_s/step").unwrap_or(self.last_step.elapsed().as_secs_f64());
         let mut message = figures(record);
         message.push(seconds(took));
-        self.count(1, message, STEP_LINES);
-    }
-
-    /// `count` more are done.
-    pub fn advance(&mut self, count: u64) {
-        self.count(count, Vec::new(), COUNT_LINES);
-    }
-
-    fn count(&mut self, count: u64, mut message: Vec<String>, pause: Duration) {
-        self.done += count;
+        self.done += 1;
         self.last_step = Instant::now();
         if let Some(left) = self.left() {
             message.push(format!("left {}", seconds(left)));
@@ -104,13 +94,12 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
             bar.set_message(message);
-            self.unsaid = (pause == STEP_LINES).then_some(line);
+            self.unsaid = Some(line);
             return;
         }
-        // A log wants no thousand lines of steps that take no time.
-        let quiet_since = self.last_line.unwrap_or(self.begun);
-        let first_step = self.last_line.is_none() && pause == STEP_LINES;
-        if first_step || self.done >= self.total || quiet_since.elapsed() >= pause {
+        // Steps that take no time do not fill a log.
+        let is_due = self.last_line.is_none_or(|last| last.elapsed() >= BETWEEN_LINES);
+        if is_due || self.done >= self.total {
             warn(line.trim_end());
             self.last_line = Some(Instant::now());
         }

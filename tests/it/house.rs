@@ -246,6 +246,18 @@ fn no_circles_between_files() {
     assert!(circle.is_empty(), "files that import each other:\n{}", circle.join("\n"));
 }
 
+#[test]
+fn the_floor_plan_is_in_the_documentation() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md")).unwrap();
+    for (floor, rooms) in FLOORS.iter().enumerate() {
+        let row = format!("| {} | {} |", floor + 1, rooms.join(", "));
+        assert!(page.lines().any(|line| line == row), "docs/architecture.md has no row {row}");
+        for room in *rooms {
+            assert!(page.lines().any(|line| line.starts_with(&format!("| {room} | "))), "{room} is not described");
+        }
+    }
+}
+
 /// The test itself sees what it is to refuse.
 #[test]
 fn paths_are_found_wherever_they_are() {
