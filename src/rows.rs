@@ -46,12 +46,18 @@ fn json_row(reader: &mut impl BufRead) -> Result<Line> {
     let mut line = String::new();
     let length = reader.take(MAX_LINE + 1).read_line(&mut line)? as u64;
     ensure!(length <= MAX_LINE, "longer than {MAX_LINE} bytes");
-    match line.trim() {
+    // Windows programs begin a file with a byte-order mark.
+    match line.trim_start_matches('\u{feff}').trim() {
         "" if length == 0 => Ok(Line::End),
         "" => Ok(Line::Empty),
-        text => match serde_json::from_str(text)? {
-            Value::Object(row) => Ok(Line::Row(row)),
-            _ => bail!("expected a JSON object"),
+        text => match serde_json::from_str(text) {
+            Ok(Value::Object(row)) => Ok(Line::Row(row)),
+            Ok(_) => bail!("expected a JSON object"),
+            Err(error) => {
+                let what = error.to_string();
+                let what = what.rsplit_once(" at line").map_or(what.as_str(), |(what, _)| what);
+                bail!("not valid JSON at column {}: {what}", error.column())
+            }
         },
     }
 }

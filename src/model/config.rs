@@ -4,8 +4,9 @@
 //! each head of q and k) and `LlamaForCausalLM` (no bias, rope scaling of type `llama3`). transformers 5 writes
 //! `rope_parameters` instead of `rope_theta` and `rope_scaling`; both forms are read.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// What the decoder needs to know of a checkpoint, checked.
@@ -70,8 +71,7 @@ impl ModelConfig {
         let generation = dir.join("generation_config.json");
         if generation.exists() {
             let text = std::fs::read_to_string(&generation)?;
-            let raw: RawGeneration =
-                serde_json::from_str(&text).with_context(|| format!("in {}", generation.display()))?;
+            let raw: RawGeneration = parse(&text).with_context(|| format!("in {}", generation.display()))?;
             for id in raw.eos_token_id.ids() {
                 if !config.eos_token_ids.contains(&id) {
                     config.eos_token_ids.push(id);
@@ -84,7 +84,7 @@ impl ModelConfig {
     /// Parses the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
         // First, since another architecture has other keys.
-        let named: Architectures = serde_json::from_str(text)?;
+        let named: Architectures = parse(text)?;
         let known = || Family::ALL.map(|(name, _)| name).join(", ");
         let family = match named.architectures.first() {
             None => bail!("`architectures` is empty: expected one of {}", known()),
@@ -93,12 +93,14 @@ impl ModelConfig {
                 None => bail!("architecture `{name}` is not supported: expected one of {}", known()),
             },
         };
-        let raw: RawConfig = serde_json::from_str(text)?;
-        ensure!(raw.hidden_act == "silu", "hidden_act `{}` is not supported: expected silu", raw.hidden_act);
-        ensure!(!raw.mlp_bias, "mlp_bias = true is not supported");
-        ensure!(!raw.use_sliding_window, "use_sliding_window = true is not supported");
+        let raw: RawConfig = parse(text)?;
+        let hidden_act = raw.hidden_act.as_deref().unwrap_or("silu");
+        ensure!(hidden_act == "silu", "hidden_act `{hidden_act}` is not supported: expected silu");
+        ensure!(raw.mlp_bias != Some(true), "mlp_bias = true is not supported");
+        ensure!(raw.use_sliding_window != Some(true), "use_sliding_window = true is not supported");
         let (rope_theta, rope_scaling) = raw.rope()?;
         let heads = raw.num_attention_heads;
+        let defaults = family.defaults();
         let config = Self {
             family,
             vocab_size: raw.vocab_size,
@@ -107,17 +109,17 @@ impl ModelConfig {
             num_hidden_layers: raw.num_hidden_layers,
             num_attention_heads: heads,
             num_key_value_heads: raw.num_key_value_heads.unwrap_or(heads),
-            head_dim: raw.head_dim.unwrap_or_else(|| raw.hidden_size / heads.max(1)),
-            rms_norm_eps: raw.rms_norm_eps,
+            head_dim: raw.head_dim.or(defaults.head_dim).unwrap_or_else(|| raw.hidden_size / heads.max(1)),
+            rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
             rope_theta,
             rope_scaling,
-            tie_word_embeddings: raw.tie_word_embeddings,
+            tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
             attention_bias: match family {
                 Family::Qwen2 => true,
-                Family::Qwen3 | Family::Llama => raw.attention_bias,
+                Family::Qwen3 | Family::Llama => raw.attention_bias.unwrap_or(false),
             },
-            max_position_embeddings: raw.max_position_embeddings,
-            initializer_range: raw.initializer_range,
+            max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
+            initializer_range: raw.initializer_range.unwrap_or(0.02),
             eos_token_ids: raw.eos_token_id.ids(),
         };
         config.check()?;
@@ -171,7 +173,34 @@ struct Architectures {
     architectures: Vec<String>,
 }
 
-/// The keys of `config.json` that are read.
+/// What transformers 5 takes for keys that a file leaves out, if it differs between families.
+struct Defaults {
+    max_position_embeddings: i64,
+    head_dim: Option<i64>,
+}
+
+impl Family {
+    fn defaults(self) -> Defaults {
+        match self {
+            Self::Qwen2 => Defaults { max_position_embeddings: 32_768, head_dim: None },
+            Self::Qwen3 => Defaults { max_position_embeddings: 32_768, head_dim: Some(128) },
+            Self::Llama => Defaults { max_position_embeddings: 2048, head_dim: None },
+        }
+    }
+}
+
+/// Parses a JSON file; errors name the key.
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        if path == "." { anyhow!("{}", error.inner()) } else { anyhow!("`{path}`: {}", error.inner()) }
+    })?;
+    json.end()?;
+    Ok(value)
+}
+
+/// The keys of `config.json` that are read. `null` is as good as absent.
 #[derive(Deserialize)]
 struct RawConfig {
     vocab_size: i64,
@@ -181,40 +210,26 @@ struct RawConfig {
     num_attention_heads: i64,
     num_key_value_heads: Option<i64>,
     head_dim: Option<i64>,
-    #[serde(default = "silu")]
-    hidden_act: String,
-    rms_norm_eps: f64,
+    hidden_act: Option<String>,
+    rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
     rope_scaling: Option<RawRope>,
     rope_parameters: Option<RawRope>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default)]
-    use_sliding_window: bool,
-    max_position_embeddings: i64,
-    #[serde(default = "initializer_range")]
-    initializer_range: f64,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    use_sliding_window: Option<bool>,
+    max_position_embeddings: Option<i64>,
+    initializer_range: Option<f64>,
     #[serde(default)]
     eos_token_id: Ids,
-}
-
-fn silu() -> String {
-    "silu".into()
-}
-
-fn initializer_range() -> f64 {
-    0.02
 }
 
 impl RawConfig {
     /// Base frequency and scaling, from whichever of the two forms the file uses.
     fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
         let table = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
-        let theta = table.and_then(|t| t.rope_theta).or(self.rope_theta).context("missing field `rope_theta`")?;
+        let theta = table.and_then(|t| t.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
         let Some(table) = table else { return Ok((theta, None)) };
         match table.rope_type.as_deref().or(table.r#type.as_deref()) {
             None | Some("default") => Ok((theta, None)),
@@ -310,6 +325,41 @@ mod tests {
         }
     }
 
+    /// The defaults of transformers 5.23's Qwen2Config, Qwen3Config and LlamaConfig.
+    #[test]
+    fn absent_keys_and_nulls_mean_what_they_mean_in_transformers() {
+        let keys = r#""vocab_size": 64, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 6"#;
+        let nulls = [
+            "num_key_value_heads",
+            "head_dim",
+            "rms_norm_eps",
+            "max_position_embeddings",
+            "rope_theta",
+            "rope_scaling",
+            "rope_parameters",
+            "initializer_range",
+            "tie_word_embeddings",
+            "attention_bias",
+            "mlp_bias",
+            "hidden_act",
+            "use_sliding_window",
+            "eos_token_id",
+        ];
+        let nulls: String = nulls.map(|key| format!(", \"{key}\": null")).concat();
+        for (family, context, head_dim) in [("Qwen2", 32_768, 8), ("Qwen3", 32_768, 128), ("Llama", 2048, 8)] {
+            let config = |rest: &str| {
+                let text = format!("{{\"architectures\": [\"{family}ForCausalLM\"], {keys}{rest}}}");
+                ModelConfig::from_json(&text).unwrap()
+            };
+            let plain = config("");
+            assert_eq!((plain.max_position_embeddings, plain.head_dim), (context, head_dim), "{family}");
+            assert_eq!((plain.rope_theta, plain.rms_norm_eps, plain.num_key_value_heads), (10_000.0, 1e-6, 6));
+            assert_eq!((plain.initializer_range, plain.tie_word_embeddings), (0.02, false));
+            assert_eq!(config(&nulls), plain);
+        }
+    }
+
     #[test]
     fn what_cannot_be_run_is_named() {
         for (rest, part) in [
@@ -317,7 +367,7 @@ mod tests {
             (r#""rope_theta": 1e4, "num_hidden_layers": 0"#, "duplicate field"),
             (r#""rope_theta": 1e4, "hidden_act": "gelu""#, "hidden_act `gelu`"),
             (r#""rope_theta": 1e4, "head_dim": 7"#, "head_dim = 7 is odd"),
-            (r#""rms_norm": 1"#, "rope_theta"),
+            (r#""rope_theta": "1e4""#, "`rope_theta`: invalid type: string \"1e4\", expected f64"),
         ] {
             let message = format!("{:#}", parse(rest).unwrap_err());
             assert!(message.contains(part), "{message}");

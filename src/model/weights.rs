@@ -7,8 +7,9 @@
 //! methods that overwrite them in place therefore take `&self`; each says so.
 
 use super::config::ModelConfig;
+use crate::terminal;
 use crate::torch::{self, Generator};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -87,18 +88,20 @@ impl Weights {
     /// converted from whatever precision they have.
     ///
     /// # Errors
-    /// One message with every tensor that is missing, surplus, or of another shape or an unusable type.
+    /// One message with every tensor that is missing, or of another shape or an unusable type. Surplus tensors are
+    /// ignored with a note, as transformers does.
     pub fn fill(&self, dir: &Path, config: &ModelConfig) -> Result<()> {
         let mut found = vec![false; self.entries.len()];
-        let mut wrong = Vec::new();
+        let (mut wrong, mut surplus) = (Vec::new(), Vec::new());
         for path in shard_files(dir)? {
             let map = torch::map(&path)?;
             let tensors = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
             for (name, data) in tensors.iter() {
-                let Some(&place) = self.index.get(name) else {
+                // A base model saved without its head leaves the prefix out, and transformers adds it again.
+                let Some(&place) = self.index.get(name).or_else(|| self.index.get(&format!("model.{name}"))) else {
                     // Some folders hold the tied head once more.
                     if !(config.tie_word_embeddings && name == "lm_head.weight") {
-                        wrong.push(format!("{name}: not a tensor of this architecture"));
+                        surplus.push(name.to_string());
                     }
                     continue;
                 };
@@ -118,14 +121,31 @@ impl Weights {
                 }
             }
         }
-        let missing = self.entries.iter().zip(&found).filter(|(_, found)| !**found);
-        wrong.extend(missing.map(|((name, _), _)| format!("{name}: missing")));
+        let missing: Vec<&String> =
+            self.entries.iter().zip(&found).filter(|(_, found)| !**found).map(|((n, _), _)| n).collect();
+        if let Some(prefix) = common_prefix(&missing, &surplus) {
+            bail!(
+                "the tensors in {} are named `{prefix}{}` and so on: save the model without the wrapper that adds \
+                 `{prefix}` (torch.compile adds `_orig_mod.`, data parallelism `module.`)",
+                dir.display(),
+                missing[0]
+            );
+        }
+        wrong.extend(missing.iter().map(|name| format!("{name}: missing")));
         ensure!(
             wrong.is_empty(),
             "the weights in {} do not fit its config.json:\n  {}",
             dir.display(),
             wrong.join("\n  ")
         );
+        if !surplus.is_empty() {
+            let (count, first) = (surplus.len(), surplus.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
+            terminal::warn(&format!(
+                "note: {count} tensors in {} are not part of this architecture and are ignored: {first}{}",
+                dir.display(),
+                if count > 3 { ", ..." } else { "" }
+            ));
+        }
         Ok(())
     }
 
@@ -239,11 +259,22 @@ fn views(flat: &Tensor, shapes: impl IntoIterator<Item = Vec<i64>>) -> Vec<Tenso
     shapes.into_iter().map(view).collect()
 }
 
-/// The safetensors files of a folder: one, or the shards that its index names.
+/// What the names of all `missing` tensors have in front of them among the `surplus` ones.
+fn common_prefix<'a>(missing: &[&String], surplus: &'a [String]) -> Option<&'a str> {
+    let first = missing.first()?;
+    let prefix =
+        surplus.iter().find_map(|name| name.strip_suffix(first.as_str())).filter(|prefix| !prefix.is_empty())?;
+    missing.iter().all(|name| surplus.iter().any(|s| s.strip_prefix(prefix) == Some(name))).then_some(prefix)
+}
+
+/// The safetensors files of a folder: one, or else the shards that its index names (in transformers' order).
 fn shard_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        return Ok(vec![dir.join("model.safetensors")]);
+    let (whole, index) = (dir.join("model.safetensors"), dir.join("model.safetensors.index.json"));
+    if whole.exists() && index.exists() {
+        terminal::warn(&format!("note: {} is read; the index beside it is ignored", whole.display()));
+    }
+    if whole.exists() || !index.exists() {
+        return Ok(vec![whole]);
     }
     let text = std::fs::read_to_string(&index)?;
     let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("in {}", index.display()))?;

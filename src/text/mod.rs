@@ -2,6 +2,7 @@
 //!
 //! Whatever a user can get wrong here (a missing file, a template that names an unknown variable) is `BadInput`.
 
+mod jinja;
 mod prompt;
 mod tokenizer;
 

@@ -134,7 +134,7 @@ mod tests {
             ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`"),
             ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a text"),
             ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
-            ("a", "line 1: expected value"),
+            ("a", "line 1: not valid JSON at column 1"),
         ] {
             let error = rows(row).unwrap_err();
             assert!(error.contains("traces.jsonl") && error.contains(message), "{error}");

@@ -129,7 +129,7 @@ mod tests {
         for (row, message) in [
             ("", "has no rows"),
             ("[1]", "line 1: expected a JSON object"),
-            ("{\"nums\": [1]", "line 1: EOF while parsing"),
+            ("{\"nums\": [1]", "line 1: not valid JSON at column 12: EOF"),
             ("\n{\"nums\": [1]}", "row 2: missing field `target`"),
             ("{\"target\": 1}", "row 1: missing field `nums`"),
             ("{\"target\": 1.5, \"nums\": [1]}", "field `target`: 1.5 is no integer"),
