@@ -1,11 +1,11 @@
-//! Compiles the C++ shim (`src/torch/shim.cpp`) against libtorch's headers and tells the linker where libtorch lies,
-//! so that the binary finds it from any directory.
+//! Compiles the C++ shim (`src/torch/shim.cpp`) against libtorch's headers and tells the linker where libtorch is, so
+//! that the binary finds it from any directory.
 //!
 //! torch-sys decides which libtorch that is (by LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB, LIBTORCH_USE_PYTORCH) and
-//! publishes its library folder; we follow. A binary that uses `tch` drops libtorch's CUDA half at link time unless its
-//! own build script says `--no-as-needed` and names the libraries (tch issue 980).
+//! publishes its library folder, which we use. A binary that uses `tch` drops libtorch's CUDA half at link time unless
+//! its own build script passes `--no-as-needed` and names the libraries (tch issue 980).
 
-#![allow(clippy::print_stdout)] // cargo listens there
+#![allow(clippy::print_stdout)] // cargo reads stdout
 
 use std::env;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn main() {
         return fail("torch-sys does not say where libtorch is");
     };
     println!("cargo:rerun-if-changed={}", lib.display());
-    // The headers lie beside the libraries, unless the user has said otherwise in the way torch-sys understands.
+    // The headers are beside the libraries, unless the user says otherwise in the way that torch-sys understands.
     let include = match variable("LIBTORCH_INCLUDE") {
         Some(home) if variable("LIBTORCH_USE_PYTORCH").is_none() => PathBuf::from(home).join("include"),
         _ => lib.with_file_name("include"),
@@ -48,7 +48,7 @@ fn main() {
     println!("cargo:rustc-link-arg=-ltorch");
 }
 
-/// An environment variable; a change of it runs this script again.
+/// An environment variable; if it changes, this script runs again.
 fn variable(name: &str) -> Option<String> {
     println!("cargo:rerun-if-env-changed={name}");
     env::var(name).ok()

@@ -4,13 +4,13 @@
     python scripts/golden_model.py [OUT]          # OUT: tests/golden
 
 Three random models in the three families the trainer reads, run by transformers in float32 on one CPU thread. Together
-they meet grouped queries, tied and untied heads, biases, norms on heads, a head_dim that is not hidden_size / heads, and all three
-branches of the llama3 rope scaling. A model's folder is what `save_pretrained` writes; NAME.safetensors holds, with
-B = 3 and T = 12:
+they cover grouped queries, tied and untied heads, biases, norms on heads, a head_dim that is not hidden_size / heads,
+and all three branches of the llama3 rope scaling. A model's folder is what `save_pretrained` writes; NAME.safetensors
+holds, with B = 3 and T = 12:
 
-    ids [B, T], lengths [B]     right padding with random ids, since masks come from lengths, never from ids
+    ids [B, T], lengths [B]     right padding with random ids: masks must come from lengths, never from ids
     logits [B, T, V]            zero at padded positions
-    logprobs [B, T-1]           of token t+1 given tokens 0..=t; zero where t+1 is padding
+    logprobs [B, T-1]           of token t+1 given tokens 0..=t; zero if t+1 is padding
     grad.<parameter>            of the mean of -logprob over valid positions; a tied head's share is in the embedding's
     long_ids [1, 40], long_logits [1, 4, V]         the last four positions
     greedy_prompt [5], greedy_tokens [16]           the prompt is not repeated in the tokens
@@ -47,7 +47,7 @@ def qwen2_config():
 
 
 def qwen3_config():
-    """As Qwen3 has it: no biases, heads wider than hidden_size / heads, each with a norm on queries and keys."""
+    """As in Qwen3: no biases, heads wider than hidden_size / heads, each with a norm on queries and keys."""
     return Qwen3Config(
         vocab_size=VOCAB,
         hidden_size=32,
@@ -87,7 +87,7 @@ def llama_config():
 
 
 def randomise(model, rng):
-    """Weights at a size where every one of them matters to the output, norms and biases included."""
+    """Weights large enough that each of them affects the output, norms and biases included."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=rng)
@@ -101,7 +101,7 @@ def randomise(model, rng):
 
 
 def next_token_logprobs(model, ids, lengths):
-    """Logits, log-probs of the next tokens and the mask of those that are no padding: [B, T, V], [B, T-1], [B, T-1]."""
+    """Logits, log-probs of the next tokens, and the mask of those that are real: [B, T, V], [B, T-1], [B, T-1]."""
     positions = torch.arange(ids.shape[1])
     logits = model(input_ids=ids, attention_mask=(positions < lengths[:, None]).long(), use_cache=False).logits
     logprobs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
@@ -126,11 +126,11 @@ def model_case(model, rng):
         whole = model.generate(prompt, attention_mask=mask, max_new_tokens=16, do_sample=False, pad_token_id=0)
         top = model(input_ids=whole, use_cache=False).logits[0, 4:-1].topk(2)
     ended = whole.shape != (1, 21) or whole[0, -1].item() in (61, 63)
-    assert not ended, "the greedy continuation meets an end-of-sequence token: take another seed"
+    assert not ended, "the greedy continuation reaches an end-of-sequence token: choose another seed"
     assert torch.equal(whole[0, 5:], top.indices[:, 0]), "generation with a cache differs from the full forward"
     margin = (top.values[:, 0] - top.values[:, 1]).min().item()
     kinds = whole[0, 5:].unique().numel()
-    assert margin > 0.01 and kinds > 7, f"greedy: margin {margin}, {kinds} different tokens: take another seed"
+    assert margin > 0.01 and kinds > 7, f"greedy: margin {margin}, {kinds} different tokens: choose another seed"
     return case | {
         "ids": ids,
         "lengths": lengths,
@@ -144,7 +144,7 @@ def model_case(model, rng):
 
 
 def optimizer_losses(model, ids, lengths):
-    """The loss before each of ten AdamW steps: one wrong gradient or moment, and they part."""
+    """The loss before each of ten AdamW steps: one wrong gradient or moment makes them diverge."""
     settings = {"lr": 1e-2, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}
     optimizer = torch.optim.AdamW(model.parameters(), foreach=False, **settings)
     losses = []

@@ -1,22 +1,22 @@
-"""Writes one whole PPO update in plain PyTorch, and small cases of its pure functions in numpy.
+"""Records one whole PPO update in plain PyTorch, and small cases of its pure functions in numpy.
 
     pip install torch==2.13.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6
     python scripts/golden_ppo.py [OUT]            # OUT: tests/golden; after golden_model.py: qwen2_tiny is the actor
 
-ppo_update.json holds the settings under their recipe names and the figures of every optimizer step under the names of
-the dashboards.
-ppo_update.safetensors holds, for 8 sequences (4 prompts x 2 samples, neighbours share the prompt) of N response tokens:
+ppo_update.json holds the settings under their recipe names, and the metrics of every optimizer step under the names
+that dashboards use.
+ppo_update.safetensors holds, for 8 sequences (4 prompts x 2 samples, neighbours share a prompt) of N response tokens:
 
     prompt_ids, response_ids                        int64, sequence after sequence, no padding (a shared prompt twice)
     prompt_lengths [8], response_lengths [8], scores [8]
     old_logp, ref_logp, values, rewards, advantages (whitened), returns [N]     in the order of response_ids
     ref.*, critic.*, actor_new.*, critic_new.*      weights before (the actor's: qwen2_tiny) and after
 
-ppo_shared.json and ppo_shared.safetensors hold the same update where the critic is a value head on the actor's decoder
-(`ppo.critic = "shared"`): one loss, the head with the critic's rate and a gradient norm of its own. old_logp, ref_logp
-and the sequences are those above; score.* is the head before, new.* the head and two tensors of the decoder after.
+ppo_shared.json and ppo_shared.safetensors hold the same update with a value head on the actor's decoder as the critic
+(`ppo.critic = "shared"`): one loss; the head has the critic's learning rate and its own gradient norm. old_logp,
+ref_logp and the sequences are those above; score.* is the head before, new.* the head and two decoder tensors after.
 
-Each sequence goes through the models alone, so nothing here depends on a mask. The semantics are verl's.
+Each sequence goes through the models by itself, so nothing here depends on a mask. The semantics are verl's.
 algo.json is computed in float64 straight from the definitions, with loops, and shares no code with the update.
 """
 
@@ -40,7 +40,7 @@ PPO = {
     "whiten": True,
     "epochs": 1,
     "mini_batch": 4,
-    # The rates and the decay are large, so that the second update meets every clip and a forgotten decay shows. Adam
+    # The rates and the decay are large, so that the second update reaches every clip and a missing decay shows. Adam
     # divides a gradient by its own size: eps is large, so that float noise in a gradient near zero stays small.
     "actor_lr": 1e-2,
     "critic_lr": 2e-2,
@@ -66,7 +66,7 @@ TEMPERATURE = 0.9
 
 
 def response_logits(model, prompt, response):
-    """Outputs at the positions that predict the response's tokens: [R, V], or [R, 1] of the critic."""
+    """Outputs at the positions that predict the response's tokens: [R, V], or [R, 1] for the critic."""
     outputs = model(input_ids=torch.cat([prompt, response])[None], use_cache=False).logits[0]
     return outputs[len(prompt) - 1 : -1]
 
@@ -210,7 +210,7 @@ def ppo_update(folder, dtype=torch.float32):
     assert first["actor/ppo_kl"] == 0 and first["actor/pg_clipfrac"] == 0, "the first ratio is one"
     clips = [second[f"actor/pg_{name}"] for name in ("clipfrac", "clipfrac_lower")]
     clips.append(figures["critic_updates"][1]["critic/vf_clipfrac"])
-    assert all(share > 0 for share in clips), f"a clip is never met: {clips}: take another seed"
+    assert all(share > 0 for share in clips), f"a clip is never reached: {clips}: choose another seed"
     tensors |= {f"actor_new.{k}": v.detach() for k, v in actor.named_parameters()}
     tensors |= {f"critic_new.{k}": v.detach() for k, v in critic.named_parameters()}
     tensors |= {
@@ -283,7 +283,7 @@ def gae_case(gamma, lam):
 
 
 def group_cases():
-    """GRPO: (s - mean) / (std with n - 1, plus 1e-6). RLOO: s less the mean of the other samples."""
+    """GRPO: (s - mean) / (std with n - 1, plus 1e-6). RLOO: s minus the mean of the other samples."""
     scores = [[1.0, 0.1, 0.0, 0.1], [0.1, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 1.0]]
     grpo = [[(s - np.mean(g)) / (np.std(g, ddof=1) + 1e-6) for s in g] for g in scores]
     rloo = [[s - np.mean(g[:i] + g[i + 1 :]) for i, s in enumerate(g)] for g in scores]
@@ -336,7 +336,7 @@ def policy_case():
 
 
 def value_case():
-    """`loss` carries the coefficient."""
+    """`loss` includes the coefficient."""
     values, old, returns = [0.1, 1.0, -0.9, 0.7, 0.6], [0.0, 0.2, 0.1, 0.1, 0.0], [0.5, 0.1, 0.4, 1.5, 0.7]
     clip, coef, losses, clipped = 0.5, 0.5, [], 0
     for v, o, r in zip(values, old, returns):

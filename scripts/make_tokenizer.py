@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the quickstart's tokenizer and model shape to checkpoints/countdown-base (or to the folder named).
 
-Nothing is trained: the 544 entries are listed here. Byte-level BPE, so that any text can be encoded; numbers below 200
-and the words of our solver's traces are single tokens, the tags too. Needs Python's standard library alone.
+Nothing is trained: the 544 entries are listed here. Byte-level BPE, so that any text can be encoded; numbers below 200,
+the words of our solver's traces and the tags are single tokens. Needs only Python's standard library.
 """
 
 import json
@@ -14,20 +14,20 @@ TAGS = ["think", "answer", "cast_of_characters", *(f"persona{i}" for i in range(
         *(f"think{i}" for i in range(1, 5)), "group_solution"]
 
 # Digits in groups of one to three (as Llama-3 groups them), words with the space before them, punctuation, white space.
-# A verdict takes its line's end along, so that a line of a trace is twelve tokens.
+# A verdict includes the end of its line, so that a line of a trace is twelve tokens.
 PATTERN = r" (?:no|yes)\n| ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
-# Every word of the traces and the compact prompt. An entry is looked up whole (`ignore_merges`): words need no merges.
+# Every word of the traces and the compact prompt. `ignore_merges` looks entries up whole, so words need no merges.
 WORDS = [" no\n", " yes\n", "Numbers", "Target",
          *"Agreed Let No Not Right That Try Wait What Why Yes asks doubts likes looks starts".split(),
          *(" " + w for w in "I about agree all another at begin better but differences disagree do each end for have here "
                             "if is it look misses no not numbers one products questions see so step stop sums that the "
                             "this try us used we what would yes yet".split())]
-PAIRS = ["er", "in", "th", "re", "on", "an", "es"]  # for words that are none of these
+PAIRS = ["er", "in", "th", "re", "on", "an", "es"]  # for all other words
 
 
 def byte_alphabet():
-    """Byte -> the printable character that stands for it in a byte-level vocabulary (GPT-2's table)."""
+    """Byte -> the printable character that represents it in a byte-level vocabulary (GPT-2's table)."""
     kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [b for b in range(256) if b not in kept]
     return {b: chr(b) for b in kept} | {b: chr(256 + i) for i, b in enumerate(moved)}
@@ -36,7 +36,7 @@ def byte_alphabet():
 def tokenizer():
     alphabet = byte_alphabet()
     entries = [alphabet[b] for b in range(256)]
-    # 11 before 10: of `110`, the first two digits must merge first, as in all of 100..199.
+    # 11 before 10: in `110`, the first two digits must merge first, as in all of 100..199.
     merges = [("1", "1")] + [(str(n)[0], str(n)[1]) for n in range(10, 100) if n != 11]
     merges += [(str(n)[:2], str(n)[2]) for n in range(100, 200)] + [tuple(p) for p in PAIRS]
     entries += [a + b for a, b in merges]

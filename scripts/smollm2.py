@@ -5,10 +5,10 @@
 Three things differ between the two layouts:
 
 - Weights are quantised (here Q4_1 and Q8_0); they are written as bfloat16, the precision the model was published in.
-- GGUF keeps the rows of q and k in the order of interleaved rotary embeddings, (x0, x1) turned together. Hugging Face's
-  layout turns (x[i], x[i + D/2]), so each head's rows go back: even ones first, then odd ones.
-- The tokenizer is a list of tokens, their kinds and merges; what cuts a text before the merges is only named ("smollm":
-  single digits, then GPT-2's pattern).
+- GGUF stores the rows of q and k in the order of interleaved rotary embeddings, which rotate (x0, x1) together. Hugging
+  Face's layout rotates (x[i], x[i + D/2]), so each head's rows are reordered: even ones first, then odd ones.
+- The tokenizer is a list of tokens, their kinds and merges; the pre-tokenizer is only named ("smollm": single digits,
+  then GPT-2's pattern).
 """
 
 import json
@@ -85,7 +85,7 @@ def model_config(field):
 
 
 def tokenizer(field):
-    assert field("tokenizer.ggml.pre") == "smollm", "another way of cutting a text"
+    assert field("tokenizer.ggml.pre") == "smollm", "a different pre-tokenizer"
     tokens, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     special = [{"id": i, "content": t, **flags} for i, (t, kind) in enumerate(zip(tokens, kinds)) if kind == CONTROL]

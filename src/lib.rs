@@ -1,6 +1,6 @@
 //! PPO for language models: recipe -> plan -> warm start -> rollouts, rewards, updates -> checkpoints and metrics.
 //!
-//! The loop is `train::ppo`; what it learns is a `task`; what it teaches is a `model`.
+//! The loop is in `train::ppo`; it trains a `model` on a `task`.
 
 pub mod algo;
 pub mod analysis;
@@ -26,7 +26,7 @@ pub mod train;
 
 use std::fmt;
 
-/// Something the user gave that cannot be used, in one message that says what was expected. Exit code 2.
+/// User input that cannot be used, as one message that says what was expected. Exit code 2.
 #[derive(Debug)]
 pub struct BadInput(pub String);
 
@@ -44,9 +44,9 @@ macro_rules! bad {
     ($($message:tt)*) => { ::anyhow::Error::new($crate::BadInput(format!($($message)*))) };
 }
 
-/// Marks errors as the user's to mend.
+/// Marks errors as ones that the user can fix.
 pub trait OrBadInput<T> {
-    /// The error as `BadInput`, its causes in one message.
+    /// The error as `BadInput`, with its causes in one message.
     ///
     /// # Errors
     /// That of `self`.
@@ -59,13 +59,13 @@ impl<T> OrBadInput<T> for anyhow::Result<T> {
     }
 }
 
-/// A signal ended the run after its checkpoint was written. Exit code 75: a scheduler may start it again.
+/// A signal stopped the run after a checkpoint was written. Exit code 75: a scheduler may restart it.
 #[derive(Debug)]
 pub struct Stopped;
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("stopped on a signal; continue with --resume")
+        f.write_str("stopped by a signal; continue with --resume")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The binary: parse, call, map errors to exit codes.
 //!
-//! 0 done, 2 bad input, 1 failed, 75 stopped on a signal with a checkpoint written.
+//! 0 done, 1 failed, 2 bad input, 75 stopped by a signal after writing a checkpoint.
 
 mod cli;
 
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     ppo_train::torch::keep_freed_memory();
     ppo_train::torch::share_cpu();
     let Err(error) = cli::run(std::env::args_os()) else { return ExitCode::SUCCESS };
-    // `ppo-train plan RECIPE | head`: whoever reads has seen enough.
+    // `ppo-train plan RECIPE | head`: the reader has seen enough.
     let closed = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     };

@@ -8,12 +8,12 @@ use rand::SeedableRng;
 pub use rand::rngs::ChaCha8Rng;
 
 /// What a stream is drawn for. The numbers are part of a run's reproducibility: they are never reused or changed (6
-/// is free).
+/// is unused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Generated problems; the step is the split.
     Problems = 1,
-    /// Traces that the solver writes.
+    /// Traces written by the solver.
     Traces = 2,
     /// Which problems a step takes.
     DataOrder = 3,
@@ -41,7 +41,7 @@ mod tests {
     use rand::Rng;
 
     #[test]
-    fn a_stream_depends_on_each_part_of_its_address_and_on_nothing_else() {
+    fn a_stream_depends_on_every_part_of_its_address() {
         let first = |seed, purpose, step, index| stream(seed, purpose, step, index).next_u64();
         let base = first(1, Purpose::Rollout, 2, 3);
         assert_eq!(base, first(1, Purpose::Rollout, 2, 3));

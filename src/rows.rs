@@ -9,10 +9,10 @@ use std::path::Path;
 /// Longest line of a JSONL file, in bytes.
 pub const MAX_LINE: u64 = 1 << 20;
 
-/// The objects of a JSONL file with their line numbers, from 1; empty lines are passed over.
+/// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.
 ///
 /// # Errors
-/// As items: a line that is too long, not UTF-8 or no JSON object, with file and line.
+/// As items: a line that is too long, not UTF-8 or not a JSON object, with file and line.
 pub fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Map<String, Value>)>>> {
     let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut reader = BufReader::new(file);

@@ -1,4 +1,4 @@
-//! Any text is parsed or refused, within the parser's limits; what parsed also parses in parentheses, to the same.
+//! Any text is parsed or refused, within the parser's limits; what parses also parses in parentheses, equally.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! Any response is graded under every rule set: a right answer has the numbers.
+//! Any response is graded under every rule set; a right answer contains the numbers.
 #![no_main]
 #![allow(dead_code)]
 

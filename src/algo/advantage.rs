@@ -2,7 +2,7 @@
 //!
 //! All functions take flat per-token slices of N response tokens and the `lengths` of the sequences they belong to.
 
-/// Token rewards: `score` at each sequence's last token, less `kl_coef` times each token's KL estimate.
+/// Token rewards: `score` at each sequence's last token, minus `kl_coef` times each token's KL estimate.
 pub fn token_rewards(scores: &[f32], kl: &[f32], kl_coef: f64, lengths: &[usize]) -> Vec<f32> {
     let mut rewards: Vec<f32> = kl.iter().map(|kl| (-kl_coef * f64::from(*kl)) as f32).collect();
     let mut end = 0;
@@ -35,10 +35,10 @@ pub fn gae(rewards: &[f32], values: &[f32], lengths: &[usize], gamma: f64, lambd
     (advantages, returns)
 }
 
-/// Group-relative advantages (arXiv:2402.03300, section 4.1.2): a sequence's return less the mean of its prompt's
-/// samples, over their deviation (with Bessel's correction); the same for each of its tokens.
+/// Group-relative advantages (arXiv:2402.03300, section 4.1.2): a sequence's return minus the mean of its prompt's
+/// samples, divided by their deviation (with Bessel's correction); the same for each of its tokens.
 ///
-/// `returns`: one number a sequence; each `group` consecutive sequences share a prompt.
+/// `returns`: one number per sequence; every `group` consecutive sequences share a prompt.
 pub fn grpo(returns: &[f32], group: usize, lengths: &[usize]) -> Vec<f32> {
     per_group(returns, group, lengths, |all, own| {
         let (mean, deviation) = mean_and_deviation(all);
@@ -46,7 +46,7 @@ pub fn grpo(returns: &[f32], group: usize, lengths: &[usize]) -> Vec<f32> {
     })
 }
 
-/// REINFORCE leave-one-out (arXiv:2402.14740, equation 10): a sequence's return less the mean of its prompt's other
+/// REINFORCE leave-one-out (arXiv:2402.14740, equation 10): a sequence's return minus the mean of its prompt's other
 /// samples; the same for each of its tokens.
 pub fn rloo(returns: &[f32], group: usize, lengths: &[usize]) -> Vec<f32> {
     per_group(returns, group, lengths, |all, own| {
@@ -60,7 +60,7 @@ fn per_group(returns: &[f32], group: usize, lengths: &[usize], advantage: impl F
     each.zip(lengths).flat_map(|(a, length)| std::iter::repeat_n(a, *length)).collect()
 }
 
-/// Sums of each sequence's tokens, one number a sequence.
+/// The sum over each sequence's tokens, one number per sequence.
 pub fn sum_by_sequence(values: &[f32], lengths: &[usize]) -> Vec<f32> {
     let mut rest = values;
     lengths
@@ -93,7 +93,7 @@ pub fn mean_and_deviation(values: &[f32]) -> (f64, f64) {
     (mean, (squares / (count - 1.0).max(1.0)).sqrt())
 }
 
-/// Share of the returns' variance that the values explain; 1 is perfect, 0 as good as a constant.
+/// Share of the returns' variance that the values explain: 1 is perfect, 0 is as good as a constant.
 pub fn explained_variance(values: &[f32], returns: &[f32]) -> f64 {
     let residuals: Vec<f32> = returns.iter().zip(values).map(|(r, v)| r - v).collect();
     let (_, residual) = mean_and_deviation(&residuals);
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// GAE as its definition writes it: a weighted sum of all later temporal differences, quadratic in time.
+    /// GAE as it is defined: a weighted sum of all later temporal differences, in quadratic time.
     fn naive_gae(rewards: &[f32], values: &[f32], gamma: f64, lambda: f64) -> Vec<f64> {
         let n = rewards.len();
         let delta = |t: usize| {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_compared_with_themselves_alone() {
+    fn samples_are_compared_only_within_their_group() {
         let returns = [1.0, 0.0, 0.5, 0.5];
         let lengths = [2, 1, 1, 1];
         assert_eq!(rloo(&returns, 2, &lengths), [1.0, 1.0, -1.0, 0.0, 0.0]);

@@ -1,7 +1,7 @@
-//! How the losses of tokens become one number: a weight per token, fixed for the whole mini-batch.
+//! How token losses are combined into one number: a weight per token, fixed for the whole mini-batch.
 //!
-//! The loss is the weighted sum of its token losses. Micro-batches take the weights of their tokens along and add up, so
-//! that a gradient cannot depend on how a mini-batch was split. `lengths` are those of the mini-batch's sequences; the
+//! The loss is the weighted sum of its token losses. Micro-batches keep the weights of their tokens and add up, so that
+//! a gradient cannot depend on how a mini-batch was split. `lengths` are those of the mini-batch's sequences; the
 //! weights, one per response token, sum to one.
 
 use std::iter::repeat_n;
@@ -12,7 +12,7 @@ pub fn token_mean(lengths: &[usize]) -> Vec<f32> {
     vec![(1.0 / tokens as f64) as f32; tokens]
 }
 
-/// The mean over sequences of the mean over each one's tokens.
+/// The mean over sequences of each sequence's mean over its tokens.
 pub fn sequence_mean(lengths: &[usize]) -> Vec<f32> {
     let sequences = lengths.len() as f64;
     lengths.iter().flat_map(|&length| repeat_n((1.0 / (sequences * length as f64)) as f32, length)).collect()

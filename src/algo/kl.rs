@@ -1,21 +1,21 @@
 //! The distance to the reference: estimators of KL(actor || reference) from one sample per token (Schulman,
-//! "Approximating KL divergence", 2020), and the coefficient it is charged at.
+//! "Approximating KL divergence", 2020), and the coefficient of the penalty.
 //!
 //! With r = reference / actor; each estimator takes log-probs under actor and reference, [N] each.
 
 use tch::Tensor;
 
-/// -log r: unbiased, of high variance, negative where the reference is the surer one.
+/// -log r: unbiased, with high variance, negative where the reference is more certain.
 pub fn k1(actor: &Tensor, reference: &Tensor) -> Tensor {
     actor - reference
 }
 
-/// (log r)^2 / 2: biased, of low variance.
+/// (log r)^2 / 2: biased, with low variance.
 pub fn k2(actor: &Tensor, reference: &Tensor) -> Tensor {
     (actor - reference).square() * 0.5
 }
 
-/// r - 1 - log r: unbiased and of low variance.
+/// r - 1 - log r: unbiased, with low variance.
 pub fn k3(actor: &Tensor, reference: &Tensor) -> Tensor {
     let log_ratio = actor - reference;
     (-&log_ratio).exp() - 1 + log_ratio

@@ -1,7 +1,7 @@
 //! The losses of PPO (arXiv:1707.06347) over flat response tokens.
 //!
 //! Each takes [N] tensors and the tokens' weights [N] (see `aggregate`) and returns a weighted sum that is ready for
-//! `backward`, with the weighted shares and means that tell how the update went.
+//! `backward`, with the weighted shares and means that describe the update.
 
 use tch::{Kind, Tensor};
 
@@ -25,7 +25,7 @@ pub struct PolicyLoss {
     pub kl: Tensor,
 }
 
-/// Equation 7 of arXiv:1707.06347, with the dual clip for negative advantages where it is on.
+/// Equation 7 of arXiv:1707.06347, with the dual clip for negative advantages if it is on.
 pub fn policy_loss(new: &Tensor, old: &Tensor, advantages: &Tensor, weights: &Tensor, clip: Clip) -> PolicyLoss {
     let log_ratio = new - old;
     let ratio = log_ratio.clamp(-20.0, 20.0).exp();
@@ -60,7 +60,7 @@ pub struct ValueLoss {
 pub fn value_loss(new: &Tensor, old: &Tensor, returns: &Tensor, weights: &Tensor, clip: f64) -> ValueLoss {
     let free = (new - returns).square();
     let (losses, clipped) = if clip > 0.0 {
-        // Exactly `new` within the clip: a difference of roundings would count as clipped.
+        // Exactly `new` within the clip: a rounding difference would count as clipped.
         let held = (new.maximum(&(old - clip)).minimum(&(old + clip)) - returns).square();
         (free.maximum(&held), held.gt_tensor(&free))
     } else {

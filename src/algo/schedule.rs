@@ -19,7 +19,7 @@ pub fn cosine(progress: f64) -> f64 {
     0.5 * (1.0 + (PI * progress).cos())
 }
 
-/// The factor on the peak rate in optimizer step `step` (from 0) of `total`, the first `warmup` of them rising.
+/// The factor on the peak rate in optimizer step `step` (from 0) of `total`, of which the first `warmup` rise.
 pub fn factor(decay: fn(f64) -> f64, step: usize, warmup: usize, total: usize) -> f64 {
     if step < warmup {
         return (step + 1) as f64 / warmup as f64;

@@ -14,7 +14,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Reads the runs' folders. `metric`: a scalar's name, or none: the first validation accuracy of the first run.
+    /// Reads the runs' folders. `metric`: a scalar's name (default: the first validation accuracy of the first run).
     ///
     /// # Errors
     /// Bad input: a folder without records, or records without the metric.
@@ -23,7 +23,7 @@ impl Comparison {
         let metric = match metric {
             Some(metric) => metric.to_string(),
             None => validation_accuracy(records.first().map_or(&[], Vec::as_slice))
-                .ok_or_else(|| bad!("the first run has no evaluation; name a metric by --metric"))?,
+                .ok_or_else(|| bad!("the first run has no evaluation; choose a metric with --metric"))?,
         };
         let stage = if metric.starts_with("val/") { Stage::Evaluation } else { Stage::Ppo };
         let series = runs.iter().zip(&records).map(|(run, records)| {
@@ -36,7 +36,7 @@ impl Comparison {
         Ok(Self { series: series.collect::<Result<_>>()?, metric })
     }
 
-    /// One row a run: its name, first and last value, and by how much it rose.
+    /// One row per run: its name, first and last value, and the difference.
     pub fn rows(&self) -> Vec<Vec<String>> {
         let row = |s: &Series| {
             let ((first_step, first), (last_step, last)) = (s.points[0], s.points[s.points.len() - 1]);
@@ -52,7 +52,7 @@ impl Comparison {
         json!({"metric": self.metric, "runs": runs})
     }
 
-    /// Draws the curves over one another.
+    /// Draws the curves into one picture.
     pub fn draw(&self, picture: &Path) -> Result<()> {
         let share = if self.metric.ends_with("/accuracy") || self.metric.ends_with("/format") { ", %" } else { "" };
         learning_curve(picture, &self.metric, &self.series, "PPO step", &format!("{}{share}", self.metric))
@@ -62,7 +62,7 @@ impl Comparison {
 fn read_run(run: &Path) -> Result<Vec<Record>> {
     let path = run.join(JSONL);
     if !path.exists() {
-        return Err(bad!("{} is no run folder: it has no metrics.jsonl", run.display()));
+        return Err(bad!("{} is not a run folder: it has no metrics.jsonl", run.display()));
     }
     read_jsonl(&path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -1,6 +1,6 @@
-//! Learning curves as SVG: no font and no raster library is needed, and a browser or GitHub shows them.
+//! Learning curves as SVG: these need no font and no raster library, and browsers and GitHub show them.
 //!
-//! Colours are Okabe and Ito's eight, told apart by colour-blind readers too.
+//! Colours are Okabe and Ito's, which colour-blind readers can distinguish too.
 
 use crate::metrics::{Record, Stage};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -21,9 +21,9 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 const INK: RGBColor = RGBColor(60, 60, 60);
-/// Past this a number is as good as infinite for a picture.
+/// Beyond this a number counts as infinite in a picture.
 const FARTHEST: f64 = 1e30;
-/// Series of at most so many points show each as a dot.
+/// Series of at most this many points show each of them as a dot.
 const DOTTED: usize = 60;
 
 /// One line of a picture.
@@ -33,17 +33,17 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// The values of a metric over the steps of a stage. Of a step told twice, the later telling counts.
+/// The values of a metric over the steps of a stage. If a step was recorded twice, the later record wins.
 pub fn points(records: &[Record], stage: Stage, name: &str) -> Vec<(f64, f64)> {
-    let told = records.iter().filter(|record| record.stage == stage);
-    let values: BTreeMap<u64, f64> = told.filter_map(|record| Some((record.step, record.get(name)?))).collect();
+    let records = records.iter().filter(|record| record.stage == stage);
+    let values: BTreeMap<u64, f64> = records.filter_map(|record| Some((record.step, record.get(name)?))).collect();
     values.into_iter().map(|(step, value)| (step as f64, value)).collect()
 }
 
-/// Draws `series` into an SVG file, which is replaced whole.
+/// Draws `series` into an SVG file, which is replaced atomically.
 ///
 /// `x` and `y` are the axes' labels. A `y` that ends in `%` says that the values are shares from 0 to 1
-/// (where one is not, they are drawn as plain numbers).
+/// (if one is not, they are drawn as plain numbers).
 ///
 /// # Errors
 /// No series has a point to draw, or the file cannot be written.
@@ -65,7 +65,7 @@ fn draw(svg: &mut String, title: &str, series: &[Series], x: &str, y: &str) -> R
         .map(|line| (line.name.as_str(), line.points.iter().filter(drawable).copied().collect()))
         .collect();
     let all = || lines.iter().flat_map(|(_, points)| points.iter().copied());
-    ensure!(all().next().is_some(), "there is no point to draw");
+    ensure!(all().next().is_some(), "there are no points to draw");
     let is_share = y.ends_with('%') && all().all(|(_, y)| (0.0..=1.0).contains(&y));
     let xs = range(all().map(|(x, _)| x), 0.0);
     let mut ys = range(all().map(|(_, y)| y), 0.06);
@@ -110,7 +110,7 @@ fn draw(svg: &mut String, title: &str, series: &[Series], x: &str, y: &str) -> R
         }
     }
     if lines.len() > 1 {
-        // Curves leave the corner free that they do not end in.
+        // The corner that the curves do not end in is free.
         let ends = lines.iter().filter_map(|(_, points)| Some(points.last()?.1 - points.first()?.1));
         let rises = ends.sum::<f64>() >= 0.0;
         chart
@@ -129,7 +129,7 @@ fn draw(svg: &mut String, title: &str, series: &[Series], x: &str, y: &str) -> R
 fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     let size = low.abs().max(high.abs());
-    // A range that the numbers' precision cannot divide would have no marks.
+    // A range that floating-point precision cannot divide would have no tick marks.
     if high - low <= 1e-9 * size || high == low {
         let half = if size > 0.0 { 0.1 * size } else { 0.5 };
         return low - half..high + half;
@@ -137,7 +137,7 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     low - margin * (high - low)..high + margin * (high - low)
 }
 
-/// A mark's number: as few digits as tell it from its neighbours.
+/// The label of a tick mark, with as few digits as distinguish it from its neighbours.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -185,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn a_step_told_twice_counts_once() {
-        let telling = |step, value| {
+    fn a_step_recorded_twice_counts_once() {
+        let record = |step, value| {
             let mut record = Record::new(Stage::Ppo, step);
             record.set("x", value);
             record
         };
-        let records = [telling(1, 1.0), telling(2, 2.0), Record::new(Stage::Ppo, 3), telling(1, 3.0)];
+        let records = [record(1, 1.0), record(2, 2.0), Record::new(Stage::Ppo, 3), record(1, 3.0)];
         assert_eq!(points(&records, Stage::Ppo, "x"), [(1.0, 3.0), (2.0, 2.0)]);
     }
 }

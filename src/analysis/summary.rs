@@ -1,4 +1,4 @@
-//! What a run came to: its first and last evaluation, and its curve.
+//! The outcome of a run: its first and last evaluation, and its curve.
 
 use super::{Series, learning_curve, points};
 use crate::metrics::{Record, Stage, validation};
@@ -9,7 +9,7 @@ use std::path::Path;
 /// Titles of the columns of `before_and_after`.
 pub const TITLES: [&str; 6] = ["decoding", "step", "accuracy", "format", "reward", "tokens"];
 
-/// The first and the last evaluation of a run, for each way of decoding.
+/// The first and the last evaluation of a run, for each decoding mode.
 pub fn before_and_after(records: &[Record], task: &str) -> Vec<Vec<String>> {
     let evaluations: Vec<&Record> = records.iter().filter(|record| record.stage == Stage::Evaluation).collect();
     let row = |decoding: Decoding, record: &Record| -> Option<Vec<String>> {

@@ -3,37 +3,38 @@
 use super::files::save_critic;
 use super::folder::{MARK, write_folder};
 use crate::OrBadInput;
-use crate::model::{Head, ModelConfig, Weights, critic_weights};
+use crate::model::{Head, ModelConfig, Weights, critic_weights, tensor_names};
 use anyhow::Result;
 use std::fs;
 use std::path::Path;
 use tch::{Device, Kind};
 
-/// Copies a language model to the folder `target`, once it is seen to be whole.
+/// Copies a language model to the folder `target`, after a check that it is complete.
 ///
 /// # Errors
-/// Bad input: a folder that is not a whole model.
+/// Bad input: a folder that is not a complete model.
 pub fn export_model(model: &Path, target: &Path) -> Result<()> {
     load(model, model, Head::Language)?;
     copy(model, target)
 }
 
-/// Copies a critic to the folder `target` as a token classifier with one label; a head on the decoder of `model` leaves
-/// as a model of its own.
+/// Copies a critic to the folder `target` as a token classifier with one label; a head on the decoder of `model` is
+/// exported with a copy of that decoder.
 ///
 /// # Errors
-/// Bad input: a folder that is not a whole critic.
+/// Bad input: a folder that is not a complete critic.
 pub fn export_critic(critic: &Path, model: &Path, target: &Path) -> Result<()> {
-    let Ok(head) = load(critic, model, Head::ValueOnly) else {
+    if !tensor_names(critic).bad_input()?.iter().all(|name| name.starts_with("score.")) {
         load(critic, model, Head::Value)?;
         return copy(critic, target);
-    };
+    }
+    let head = load(critic, model, Head::ValueOnly)?;
     let weights = critic_weights(&ModelConfig::from_dir(model).bad_input()?, &load(model, model, Head::Language)?);
     weights.copy_from(&head);
     write_unmarked(target, |dir| save_critic(dir, &weights, model))
 }
 
-/// The weights in `dir`, of the shape that `model` has.
+/// The weights in `dir`, with the shape of `model`.
 fn load(dir: &Path, model: &Path, head: Head) -> Result<Weights> {
     let config = ModelConfig::from_dir(model).bad_input()?;
     Weights::load(dir, &config, head, Kind::Float, Device::Cpu).bad_input()
@@ -51,7 +52,7 @@ fn copy(source: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// Writes a folder whole or not at all, without the mark of a checkpoint.
+/// Writes a folder completely or not at all, without the mark of a checkpoint.
 fn write_unmarked(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     write_folder(target, fill)?;
     Ok(fs::remove_file(target.join(MARK))?)

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// What travels with the weights as it is, besides the tokenizer's files.
+/// Copied with the weights, unchanged, besides the tokenizer's files.
 const GENERATION: &str = "generation_config.json";
 const TOKENIZER: [&str; 6] = [
     "tokenizer.json",
@@ -22,7 +22,7 @@ const TOKENIZER: [&str; 6] = [
     "chat_template.jinja",
 ];
 
-/// Files of at most so many bytes hold a model's weights.
+/// Largest size of a file of weights.
 const SHARD_BYTES: usize = 5_000_000_000;
 
 /// Writes a model into `dir` as transformers would, with the configuration of the folder `source` and the tokenizer of
@@ -39,8 +39,8 @@ pub fn save_model(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path
     save_shards(dir, weights.entries(), SHARD_BYTES)
 }
 
-/// Writes weights as `model.safetensors`, or as shards of at most `limit` bytes (a larger tensor has one to itself) with
-/// the index that names them.
+/// Writes weights as `model.safetensors`, or as shards of at most `limit` bytes (a larger tensor gets its own) with the
+/// index that names them.
 fn save_shards(dir: &Path, weights: &[(String, Tensor)], limit: usize) -> Result<()> {
     let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
     let mut shards: Vec<&[(String, Tensor)]> = vec![];
@@ -83,7 +83,7 @@ pub fn save_critic(dir: &Path, weights: &Weights, source: &Path) -> Result<()> {
     save_shards(dir, weights.entries(), SHARD_BYTES)
 }
 
-/// Writes the `config.json` of `source` with the precision that the weights have now, and with a change.
+/// Writes the `config.json` of `source` with the current precision of the weights, after a `change`.
 fn save_config(dir: &Path, weights: &Weights, source: &Path, change: impl FnOnce(&mut Value)) -> Result<()> {
     let path = source.join("config.json");
     let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -134,7 +134,7 @@ pub fn load_tensors<S: AsRef<str>>(path: &Path, targets: &mut [(S, Tensor)]) -> 
     Ok(())
 }
 
-/// A tensor as safetensors wants to see it: plain memory on the host.
+/// A tensor as safetensors needs it: plain memory on the host.
 struct Contiguous {
     tensor: Tensor,
     dtype: Dtype,
@@ -176,7 +176,7 @@ mod tests {
     use tch::Kind;
 
     #[test]
-    fn shards_hold_the_model_that_one_file_holds() {
+    fn shards_hold_the_same_model_as_one_file() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama_tiny");
         let config = ModelConfig::from_dir(&golden).unwrap();
         let load = |dir: &Path| Weights::load(dir, &config, Head::Language, Kind::Float, Device::Cpu).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_return_as_they_were_written_and_misfits_are_named() {
+    fn tensors_are_read_back_as_written_and_misfits_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
         let written = [

@@ -1,4 +1,4 @@
-//! Folders that appear whole: filled under a temporary name, synced, marked COMPLETE, renamed.
+//! Folders that appear complete or not at all: filled under a temporary name, synced, marked COMPLETE, renamed.
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::path::Path;
 pub(super) const MARK: &str = "COMPLETE";
 pub(super) const PARTIAL: &str = ".partial-";
 
-/// Fills a new folder by `fill` and puts it at `target`, or leaves nothing behind.
+/// Fills a new folder with `fill` and moves it to `target`, or leaves nothing behind.
 ///
 /// # Errors
 /// Those of `fill` and of the file system; `target` is then as it was.
@@ -19,7 +19,7 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
         parent => parent,
     };
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    // The temporary folder removes itself on every way out but the last line.
+    // The temporary folder is removed however this function returns, unless it is renamed below.
     let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent)?;
     fill(partial.path())?;
     fs::write(partial.path().join(MARK), "")?;
@@ -28,17 +28,17 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
         fs::remove_dir_all(target)?;
     }
     fs::rename(partial.path(), target).with_context(|| format!("cannot write {}", target.display()))?;
-    // Its folder has moved away: there is nothing to remove.
+    // The folder has been renamed: there is nothing to remove.
     let _ = partial.keep();
     File::open(parent)?.sync_all()?;
     Ok(())
 }
 
-/// Writes a file that is either the old one or the new one, whatever happens meanwhile.
+/// Writes a file atomically: whatever happens, it is either the old one or the new one.
 pub fn write_file(path: &Path, text: &str) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        // As readable as any other file of ours: temporary ones are their owner's alone.
+        // As readable as our other files: by default only the owner can read a temporary file.
         let mode = std::fs::Permissions::from_mode(0o666);
         let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
         file.write_all(text.as_bytes())?;
@@ -49,7 +49,7 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Brings every file and folder below `dir` to the disk.
+/// Syncs every file and folder below `dir` to disk.
 fn sync(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_write_leaves_nothing_and_the_old_folder_stands() {
+    fn a_failed_write_leaves_nothing_but_the_old_folder() {
         let run = tempfile::tempdir().unwrap();
         let target = run.path().join("step_000001");
         write_folder(&target, |dir| Ok(fs::write(dir.join("a"), "old")?)).unwrap();

@@ -1,5 +1,5 @@
-//! One process per run folder: an advisory lock on `RUN/lock`, which the system lifts when its holder ends, however it
-//! ends. What the file says (process and host) is for the message to a second process.
+//! One process per run folder: an advisory lock on `RUN/lock`, which the system releases when its holder ends, however
+//! it ends. The content of the file (process and host) is for the message to a second process.
 
 use crate::bad;
 use anyhow::{Context, Result};
@@ -12,7 +12,7 @@ use std::path::Path;
 pub struct Lock(#[expect(dead_code)] File);
 
 impl Lock {
-    /// Takes the lock of a run folder, or says why it cannot be had. `Ok(None)`: this file system knows no locks.
+    /// Takes the lock of a run folder, or says why it cannot. `Ok(None)`: this file system does not support locks.
     ///
     /// # Errors
     /// Bad input: another process holds it; it is named.
@@ -27,7 +27,7 @@ impl Lock {
                 let _ = file.read_to_string(&mut holder);
                 let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
                 return Err(bad!(
-                    "{} is in use by {holder}: wait for its end, or choose another folder with --out DIR",
+                    "{} is in use by {holder}: wait until it ends, or choose another folder with --out DIR",
                     run.display()
                 ));
             }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holder_is_told_of_the_first_and_follows_it() {
+    fn a_second_process_is_refused_until_the_first_ends() {
         let run = tempfile::tempdir().unwrap();
         let first = Lock::take(run.path()).unwrap();
         let error = Lock::take(run.path()).unwrap_err();

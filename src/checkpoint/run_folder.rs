@@ -1,4 +1,4 @@
-//! The names of all that lies in a run's folder.
+//! The names of everything in a run's folder.
 
 use super::folder::{MARK, PARTIAL, is_complete};
 use crate::metrics;
@@ -39,7 +39,7 @@ impl RunFolder {
         self.0.join("curve.svg")
     }
 
-    /// The checkpoint after a step, whether it is there or not.
+    /// The checkpoint after a step, whether it exists or not.
     pub fn step(&self, step: usize) -> Checkpoint {
         Checkpoint { step, dir: self.0.join(format!("{STEP}{step:06}")) }
     }
@@ -68,13 +68,13 @@ impl RunFolder {
         Ok(self.checkpoints()?.pop())
     }
 
-    /// Removes all checkpoints but the newest `keep` and that of step `best`.
+    /// Removes all checkpoints except the newest `keep` and that of step `best`.
     pub fn prune(&self, keep: usize, best: Option<usize>) -> Result<()> {
         let mut all = self.checkpoints()?;
         all.truncate(all.len().saturating_sub(keep));
         for Checkpoint { step, dir } in all {
             if Some(step) != best {
-                // Without its mark it is not a checkpoint any more, whatever interrupts the removal.
+                // Without its mark it is no longer a checkpoint, even if the removal is interrupted.
                 fs::remove_file(dir.join(MARK))?;
                 fs::remove_dir_all(&dir)?;
             }
@@ -82,7 +82,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Removes what a killed process left half written.
+    /// Removes what a killed process left unfinished.
     pub fn sweep(&self) -> Result<()> {
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
@@ -98,7 +98,7 @@ impl RunFolder {
 const RECIPE: &str = "recipe.toml";
 const STEP: &str = "step_";
 
-/// What is kept of a run after a step.
+/// What is saved of a run after a step.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub step: usize,
@@ -115,12 +115,12 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// The actor, a Hugging Face folder. A run's `start` is one itself.
+    /// The actor, a Hugging Face folder. A run's `start` is itself such a folder.
     pub fn model(&self) -> PathBuf {
         self.dir.join("model")
     }
 
-    /// The critic, a Hugging Face folder, where there is one.
+    /// The critic, a Hugging Face folder, if there is one.
     pub fn critic(&self) -> PathBuf {
         self.dir.join("critic")
     }

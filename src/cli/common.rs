@@ -13,10 +13,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// A recipe, and what the command line changes of it.
+/// A recipe and the overrides given on the command line.
 #[derive(Args)]
 pub struct RecipeArgs {
-    /// The experiment, a TOML file.
+    /// The recipe: a TOML file that describes the experiment.
     pub recipe: PathBuf,
     #[command(flatten)]
     pub overrides: Overrides,
@@ -44,41 +44,41 @@ impl RecipeArgs {
     }
 }
 
-/// The whole command line, for the command that completes it.
+/// The command-line parser, which `completions` needs.
 pub static PARSER: OnceLock<clap::Command> = OnceLock::new();
 
-pub const STDOUT: &str = "cannot write to the standard output";
+pub const STDOUT: &str = "cannot write to standard output";
 
-/// Writes a line to the standard output.
+/// Writes a line to standard output.
 ///
 /// # Errors
-/// It cannot be written; where nobody reads any more (a closed pipe), `main` ends quietly.
+/// It cannot be written; if the reader is gone (a closed pipe), `main` exits quietly.
 pub fn print(line: impl Display) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").context(STDOUT)
 }
 
-/// Writes JSON to the standard output.
+/// Writes JSON to standard output.
 ///
 /// # Errors
-/// As `print`.
+/// Same as `print`.
 pub fn print_json(value: &Value) -> Result<()> {
     print(serde_json::to_string_pretty(value)?)
 }
 
-/// The actor's folder in a checkpoint; a run's `start` is one itself.
+/// The actor's folder in a checkpoint; a run's `start` is itself a model folder.
 pub fn model_of(checkpoint: &Path) -> PathBuf {
     let inner = Checkpoint::at(checkpoint).model();
     if inner.exists() { inner } else { checkpoint.to_path_buf() }
 }
 
-/// Reads a split's name.
+/// Parses the name of a split.
 pub fn split() -> impl TypedValueParser<Value = Split> {
     PossibleValuesParser::new(Split::ALL.map(Split::name))
-        .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("no split"))
+        .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("not a split"))
 }
 
-/// Reads the name of a way of decoding.
+/// Parses the name of a decoding mode.
 pub fn decoding() -> impl TypedValueParser<Value = Decoding> {
     PossibleValuesParser::new(Decoding::ALL.map(Decoding::name))
-        .try_map(|name| Decoding::ALL.into_iter().find(|way| way.name() == name).ok_or("no way of decoding"))
+        .try_map(|name| Decoding::ALL.into_iter().find(|way| way.name() == name).ok_or("not a decoding mode"))
 }

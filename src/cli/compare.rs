@@ -7,7 +7,7 @@ use ppo_train::analysis::Comparison;
 use ppo_train::terminal;
 use std::path::PathBuf;
 
-/// Lay one metric of several runs side by side, as a table and as curves.
+/// Compare one metric across several runs, as a table and as curves.
 ///
 /// Example: ppo-train compare checkpoints/quickstart-1 checkpoints/quickstart-2 --svg curves.svg
 #[derive(Args)]
@@ -16,13 +16,13 @@ pub struct Compare {
     /// Run folders.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// A scalar of metrics.jsonl (default: the first validation accuracy).
+    /// A scalar from metrics.jsonl (default: the first validation accuracy).
     #[arg(long)]
     metric: Option<String>,
-    /// Draw the curves into this file.
+    /// Write the curves to this SVG file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Print JSON, with every point.
+    /// Print JSON with every point.
     #[arg(long)]
     json: bool,
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::{Shell, generate};
 use std::io::Write;
 
-/// Print the script that completes commands and options in a shell.
+/// Print a shell script that completes commands and options.
 ///
 /// Example: ppo-train completions bash > ~/.local/share/bash-completion/completions/ppo-train
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub struct Completions {
 
 impl Completions {
     pub fn run(self) -> Result<()> {
-        // Into memory first: the generator panics where it cannot write.
+        // Into memory first: the generator panics if it cannot write.
         let mut script = Vec::new();
         let mut parser = PARSER.get().cloned().unwrap_or_default();
         generate(self.shell, &mut parser, "ppo-train", &mut script);

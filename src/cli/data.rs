@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-/// Write the problems or the warm start's traces of a recipe as JSONL.
+/// Write a recipe's problems, or the traces of its warm start, as JSONL.
 ///
 /// Example: ppo-train data recipes/quickstart.toml --split test --count 5
 #[derive(Args)]
@@ -21,12 +21,12 @@ pub struct Data {
     recipe: RecipeArgs,
     #[arg(long, default_value = "train", value_parser = split())]
     split: Split,
-    /// Write prompt and response of the warm start's rows instead of problems.
+    /// Write the prompts and responses of the warm start instead of problems.
     #[arg(long)]
     traces: bool,
     #[arg(long, default_value_t = 10)]
     count: usize,
-    /// Default: standard output.
+    /// The file to write (default: standard output).
     #[arg(long)]
     file: Option<PathBuf>,
 }
@@ -44,7 +44,7 @@ impl Data {
         };
         if self.traces {
             let sft = plan.recipe.sft.as_ref();
-            let sft = sft.ok_or_else(|| bad!("the recipe has no [sft] section, so no traces"))?;
+            let sft = sft.ok_or_else(|| bad!("the recipe has no [sft] section, so there are no traces"))?;
             for trace in traces::traces(&plan, sft, &env, self.count)? {
                 writeln!(out, "{}", json!({"prompt": trace.prompt, "response": trace.response}))
                     .with_context(|| place.clone())?;

@@ -13,19 +13,19 @@ use ppo_train::task::Split;
 use ppo_train::train::evaluate::evaluate;
 use std::path::PathBuf;
 
-/// Measure a checkpoint of a run on held-out problems.
+/// Evaluate a run's checkpoint on held-out problems.
 ///
 /// Example: ppo-train eval checkpoints/quickstart/step_000044 --split test --decoding sampled
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Eval {
-    /// A step's folder of a run, which holds its recipe too.
+    /// A checkpoint: the folder of a step in a run folder.
     checkpoint: PathBuf,
     #[arg(long, default_value = "test", value_parser = split())]
     split: Split,
     #[arg(long, default_value = "greedy", value_parser = decoding())]
     decoding: Decoding,
-    /// The first so many problems (0: all).
+    /// Number of problems, from the first one on (0: all).
     #[arg(long, default_value_t = 0)]
     problems: usize,
     /// Print JSON: the means, and one entry per problem.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Export {
-    /// A step's folder of a run, or its `start`.
+    /// A checkpoint: the folder of a step in a run folder, or its `start`.
     checkpoint: PathBuf,
     /// The folder to write; it must not exist.
     dir: PathBuf,
@@ -26,7 +26,7 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let (dir, model) = (&self.dir, model_of(&self.checkpoint));
         if dir.exists() {
-            return Err(bad!("{} exists already: name a folder that does not", dir.display()));
+            return Err(bad!("{} already exists: choose a folder that does not", dir.display()));
         }
         if self.critic {
             export_critic(&Checkpoint::at(&self.checkpoint).critic(), &model, dir)?;

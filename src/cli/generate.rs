@@ -18,20 +18,20 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Generate {
-    /// A Hugging Face folder.
+    /// A Hugging Face model folder.
     model: PathBuf,
     #[arg(long)]
     prompt: String,
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
-    /// 0 takes the most probable token each time.
+    /// Sampling temperature (0: always the most probable token).
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
     #[arg(long, default_value_t = 1)]
     samples: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Wrap the prompt as a user's message in the model's chat template.
+    /// Wrap the prompt as a user message in the model's chat template.
     #[arg(long)]
     chat: bool,
     /// Print JSON: one entry per sample, with ids and log-probs.
@@ -40,7 +40,7 @@ pub struct Generate {
 }
 
 impl Generate {
-    /// A single sample is printed as it is written, several ones one after the other.
+    /// A single sample is printed as it is generated, several samples one after another.
     pub fn run(self) -> Result<()> {
         let config = ModelConfig::from_dir(&self.model).bad_input()?;
         let tokenizer = Tokenizer::from_dir(&self.model)?;
@@ -49,8 +49,9 @@ impl Generate {
         let length = (ids.len() + self.max_tokens) as i64;
         if ids.is_empty() || length > config.max_position_embeddings {
             let (read, new, limit) = (ids.len(), self.max_tokens, config.max_position_embeddings);
-            let message = format!("a prompt of {read} tokens and {new} new ones do not fit 1 to {limit}");
-            return Err(bad!("{message}"));
+            return Err(bad!(
+                "{read} prompt tokens and {new} new ones, expected at least 1 prompt token and at most {limit} in total"
+            ));
         }
         let weights = Weights::load(&self.model, &config, Head::Language, tch::Kind::Float, device("auto")?);
         let weights = weights.bad_input()?;
@@ -70,7 +71,7 @@ impl Generate {
         let mut written = Ok(());
         let responses = engine.generate(&[ids], self.samples, stream, |responses| {
             if let ([response], false) = (responses, self.json) {
-                // The engine draws known ids only.
+                // The engine only draws ids that the tokenizer knows.
                 let new: String = response.ids[read..].iter().filter_map(|id| write(*id).ok()).collect();
                 if written.is_ok() {
                     written = out.write_all(new.as_bytes()).and_then(|()| out.flush());

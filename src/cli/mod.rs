@@ -1,4 +1,4 @@
-//! The command line. A command is a file here and a line below.
+//! The command line. Each command is a file here and a line below.
 
 mod common;
 mod compare;
@@ -19,7 +19,7 @@ use ppo_train::torch;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Declares the commands: their names, and the structs that hold their arguments and carry them out.
+/// Declares the commands: their names, and the structs that hold their arguments and run them.
 macro_rules! commands {
     ($($name:ident($arguments:path)),* $(,)?) => {
         #[derive(Subcommand)]
@@ -48,7 +48,7 @@ commands! {
     Completions(completions::Completions),
 }
 
-/// Trains language models by PPO on verifiable tasks, as a recipe says.
+/// Train a language model with PPO on a verifiable task, as described by a recipe.
 ///
 /// Example: ppo-train recipes/quickstart.toml --set seed=2 --out checkpoints/second
 #[derive(Parser)]
@@ -65,21 +65,21 @@ const EXIT_CODES: &str = "Exit codes:
   0   done
   1   failed
   2   bad input: the recipe, the arguments or a file
-  75  stopped on a signal, with a checkpoint written: continue with --resume";
+  75  stopped by a signal, after writing a checkpoint: continue with --resume";
 
-/// The parser, with what this build is linked to as its version.
+/// The parser; its version names the libtorch that this build is linked to.
 fn parser() -> clap::Command {
     let cuda = match (tch::utils::has_cuda(), tch::Cuda::device_count()) {
         (false, _) => "without CUDA".to_string(),
-        (true, devices) => format!("with CUDA, {devices} devices here"),
+        (true, devices) => format!("with CUDA, {devices} devices found"),
     };
     Cli::command().version(format!("{}, libtorch {} {cuda}", env!("CARGO_PKG_VERSION"), torch::version()))
 }
 
-/// Carries out a command line.
+/// Runs a command line.
 ///
 /// # Errors
-/// Those of the command. What cannot be parsed, `--help` and `--version` end the process here.
+/// Those of the command. Parse errors, `--help` and `--version` exit the process here.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     refuse_unknown_command(&arguments)?;
@@ -88,7 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     command.map_or_else(|| train.run(), Command::run)
 }
 
-/// A first word that is neither a command nor looks like a file is a command that was mistyped, not a recipe.
+/// A first word that is not a command and does not look like a file is a mistyped command, not a recipe.
 fn refuse_unknown_command(arguments: &[OsString]) -> Result<(), BadInput> {
     let Some(word) = arguments.get(1).and_then(|word| word.to_str()) else { return Ok(()) };
     let parser = Cli::command();
@@ -97,5 +97,5 @@ fn refuse_unknown_command(arguments: &[OsString]) -> Result<(), BadInput> {
         return Ok(());
     }
     let hint = nearest(word, &known).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-    Err(BadInput(format!("there is no command and no recipe `{word}`{hint}\nthe commands are: {}", known.join(", "))))
+    Err(BadInput(format!("`{word}` is neither a command nor a recipe{hint}\nthe commands are: {}", known.join(", "))))
 }

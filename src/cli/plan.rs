@@ -9,7 +9,7 @@ use ppo_train::plan::{Devices, json, report};
 use ppo_train::task::{Split, settings};
 use serde_json::json;
 
-/// Check a recipe and print what it would do and need, without doing it.
+/// Check a recipe and print what a run would do and need, without running it.
 ///
 /// Example: ppo-train plan recipes/conversation_sft.toml --memory 80
 #[derive(Args)]
@@ -17,11 +17,11 @@ use serde_json::json;
 pub struct Plan {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Devices that share the sequences of a step.
+    /// Number of devices that share the sequences of a step.
     #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
     devices: usize,
-    /// Memory of a device in GiB; says whether the plan fits, and what would make it fit (default: this machine's, for
-    /// the CPU).
+    /// Memory per device in GiB, to show whether the plan fits and what would make it fit (default: this machine's
+    /// memory, if the device is the CPU).
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
     /// Print JSON.

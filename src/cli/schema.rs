@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use ppo_train::recipe::{document, schema};
 
-/// Print the JSON Schema of recipes, for editors; or their documentation.
+/// Print the JSON Schema of recipes for editors, or their documentation.
 ///
 /// Example: ppo-train schema > recipes/schema.json
 #[derive(Args)]

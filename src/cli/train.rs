@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Train {
-    /// The experiment, a TOML file.
+    /// The recipe: a TOML file that describes the experiment.
     recipe: Option<PathBuf>,
-    /// Continue the run in the output folder from its newest checkpoint.
+    /// Continue the run in the run folder from its newest checkpoint.
     #[arg(long)]
     resume: bool,
     #[command(flatten)]

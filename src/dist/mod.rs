@@ -2,12 +2,12 @@
 //! share of them; what they compute adds up.
 //!
 //! Decided: one operation, the sum, carries everything (a rank that has nothing to add adds zeros), so that another
-//! way to communicate is one function.
+//! means of communication is one function.
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-/// A group of ranks, numbered from 0. All of them call its methods equally often and in the same order.
+/// A group of ranks, numbered from 0. All of them make the same calls in the same order.
 pub trait Comm {
     fn rank(&self) -> usize;
 
@@ -30,7 +30,7 @@ pub trait Comm {
     }
 }
 
-/// A rank's share of `items`: every `size`-th. Of items sorted by their cost the shares cost about the same.
+/// A rank's share of `items`: every `size`-th. If the items are sorted by cost, the shares cost about the same.
 pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
     items.iter().skip(comm.rank()).step_by(comm.size()).copied().collect()
 }

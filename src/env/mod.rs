@@ -8,7 +8,7 @@ use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 
-/// Prompts of a split that the preflight renders: what takes about a second.
+/// Prompts of a split that the preflight renders: as many as take about a second.
 const PREFLIGHT_PROMPTS: usize = 10_000;
 
 /// What a policy acts in: a task, and the way from its problems to token ids and back.
@@ -19,7 +19,7 @@ pub struct Environment {
     reward: Reward,
     max_prompt_tokens: usize,
     max_response_tokens: usize,
-    /// Ids that end a text, by the model's own word; the first one ends the warm start's responses.
+    /// Ids that end a text, as the model declares; the first one ends the warm start's responses.
     pub ends: Vec<i64>,
     /// Ids that end a response: `ends` and the recipe's stop tokens.
     pub stop: Vec<i64>,
@@ -54,7 +54,7 @@ impl Environment {
         let (known, rows) = (tokenizer.vocab_size(), plan.config.vocab_size);
         if known > rows {
             let dir = plan.tokenizer_dir.display();
-            return Err(bad!("the tokenizer in {dir} has {known} entries, the model only {rows}"));
+            return Err(bad!("the tokenizer in {dir} has {known} entries, but the model only {rows}"));
         }
         let ends = match plan.config.eos_token_ids.as_slice() {
             [] => tokenizer.eos().to_vec(),
@@ -120,7 +120,7 @@ impl Environment {
     pub fn preflight(&self) -> Result<()> {
         for split in Split::ALL {
             let problems = self.task.len(split);
-            // All of them, or of very many an even share.
+            // All of them, or an even sample if there are very many.
             for index in (0..problems).step_by(problems.div_ceil(PREFLIGHT_PROMPTS).max(1)) {
                 self.prompt(split, index)?;
             }
@@ -133,7 +133,7 @@ impl Environment {
         let reward = &self.reward;
         let full = reward.accuracy + reward.format;
         for (right, example) in [(true, right), (false, wrong)] {
-            // Ended where a rollout of the same tokens would end.
+            // Cut where a rollout of the same tokens would end.
             let response = layout::monologue(&example, &example, prompt.opens_think);
             let mut ids = self.tokenizer.encode(&response)?;
             let stop = ids.iter().position(|id| self.stop.contains(id)).map_or(ids.len(), |at| at + 1);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use std::fs;
 use std::time::Instant;
 
-/// Every `checkpoints.every` steps, and wherever a run stops. Before the first step the run's `start` is one.
+/// Every `checkpoints.every` steps, and whenever a run stops. Before the first step the run's `start` serves as one.
 pub struct Checkpoint;
 
 impl Hook for Checkpoint {

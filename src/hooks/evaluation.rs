@@ -1,4 +1,4 @@
-//! Measures the actor on held-out problems, and remembers the best step.
+//! Evaluates the actor on held-out problems, and remembers the best step.
 
 use super::samples;
 use crate::metrics::{Record, Stage};
@@ -9,7 +9,7 @@ use crate::train::evaluate::evaluate;
 use crate::train::hook::{Best, Hook, Moment};
 use anyhow::Result;
 
-/// Every `evaluation.every` steps, in each of the recipe's ways of decoding.
+/// Every `evaluation.every` steps, in each of the recipe's decoding modes.
 pub struct Evaluation {
     /// Rollouts that are shown with their rewards.
     pub samples: usize,

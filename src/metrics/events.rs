@@ -1,12 +1,12 @@
-//! TensorBoard event files, on the message types and the record framing of tensorboard-rs.
+//! TensorBoard event files, using the message types and the record framing of tensorboard-rs.
 //!
 //! Its own file writer is not used: its thread panics on a full disk, its `flush` does not wait, and texts and
 //! histograms are unimplemented. Records are framed in memory (`RecordWriter` over a `Vec`) and appended by `LogFile`.
 //!
 //! A run has two folders, because TensorBoard keeps one count of steps for each: `sft` and `ppo` (PPO steps and
-//! evaluations). Every file begins with a session start, at which TensorBoard forgets the steps from there on that older
-//! files of the folder hold; files are named so that they are read in the order they were begun. The first file has one
-//! too, at step 0: one of TensorBoard's two readers takes the first that it meets as the beginning, not as a restart.
+//! evaluations). Every file begins with a session start, which makes TensorBoard discard that step and later ones from
+//! older files of the folder; files are named so that they are read in the order they were begun. The first file has
+//! one too, at step 0: one of TensorBoard's two readers treats the first one as the beginning, not as a restart.
 
 use super::log_file::LogFile;
 use super::record::{Record, Stage};
@@ -22,20 +22,20 @@ use tensorboard_proto::types::DataType;
 use tensorboard_rs::record_writer::RecordWriter;
 use tensorboard_rs::summary;
 
-/// What every event file is called, before the ten digits of its time.
+/// What the name of every event file begins with, before the ten digits of its time.
 const PREFIX: &str = "events.out.tfevents.";
 /// Buckets of a histogram, equally wide between the least and the greatest value.
 const BUCKETS: usize = 30;
 
 pub(super) struct EventFile {
     log: LogFile,
-    /// The stages whose records it takes.
+    /// The stages whose records it contains.
     stages: &'static [Stage],
 }
 
 impl EventFile {
-    /// A new event file in `dir`, made at its first record. `undone`: the first step that older files hold in vain, if
-    /// they hold any.
+    /// A new event file in `dir`, created at its first record. `undone`: the first step to discard from older files, if
+    /// there is any.
     pub fn new(dir: &Path, stages: &'static [Stage], undone: Option<u64>, warn: fn(&str)) -> Self {
         let newest = newest_time(dir);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -104,7 +104,7 @@ fn framed(event: &Event) -> Vec<u8> {
     bytes
 }
 
-/// A histogram of the finite values; none where there are none.
+/// A histogram of the finite values; none if there are no such values.
 fn histogram(tag: &str, values: &[f64]) -> Option<Summary> {
     let values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     let min = values.iter().copied().reduce(f64::min)?;
@@ -113,7 +113,7 @@ fn histogram(tag: &str, values: &[f64]) -> Option<Summary> {
     let mut counts = vec![0.0; if width > 0.0 { BUCKETS } else { 1 }];
     let last = counts.len() - 1;
     for value in &values {
-        // With no width the quotient is NaN, and as a number 0.
+        // If the width is 0, the quotient is NaN, which casts to 0.
         counts[(((value - min) / width) as usize).min(last)] += 1.0;
     }
     let mut limits: Vec<f64> = (1..counts.len()).map(|i| min + width * i as f64).collect();

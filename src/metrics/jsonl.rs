@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: a record a line, flat, for pandas and `jq`:
+//! `metrics.jsonl`: one flat record per line, for pandas and `jq`:
 //! `{"stage": "ppo", "step": 12, "time": 1.7e9, "actor/pg_loss": 0.01, ..., "texts": {"samples/0": "..."}}`.
 //!
 //! JSON has no NaN: values that are not finite are the strings `"NaN"`, `"Infinity"`, `"-Infinity"` (which pandas and
@@ -68,38 +68,39 @@ fn parse(line: &str) -> Result<Record> {
             ("time", Value::Number(time)) => record.time = time.as_f64().unwrap_or_default(),
             ("texts", Value::Object(texts)) => {
                 for (tag, text) in texts {
-                    record.text(tag, text.as_str().context("a text is no string")?);
+                    record.text(tag, text.as_str().context("a text is not a string")?);
                 }
             }
             (_, Value::Number(value)) => record.set(name, value.as_f64().context("a number is too large")?),
             (_, Value::String(value)) => {
-                let value = value.parse().ok().with_context(|| format!("{name} is {value:?}, which is no number"))?;
+                let value =
+                    value.parse().ok().with_context(|| format!("{name} is {value:?}, which is not a number"))?;
                 record.set(name, value);
             }
-            (_, value) => bail!("{name} is {value}, which is no number"),
+            (_, value) => bail!("{name} is {value}, which is not a number"),
         }
     }
     Ok(record)
 }
 
-/// The records of a `metrics.jsonl`, oldest first. A last line without its end (the run is writing it, or broke off in
-/// it) is passed over.
+/// The records of a `metrics.jsonl`, oldest first. An incomplete last line (still being written, or cut off when a run
+/// was killed) is skipped.
 ///
 /// # Errors
-/// A file that cannot be read, or a whole line that is no record.
+/// A file that cannot be read, or a whole line that is not a record.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     let records = whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     records
-        .map(|(i, line)| parse(line).with_context(|| format!("{}: line {} is no record", path.display(), i + 1)))
+        .map(|(i, line)| parse(line).with_context(|| format!("{}: line {} is not a record", path.display(), i + 1)))
         .collect()
 }
 
-/// Cuts off what a resumed run will write again, and a torn last line; returns the bytes that stay.
+/// Cuts off what a resumed run will write again, and an incomplete last line; returns the number of bytes that stay.
 ///
-/// Records lie in the order of the run, so that what is undone is the file's end, and cutting it is one `ftruncate`:
-/// it is done or not done, and needs no free space.
+/// Records are in the order of the run, so what is undone is the end of the file, and cutting it is one `ftruncate`:
+/// atomic, and without need for free space.
 fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -110,7 +111,7 @@ fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
         let undone = match std::str::from_utf8(line).map_err(anyhow::Error::from).and_then(parse) {
             Ok(record) => record.stage.first_undone(resume).is_some_and(|first| record.step >= first),
-            // A whole line that somebody else wrote is no reason to cut what follows.
+            // A whole line that somebody else wrote is not a reason to cut what follows.
             Err(_) => resume.is_none(),
         };
         if undone || !line.ends_with(b"\n") {
@@ -121,7 +122,7 @@ fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     if kept < bytes.len() {
         let file = OpenOptions::new().write(true).open(path);
         file.and_then(|file| file.set_len(kept as u64).and_then(|()| file.sync_all()))
-            .with_context(|| format!("cannot cut {} at the step the run goes on from", path.display()))?;
+            .with_context(|| format!("cannot cut {} at the step the run continues from", path.display()))?;
     }
     Ok(kept as u64)
 }
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_returns_as_it_was_written() {
+    fn a_record_is_read_back_as_it_was_written() {
         let mut record = Record::new(Stage::Evaluation, 12);
         record.time = 1.75e9;
         for (name, value) in [("a/x", 0.25), ("a/inf", f64::INFINITY), ("a/minus", f64::NEG_INFINITY), ("z", -0.0)] {

@@ -1,8 +1,8 @@
-//! A file that is only appended to, and whose trouble is never the run's: a chunk that cannot be written (full disk,
-//! lost mount) waits in memory and is tried again with the next one.
+//! An append-only file whose errors never end the run: a chunk that cannot be written (full disk, lost mount) waits in
+//! memory and is tried again with the next one.
 //!
-//! Chunks are written at a remembered offset, so a chunk that got half way is overwritten whole by its next try and
-//! readers never find a torn one in the middle of the file.
+//! Chunks are written at a remembered offset, so a half-written chunk is overwritten by its next try, and readers never
+//! find an incomplete one in the middle of the file.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Most bytes that wait for a disk; what comes after is lost, and counted.
+/// Most bytes that may wait for a disk; any more are lost, and counted.
 const LONGEST_QUEUE: usize = 16 << 20;
 
 pub(super) struct LogFile {
@@ -22,19 +22,19 @@ pub(super) struct LogFile {
     waiting_bytes: usize,
     /// Failed tries so far.
     failures: u64,
-    /// Chunks given up so far.
+    /// Chunks lost so far.
     lost: u64,
-    /// Hears of the first failure.
+    /// Called on the first failure.
     warn: fn(&str),
 }
 
 impl LogFile {
-    /// A log whose first `len` bytes stand already. The file (and its folder) is made at the first write.
+    /// A log whose first `len` bytes exist already. The file (and its folder) is created at the first write.
     pub fn new(path: PathBuf, len: u64, warn: fn(&str)) -> Self {
         Self { path, file: None, len, waiting: VecDeque::new(), waiting_bytes: 0, failures: 0, lost: 0, warn }
     }
 
-    /// Lines a chunk up to be written with the next one.
+    /// Queues a chunk to be written with the next one.
     pub fn queue(&mut self, chunk: Vec<u8>) {
         if self.waiting_bytes + chunk.len() > LONGEST_QUEUE {
             self.lost += 1;
@@ -44,14 +44,14 @@ impl LogFile {
         }
     }
 
-    /// Writes a chunk, after all those that wait.
+    /// Writes a chunk, after all that are waiting.
     pub fn append(&mut self, chunk: Vec<u8>) {
         self.queue(chunk);
         let error = self.write_waiting().err();
         self.note(error);
     }
 
-    /// Tries once more to write what waits, and returns when the disk holds it. A file never written to is not made.
+    /// Tries once more to write what is waiting, and returns when it is on disk. Creates no empty file.
     pub fn flush(&mut self) {
         if self.file.is_some() || self.failures > 0 {
             let error = self.write_waiting().and_then(File::sync_data).err();
@@ -59,7 +59,7 @@ impl LogFile {
         }
         if self.lost > 0 {
             let (path, lost) = (self.path.display(), std::mem::take(&mut self.lost));
-            (self.warn)(&format!("warning: {path} lacks {lost} records that could not be written"));
+            (self.warn)(&format!("warning: {path} is missing {lost} records that could not be written"));
         }
     }
 
@@ -69,7 +69,7 @@ impl LogFile {
             None => self.open()?,
         };
         while let Some(chunk) = self.waiting.front() {
-            // On an error the handle is dropped: the next try opens the file anew, which a remounted disk needs.
+            // On an error the handle is dropped: the next try reopens the file, which a remounted disk needs.
             file.write_all_at(chunk, self.len)?;
             self.len += chunk.len() as u64;
             self.waiting_bytes -= chunk.len();
@@ -83,7 +83,7 @@ impl LogFile {
             fs::create_dir_all(folder)?;
         }
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
-        // Where somebody removed or shortened the file, a hole of zeros would spoil the rest.
+        // If somebody removed or shortened the file, a hole of zeros would spoil the rest.
         self.len = self.len.min(file.metadata()?.len());
         Ok(file)
     }
@@ -94,7 +94,7 @@ impl LogFile {
             if self.failures == 1 {
                 let path = self.path.display();
                 (self.warn)(&format!(
-                    "warning: cannot write {path}: {error}; the run goes on, and the log is tried again at each step"
+                    "warning: cannot write {path}: {error}; the run continues, and the log is tried again at each step"
                 ));
             }
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_behind_our_back_gets_no_hole() {
+    fn a_file_that_somebody_shortened_gets_no_hole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "abc").unwrap();

@@ -1,6 +1,6 @@
-//! What a run tells of itself: one `Record` a step goes to TensorBoard (`events/`) and to `metrics.jsonl`.
+//! What a run reports: one `Record` per step goes to TensorBoard (`events/`) and to `metrics.jsonl`.
 //!
-//! Logs never end a run: an error in writing is reported once a file, counted, and tried again with the next record.
+//! Logs never end a run: a write error is reported once per file, counted, and tried again with the next record.
 
 mod events;
 pub mod jsonl;
@@ -33,15 +33,15 @@ pub struct Metrics(Vec<Box<dyn Sink>>);
 impl Metrics {
     /// Opens the logs of the run folder `dir`: `dir/events/{sft,ppo}/` and `dir/metrics.jsonl`.
     ///
-    /// `resume`: the last step that the run has behind it. What the logs hold of later steps is taken back: lines are
-    /// cut off, and TensorBoard is told to forget. `None` is a run from its start, which takes back everything.
+    /// `resume`: the last step that the run has done. Later steps are removed from the logs: lines are cut off, and
+    /// TensorBoard is made to discard them. `None` is a run from its start, which removes everything.
     ///
-    /// `warn` is told of each file that cannot be written, once.
+    /// `warn` is called once for each file that cannot be written.
     ///
     /// # Errors
-    /// The folder cannot be made, or its `metrics.jsonl` not read or cut.
+    /// The folder cannot be created, or its `metrics.jsonl` cannot be read or cut.
     pub fn open(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if logs.tensorboard {
             for stages in [&[Stage::Sft][..], &[Stage::Ppo, Stage::Evaluation]] {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_switched_off_is_not_made() {
+    fn logs_that_are_switched_off_are_not_created() {
         let dir = tempfile::tempdir().unwrap();
         let mut metrics =
             Metrics::open(dir.path(), Logs { tensorboard: false, jsonl: true }, None, |warning| panic!("{warning}"))

@@ -1,7 +1,7 @@
-//! What is known of one step: named scalars in the order they were set, and, where wanted, histograms and texts.
+//! What is known about one step: named scalars in the order they were set, and optionally histograms and texts.
 //!
-//! Names are the field's (verl's dashboards), `group/name`. Values that are not finite stay as they are: a NaN in a
-//! record is a finding, and every writer shows it.
+//! Names are those of verl's dashboards, `group/name`. Values that are not finite stay as they are: a NaN in a record
+//! is a finding, and every writer shows it.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ impl Stage {
         Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
 
-    /// The first step of this stage that a run going on after `resume` has still to do; `None`: the stage is done.
+    /// The first step of this stage that a run continuing after `resume` still has to do; `None`: the stage is done.
     pub(super) fn first_undone(self, resume: Option<(Stage, u64)>) -> Option<u64> {
         match (self, resume) {
             (_, None) => Some(0),
@@ -45,8 +45,8 @@ impl Stage {
     }
 }
 
-/// What the names of a task's validation metrics begin with: `val/TASK`, and `val/TASK_WAY` for decoding in another way
-/// than greedily.
+/// What the names of a task's validation metrics begin with: `val/TASK`, and `val/TASK_DECODING` if the decoding is not
+/// greedy.
 pub fn validation(task: &str, decoding: &str) -> String {
     if decoding == "greedy" { format!("val/{task}") } else { format!("val/{task}_{decoding}") }
 }
@@ -56,7 +56,7 @@ pub fn validation(task: &str, decoding: &str) -> String {
 pub struct Record {
     pub stage: Stage,
     pub step: u64,
-    /// When the record was begun, in seconds since 1970.
+    /// When the record was started, in seconds since 1970.
     pub time: f64,
     scalars: Vec<(Cow<'static, str>, f64)>,
     histograms: Vec<(Cow<'static, str>, Vec<f64>)>,
@@ -70,7 +70,7 @@ impl Record {
         Self { stage, step, time, scalars: Vec::new(), histograms: Vec::new(), texts: Vec::new() }
     }
 
-    /// Sets a scalar; a name that stands already gets the new value.
+    /// Sets a scalar; the value of an existing name is overwritten.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: f64) {
         let name = name.into();
         match self.scalars.iter_mut().find(|(known, _)| *known == name) {
@@ -84,7 +84,7 @@ impl Record {
         self.scalars.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
     }
 
-    /// Sets `prefix/mean`, `prefix/max` and `prefix/min`; nothing where there are no values. One NaN makes all three NaN.
+    /// Sets `prefix/mean`, `prefix/max` and `prefix/min`; nothing if there are no values. One NaN makes all three NaN.
     pub fn summary(&mut self, prefix: &str, values: &[f32]) {
         if values.is_empty() {
             return;
@@ -92,7 +92,7 @@ impl Record {
         let (mut sum, mut max, mut min) = (0.0, f64::NEG_INFINITY, f64::INFINITY);
         for value in values.iter().map(|&v| f64::from(v)) {
             sum += value;
-            // `f64::max` would pass over a NaN.
+            // `f64::max` would ignore a NaN.
             max = if value > max || value.is_nan() { value } else { max };
             min = if value < min || value.is_nan() { value } else { min };
         }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_hides_no_nan_wherever_it_stands() {
+    fn a_summary_does_not_hide_a_nan() {
         for values in [[f32::NAN, 1.0, 2.0], [1.0, f32::NAN, 2.0], [1.0, 2.0, f32::NAN]] {
             let mut record = Record::new(Stage::Ppo, 0);
             record.summary("x", &values);

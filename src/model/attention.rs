@@ -1,6 +1,6 @@
 //! Grouped-query attention (arXiv:2305.13245): the projections of a layer, and the ways to attend.
 //!
-//! All passes share the projections; what the queries look at is an `Attend` that the pass brings along: `Causal` for
+//! All passes share the projections; what the queries attend to is an `Attend` that the pass provides: `Causal` for
 //! whole sequences, and in `rollout` the key-value cache, once for the prefill and once for a decoding step.
 //!
 //! Shapes: B batch, T time, S time of the keys, H hidden, N query heads, K key-value heads, G = N / K, D head
@@ -19,7 +19,7 @@ pub struct KeyValues {
     pub values: Tensor,
 }
 
-/// What the queries of a pass look at.
+/// What the queries of a pass attend to.
 pub trait Attend {
     /// Mixed heads [B, N, T, D] for the `queries` [B, N, T, D] of this pass in `layer` (from 0); `new` are the keys and
     /// values of the same T tokens.
@@ -34,16 +34,16 @@ pub trait Attend {
 
 /// Each token attends to itself and to all before it. Right padding needs no mask: no real token looks to its right.
 pub struct Causal {
-    /// -inf where a token would look ahead, else 0, [T, T]; none where the fused kernel is used.
+    /// -inf where a token would look ahead, else 0, [T, T]; none if the fused kernel is used.
     future: Option<Tensor>,
 }
 
 impl Causal {
     /// With the faster kernel for sequences `x` [B, T, H].
     ///
-    /// That is the fused one, except for its backward pass in bfloat16 on a CPU that multiplies bfloat16 itself: this
+    /// That is the fused one, except for its backward pass in bfloat16 on a CPU that multiplies bfloat16 natively: this
     /// takes 2 to 5 times as long as products up to 512 tokens, and as long at 1,024, where the scores would need much
-    /// memory. On other CPUs it is the products that take 3 times as long.
+    /// memory. On other CPUs the products take 3 times as long.
     pub fn new(x: &Tensor) -> Self {
         let t = x.size()[1];
         let half = x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && cpu_multiplies_bfloat16();
@@ -77,7 +77,7 @@ fn future(t: i64, kind: Kind, device: Device) -> Tensor {
 pub fn causal_attention(queries: &Tensor, kv: &KeyValues) -> Tensor {
     let (b, k, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
     let n = queries.size()[1];
-    // The CPU kernel wants one key head per query head.
+    // The CPU kernel needs one key head per query head.
     let repeat = |x: &Tensor| x.unsqueeze(2).expand([b, k, n / k, t, d], false).reshape([b, n, t, d]);
     let (keys, values) = (repeat(&kv.keys), repeat(&kv.values)); // [B, N, T, D]
     Tensor::scaled_dot_product_attention(queries, &keys, &values, None::<&Tensor>, 0.0, true, None, false)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// What the decoder needs to know of a checkpoint, checked.
+/// What the decoder needs to know about a checkpoint, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub family: Family,
@@ -83,7 +83,7 @@ impl ModelConfig {
 
     /// Parses the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
-        // First, since another architecture has other keys.
+        // First, since other architectures have other keys.
         let named: Architectures = parse(text)?;
         let known = || Family::ALL.map(|(name, _)| name).join(", ");
         let family = match named.architectures.first() {
@@ -127,7 +127,7 @@ impl ModelConfig {
     }
 
     fn check(&self) -> Result<()> {
-        // Wide bounds, in which no product of shapes overflows.
+        // Wide bounds within which no product of shapes overflows.
         for (name, value, most) in [
             ("vocab_size", self.vocab_size, 1 << 24),
             ("hidden_size", self.hidden_size, 1 << 16),
@@ -145,7 +145,7 @@ impl ModelConfig {
         ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings rotate pairs", self.head_dim);
         ensure!(
             self.family == Family::Qwen2 || !self.attention_bias,
-            "attention_bias = true is supported for Qwen2ForCausalLM alone, which has none on o_proj"
+            "attention_bias = true is supported only for Qwen2ForCausalLM, whose o_proj has none"
         );
         Ok(())
     }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_rope_say_the_same() {
+    fn both_forms_of_rope_are_equal() {
         let scaling = r#""rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192"#;
         let old = parse(&format!(r#""rope_theta": 5e5, "rope_scaling": {{{scaling}}}"#)).unwrap();
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_named() {
+    fn unsupported_models_are_reported() {
         for (rest, part) in [
             (r#""rope_theta": 1e4, "rope_scaling": {"rope_type": "yarn"}"#, "rope type `yarn`"),
             (r#""rope_theta": 1e4, "num_hidden_layers": 0"#, "duplicate field"),

@@ -1,7 +1,7 @@
-//! The decoder of Qwen2, Qwen3 and Llama: mlp -> layer -> decoder; the attention has a file of its own.
+//! The decoder of Qwen2, Qwen3 and Llama: mlp -> layer -> decoder; attention has its own file.
 //!
-//! Every pass runs the same loop over the layers. They differ in the positions of their tokens, in what these attend to
-//! (`Attend`), and in what is done to the residual stream on its way (`Tap`).
+//! Every pass runs the same loop over the layers. Passes differ in the positions of their tokens, in what these attend
+//! to (`Attend`), and in what is done to the residual stream between layers (`Tap`).
 //!
 //! Shapes: B batch, T time, H hidden, I intermediate.
 
@@ -110,7 +110,7 @@ impl Decoder {
     /// The decoder over `weights`, which it shares.
     ///
     /// # Panics
-    /// If `weights` are of another architecture than `config`: a mistake of ours.
+    /// If `weights` are of another architecture than `config`: a bug of ours.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Self {
         let at = weights.pp("model");
         let layers = 0..config.num_hidden_layers as usize;

@@ -1,6 +1,6 @@
-//! What is read off the decoder: the policy's log-probs and entropies, the critic's values.
+//! What is computed from hidden states: the policy's log-probs and entropies, the critic's values.
 //!
-//! Both are computed for the response tokens alone: `read` names, among the B*T positions of a padded batch, those that
+//! Both are computed only for the response tokens: `read` names, among the B*T positions of a padded batch, those that
 //! predict a response token, so that no vocabulary-wide row is spent on prompts or padding.
 //!
 //! Shapes: B batch, T time, N positions read, H hidden, V vocabulary.
@@ -96,7 +96,7 @@ impl Policy {
     }
 }
 
-/// Numbers over the vocabulary that are computed at a time: 128 MiB in float32, of which a few copies are alive.
+/// Numbers over the vocabulary that are computed at a time: 128 MiB in float32, of which a few copies are held.
 pub const VOCABULARY_PART: i64 = 1 << 25;
 
 /// Vocabulary scores in float32, [.., V], of hidden states [.., H].
@@ -114,7 +114,7 @@ fn entropies(log_probs: &Tensor) -> Tensor {
     -(log_probs.exp() * log_probs).sum_dim_intlist(-1, false, Kind::Float)
 }
 
-/// A decoder with a scalar head: the expected return from each position on.
+/// A decoder with a scalar head: the expected return from each position onwards.
 pub struct Critic {
     pub config: ModelConfig,
     pub weights: Weights,
@@ -136,7 +136,7 @@ impl Critic {
     }
 }
 
-/// A critic without a decoder of its own: a scalar head that reads the actor's hidden states.
+/// A critic without its own decoder: a scalar head that reads the actor's hidden states.
 pub struct ValueHead {
     pub weights: Weights,
     score: Linear,

@@ -12,4 +12,4 @@ pub use attention::{Attend, KeyValues, PRODUCTS_TOKENS, causal_attention, masked
 pub use config::{Family, ModelConfig};
 pub use decoder::{Decoder, Tap};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
-pub use weights::{Head, Weights};
+pub use weights::{Head, Weights, tensor_names};

@@ -1,10 +1,10 @@
-//! The two kinds of maps that a layer is made of, as a checkpoint stores them.
+//! The two kinds of maps in a layer, as a checkpoint stores them.
 
 use super::config::ModelConfig;
 use super::weights::Scope;
 use tch::Tensor;
 
-/// A linear map, with a bias where the checkpoint has one.
+/// A linear map, with a bias if the checkpoint has one.
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,

@@ -3,7 +3,7 @@
 //! One buffer makes the optimizer one kernel, the gradient norm one reduction, and later the exchange between processes
 //! one message. Every tensor starts at a multiple of 64 elements; the gaps are zero, have zero gradient, and stay zero.
 //!
-//! Model, optimizer and whoever restores a checkpoint share these tensors, as `Tensor::shallow_clone` shares them. The
+//! The model, its optimizer and the code that restores a checkpoint share these tensors (`Tensor::shallow_clone`). The
 //! methods that overwrite them in place therefore take `&self`; each says so.
 
 use super::config::ModelConfig;
@@ -25,7 +25,7 @@ pub enum Head {
     Language,
     /// `score`, a linear map with bias to one number: the critic.
     Value,
-    /// `score` alone: it reads a decoder whose weights are another model's.
+    /// Only `score`: it reads the decoder of another model.
     ValueOnly,
 }
 
@@ -40,7 +40,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Zero weights for `config`, in its checkpoint's names.
+    /// Zero weights for `config`, named as in its checkpoint.
     pub fn zeros(config: &ModelConfig, head: Head, kind: Kind, device: Device) -> Self {
         let shapes = shapes(config, head);
         let total = shapes.iter().map(|(_, shape)| aligned(shape)).sum::<i64>();
@@ -58,8 +58,8 @@ impl Weights {
     /// Random weights as transformers draws them: normal with `initializer_range`, norms one, biases and the value head
     /// zero (a critic that starts at zero adds no noise to the first advantages).
     ///
-    /// Not from `rng`'s derived streams: libtorch draws them, one tensor after another, from a generator of their own.
-    /// They depend on the shapes and `seed` alone, not on `kind` or `device` beyond rounding.
+    /// Not from `rng`'s derived streams: libtorch draws them, one tensor after another, from a separate generator. They
+    /// depend only on the shapes and `seed`, not on `kind` or `device` beyond rounding.
     pub fn random(config: &ModelConfig, head: Head, kind: Kind, device: Device, seed: u64) -> Result<Self> {
         let mut weights = Self::zeros(config, head, kind, device);
         let mut generator = Generator::seeded(seed)?;
@@ -84,8 +84,8 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Overwrites these weights in place by those of a Hugging Face folder, one tensor at a time from the mapped files,
-    /// converted from whatever precision they have.
+    /// Overwrites these weights in place with those of a Hugging Face folder, one tensor at a time from the mapped
+    /// files, converted from whatever precision they have.
     ///
     /// # Errors
     /// One message with every tensor that is missing, or of another shape or an unusable type. Surplus tensors are
@@ -99,7 +99,7 @@ impl Weights {
             for (name, data) in tensors.iter() {
                 // A base model saved without its head leaves the prefix out, and transformers adds it again.
                 let Some(&place) = self.index.get(name).or_else(|| self.index.get(&format!("model.{name}"))) else {
-                    // Some folders hold the tied head once more.
+                    // Some folders also store the tied head.
                     if !(config.tie_word_embeddings && name == "lm_head.weight") {
                         surplus.push(name.to_string());
                     }
@@ -160,7 +160,7 @@ impl Weights {
         });
     }
 
-    /// A copy in a buffer of its own on `device`, frozen, even if these weights are on that device already.
+    /// A frozen copy in a new buffer on `device`, even if these weights are already on that device.
     pub fn copy_to(&self, device: Device) -> Self {
         let flat = self.flat.to_device_(device, self.flat.kind(), false, true);
         Self::over(flat, self.entries.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect())
@@ -172,7 +172,7 @@ impl Weights {
         Self { entries, index: self.index.clone(), flat: self.flat.shallow_clone() }
     }
 
-    /// Makes every weight a leaf that gets a gradient. What `get` and `shallow_clone` gave before stays frozen.
+    /// Makes every weight a leaf that gets a gradient. What `get` and `shallow_clone` returned before stays frozen.
     pub fn require_grad(&mut self) {
         for (_, tensor) in &mut self.entries {
             *tensor = tensor.detach().set_requires_grad(true);
@@ -222,7 +222,7 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// One place further down (`pp` as candle's `VarBuilder` has it: push a prefix).
+    /// One place further down (`pp` as in candle's `VarBuilder`: push a prefix).
     pub fn pp(&self, name: impl Display) -> Self {
         Self { weights: self.weights, prefix: format!("{}.{name}", self.prefix) }
     }
@@ -235,13 +235,13 @@ impl Scope<'_> {
     /// The tensor of this name here.
     ///
     /// # Panics
-    /// If the architecture has none: a mistake of ours.
+    /// If the architecture has none: a bug of ours.
     pub fn get(&self, name: &str) -> Tensor {
         self.find(name).unwrap_or_else(|| panic!("no weight {}.{name}", self.prefix))
     }
 }
 
-/// Elements that a tensor takes of a flat buffer.
+/// Elements that a tensor takes up in a flat buffer.
 fn aligned(shape: &[i64]) -> i64 {
     (shape.iter().product::<i64>() + ALIGN - 1) / ALIGN * ALIGN
 }
@@ -251,7 +251,7 @@ fn views(flat: &Tensor, shapes: impl IntoIterator<Item = Vec<i64>>) -> Vec<Tenso
     let flat = flat.detach();
     let mut start = 0;
     let view = |shape: Vec<i64>| {
-        // Detached, so that autograd takes each for a tensor of its own.
+        // Detached, so that autograd treats each as a separate tensor.
         let view = flat.narrow(0, start, shape.iter().product()).view(shape.as_slice()).detach();
         start += aligned(&shape);
         view
@@ -265,6 +265,20 @@ fn common_prefix<'a>(missing: &[&String], surplus: &'a [String]) -> Option<&'a s
     let prefix =
         surplus.iter().find_map(|name| name.strip_suffix(first.as_str())).filter(|prefix| !prefix.is_empty())?;
     missing.iter().all(|name| surplus.iter().any(|s| s.strip_prefix(prefix) == Some(name))).then_some(prefix)
+}
+
+/// The names of the tensors in a folder's safetensors files.
+///
+/// # Errors
+/// A file that is missing or damaged.
+pub fn tensor_names(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for path in shard_files(dir)? {
+        let map = torch::map(&path)?;
+        let tensors = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
+        names.extend(tensors.names().into_iter().map(String::from));
+    }
+    Ok(names)
 }
 
 /// The safetensors files of a folder: one, or else the shards that its index names (in transformers' order).

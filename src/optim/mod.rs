@@ -1,11 +1,12 @@
 //! AdamW over one flat buffer, with float32 master weights and moments whatever the compute precision.
 //!
 //! In float32 the model's own buffer is the master. In bfloat16 the gradients of the micro-batches add up in float32
-//! (`accumulate` after each backward pass), and every step ends by rounding the master into the model. Gradients have
-//! memory from `begin` to `step` alone.
+//! (`accumulate` after each backward pass), and every step ends by rounding the master into the model. Gradients take
+//! memory only from `begin` to `step`.
 //!
-//! Master and moments, 12 bytes a weight, may rest on the host while the model is on a GPU. The step is then done there,
-//! part by part: gradients go down, new weights come up, and the device never holds more than a part beside the model.
+//! Master and moments, 12 bytes per weight, may stay on the host while the model is on a GPU. The step is then done on
+//! the host, part by part: gradients are copied there and new weights back, and the device never holds more than one
+//! part besides the model.
 
 use crate::dist::Comm;
 use crate::model::Weights;
@@ -22,7 +23,7 @@ pub struct AdamW {
     weights: Weights,
     /// From `begin` to `step`.
     gradient: Option<Gradient>,
-    /// The weights that learn, [P] float32, when the model's own are of another kind or elsewhere.
+    /// The weights that are optimised, [P] float32, if the model's own are of another kind or elsewhere.
     master: Option<Tensor>,
     /// First and second moment, [P] float32.
     exp_avg: Tensor,
@@ -33,11 +34,11 @@ pub struct AdamW {
     part: i64,
 }
 
-/// The gradient of one step in the making.
+/// The gradient accumulated so far.
 struct Gradient {
-    /// Where backward passes add theirs, [P] in the compute kind.
+    /// What backward passes add to, [P] in the compute kind.
     open: Tensor,
-    /// Sum of the micro-batches' gradients, [P] float32, when the compute kind is another.
+    /// Sum of the micro-batches' gradients, [P] float32, if the compute kind is another.
     sum: Option<Tensor>,
 }
 
@@ -67,8 +68,8 @@ impl AdamW {
         }
     }
 
-    /// Makes room for the gradient of the next step, zero so far; called before its first backward pass. Between the
-    /// steps there are no gradients, so that rollouts and another model's updates have their memory.
+    /// Allocates a zero gradient for the next step; called before its first backward pass. Between steps there are no
+    /// gradients, so that rollouts and another model's updates can use their memory.
     pub fn begin(&mut self) -> Result<()> {
         let open = self.weights.open_gradient()?;
         let sum = (open.kind() != Kind::Float).then(|| open.totype(Kind::Float));
@@ -76,7 +77,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// Takes up the gradient of one micro-batch; called after each backward pass.
+    /// Adds one micro-batch's gradient; called after each backward pass.
     pub fn accumulate(&mut self) {
         if let Some(Gradient { open, sum: Some(sum) }) = &mut self.gradient {
             tch::no_grad(|| {
@@ -95,8 +96,8 @@ impl AdamW {
         comm.sum(sum.as_mut().unwrap_or(open))
     }
 
-    /// One step on the accumulated gradient, clipped to a global norm of `max_norm` (0: not clipped), which is then
-    /// gone. Returns the norm before clipping, a float32 scalar; where it is not finite the weights stay as they are.
+    /// One step on the accumulated gradient, clipped to a global norm of `max_norm` (0: not clipped), which is freed.
+    /// Returns the norm before clipping, a float32 scalar; if it is not finite, the weights stay as they are.
     pub fn step(&mut self, max_norm: f64, hyper: AdamWStep) -> Result<Tensor> {
         let gradient = self.gradient.take().context("a step without a gradient")?;
         self.weights.close_gradient()?;
@@ -107,7 +108,7 @@ impl AdamW {
                 let coefficient = ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0);
                 let _ = grad.g_mul_(&coefficient);
             }
-            // The kernel divides by 1 - beta^step, so the count comes first (as torch.optim does it).
+            // The kernel divides by 1 - beta^step, so the count comes first (as in torch.optim).
             let _ = self.step.g_add_scalar_(1);
             let (flat, home) = (self.weights.flat(), self.step.device());
             let mut skip = norm.isfinite().logical_not().to_kind(Kind::Float).to_device(home);
@@ -127,7 +128,7 @@ impl AdamW {
         })
     }
 
-    /// Everything a resumed run needs, by name: moments, step count, and the master weights where there are any.
+    /// Everything a resumed run needs, by name: moments, step count, and the master weights if there are any.
     pub fn state(&self) -> Vec<(&'static str, Tensor)> {
         let mut state = vec![
             ("exp_avg", self.exp_avg.shallow_clone()),
@@ -147,7 +148,7 @@ mod tests {
     use tch::Device;
 
     impl AdamW {
-        /// As if a backward pass had found this gradient.
+        /// As if a backward pass had produced this gradient.
         fn put(&self, gradient: &Tensor) {
             self.gradient.as_ref().unwrap().open.shallow_clone().copy_(gradient);
         }
@@ -166,7 +167,7 @@ mod tests {
     const HYPER: AdamWStep = AdamWStep { lr: 0.1, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.1 };
 
     #[test]
-    fn steps_equal_the_paper_s_algorithm() {
+    fn steps_equal_the_published_algorithm() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3).unwrap();
         weights.require_grad();
         let mut optimizer = AdamW::new(&weights);
@@ -194,7 +195,7 @@ mod tests {
     }
 
     /// Parts that hold several tensors, the last one shorter. Their length is a multiple of a vector register's: the
-    /// kernel may round the elements that fill no register differently.
+    /// kernel may round elements that do not fill a register differently.
     #[test]
     fn a_step_in_parts_is_the_same_step() {
         for kind in [Kind::Float, Kind::BFloat16] {

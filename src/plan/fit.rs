@@ -5,21 +5,21 @@ use super::memory::{estimate, peak};
 use crate::recipe::CriticModel;
 use std::fmt;
 
-/// The share of a device that a plan may count on; a CUDA context, kernels' workspaces and gaps in the allocator (on a
-/// CPU other programs) take the rest.
+/// The share of a device's memory that a plan may use; the CUDA context, kernel workspaces and fragmentation (on a CPU,
+/// other programs) take the rest.
 const SHARE: f64 = 0.9;
 
-/// What a plan is to run on.
+/// The devices that a plan would run on.
 #[derive(Clone, Copy, Debug)]
 pub struct Devices {
     /// Each holds all models and an equal share of the sequences.
     pub count: usize,
-    /// Bytes of each device, where they are known.
+    /// Bytes of memory per device, if known.
     pub memory: Option<u64>,
 }
 
 impl Devices {
-    /// One device; of a CPU the memory is that of this machine.
+    /// One device; if it is a CPU, with this machine's memory.
     pub fn of(plan: &Plan) -> Self {
         let memory = (plan.recipe.machine.device == "cpu").then(installed);
         Self { count: 1, memory }
@@ -48,14 +48,14 @@ impl fmt::Display for Change {
     }
 }
 
-/// How a plan fits.
+/// How well a plan fits.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// Bytes the plan may count on, on each device.
+    /// Bytes the plan may use on each device.
     pub room: u64,
-    /// Bytes it needs there at most.
+    /// Bytes it needs there, at most.
     pub peak: u64,
-    /// If it does not fit: changes of the recipe, each on top of those before. None of them changes what is learnt,
+    /// If it does not fit: recipe changes, each on top of those before. None of them changes what is learnt,
     /// except the critic's.
     pub changes: Vec<Change>,
 }
@@ -78,7 +78,7 @@ pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
     let needed = |plan: &Plan| peak(&estimate(plan, devices.count)).1;
     let mut fit = Fit { room, peak: needed(plan), changes: vec![] };
     let mut plan = plan.clone();
-    // The first change that lowers the peak, again and again: what did nothing before may do something now.
+    // Takes the first change that lowers the peak, again and again: one that did nothing before may help now.
     while fit.reached() > room {
         let lower = |(key, change): &(&'static str, Alter)| {
             let mut changed = plan.clone();
@@ -87,7 +87,7 @@ pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
             (peak < fit.reached()).then_some((changed, Change { key, value, peak }))
         };
         let Some((changed, change)) = ALTERATIONS.iter().find_map(lower) else { break };
-        // Only the last value counts of a number that is halved again.
+        // If a number is halved again, its last value replaces the earlier one.
         fit.changes.retain(|earlier| earlier.key != change.key);
         fit.changes.push(change);
         plan = changed;

@@ -1,36 +1,37 @@
-//! How much memory a plan needs, part by part: an upper bound from shapes alone, nothing is measured.
+//! How much memory a plan needs, part by part: an upper bound computed from shapes; nothing is measured.
 //!
 //! In the formulas: P parameters, L layers, H hidden size, N query heads, K key-value heads, D head dimension,
-//! I intermediate size, V vocabulary, and w bytes a number in the compute precision (bfloat16 2, float32 4).
+//! I intermediate size, V vocabulary, and w bytes per number in the compute precision (bfloat16 2, float32 4).
 //!
-//! - weights: P w. A critic has P less the untied head V H, plus H + 1 for its scalar head. A head on the actor's
-//!   decoder (`ppo.critic = "shared"`), some kilobytes, is not counted.
-//! - gradients: P w, and in bfloat16 4 P more, where the micro-batches add up in float32; in the model's update alone.
-//! - largest gradient: that of the embedding, V H w, before it is added to the others; twice where the head is tied to it.
+//! - weights: P w. A critic has P minus the untied head V H, plus H + 1 for its scalar head. A head on the actor's
+//!   decoder (`ppo.critic = "shared"`), a few kilobytes, is not counted.
+//! - gradients: P w, and in bfloat16 4 P more, since micro-batches add up in float32; only during the model's update.
+//! - largest gradient: that of the embedding, V H w, before it is added to the others; twice that if the head is tied.
 //! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
-//!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too, and
-//!   `memory.offload_reference` the reference, which is on the device while it scores. On a CPU both are the same memory.
+//!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too;
+//!   `memory.offload_reference` moves the reference, which is then on the device only while it scores. On a CPU, host
+//!   and device are the same memory.
 //! - KV cache: 2 L K D w for each of rows x (max_prompt_tokens + max_response_tokens). Rows are the sequences decoded
 //!   at a time, in rollouts or in an evaluation, whichever has more.
-//! - decoding work: one layer of the prefill, (4 H + 3 N D + 4 I) w a prompt token (nothing is kept for a gradient), and
-//!   its keys and values, for at most 16,384 tokens at a time; or one step's logits, rows x V in float32 five times (scores, scaled, log-softmax, probabilities, their sum),
-//!   whichever is more.
-//! - activations: what autograd keeps of a micro-batch, nothing recomputed. A token and layer: the two norms' inputs and
-//!   outputs 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values repeated to all
-//!   heads) and its output 4 N D w, with its log-sum-exp 4 N; of the MLP the gate, its silu, the up projection and
-//!   their product 4 I w; the norms' deviations 8. In bfloat16 on a CPU, where sequences of up to 512 tokens are
-//!   attended to by plain products (where the CPU multiplies bfloat16 itself), each head's weights N T w instead of the
-//!   log-sum-exp. On top, once, the last norm's input and output 2 H w.
-//!   With `memory.gradient_checkpointing` a layer keeps its input H w, and one at a time all of the above.
+//! - decoding work, whichever is more: one layer of the prefill, (4 H + 3 N D + 4 I) w per prompt token (nothing is
+//!   kept for a gradient), and its keys and values, for at most 16,384 tokens at a time; or one step's logits, rows x V
+//!   in float32 five times (scores, scaled, log-softmax, probabilities, their sum).
+//! - activations: what autograd keeps of a micro-batch without recomputation. Per token and layer: the inputs and
+//!   outputs of the two norms 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values
+//!   repeated for all heads) and its output 4 N D w, with its log-sum-exp 4 N; in the MLP the gate, its silu, the up
+//!   projection and their product 4 I w; the norms' deviations 8. In bfloat16 on a CPU, attention over at most 512
+//!   tokens may use plain products (if the CPU multiplies bfloat16 natively), which keep each head's weights N T w
+//!   instead of the log-sum-exp. On top, once, the last norm's input and output 2 H w.
+//!   With `memory.gradient_checkpointing` each layer keeps its input H w, and one layer at a time all of the above.
 //! - logits: response tokens of a micro-batch x V, five float32 copies (scores, divided by the temperature, log-softmax
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
-//!   bfloat16 the scores before they become float32. Where tokens x V exceeds 2^25 it is done in parts of that size.
-//! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w a token, and its logits.
+//!   bfloat16 the scores before they become float32. If tokens x V exceeds 2^25, it is done in parts of that size.
+//! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w per token, and its logits.
 //!
-//! Several devices hold all models each and share the sequences.
+//! Each of several devices holds all models and a share of the sequences.
 //!
-//! A micro-batch counts as full, its tokens all responses: short prompts come near it. Not counted: the CUDA context and
-//! kernels' workspaces, gaps in the allocator, batches of token ids, rotary tables.
+//! A micro-batch is assumed to be full and to hold only response tokens, which is nearly true with short prompts. Not
+//! counted: the CUDA context and kernel workspaces, fragmentation, batches of token ids, rotary tables.
 
 use super::Plan;
 use crate::model::{PRODUCTS_TOKENS, VOCABULARY_PART};
@@ -38,7 +39,7 @@ use crate::recipe::Precision;
 use crate::rollout::PREFILL_TOKENS;
 use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
-/// A stretch of a run with its own memory.
+/// A phase of a run, with its own memory use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     WarmStart,
@@ -62,21 +63,21 @@ impl Phase {
     }
 }
 
-/// Bytes that are held in some phases. A name comes twice where its size differs between phases.
+/// Bytes that are held in some phases. A name occurs twice if its size differs between phases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     pub name: &'static str,
     pub bytes: u64,
-    /// On the device; none for what rests on the host beside it.
+    /// When it is on the device; empty for what stays on the host.
     pub phases: &'static [Phase],
 }
 
 /// All of PPO.
 const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 
-/// The parts of a plan on each of so many devices, none of them empty; the formulas stand at the top of this file.
+/// The parts of a plan on each of `devices` devices; the formulas are at the top of this file.
 pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
-    // Bytes are counted in f64: exact as far as anybody has memory, and no product overflows.
+    // Bytes are counted in f64: exact for any real memory, and no product overflows.
     let (recipe, config) = (&plan.recipe, &plan.config);
     let half = recipe.machine.precision == Precision::Bfloat16;
     let w = if half { 2.0 } else { 4.0 };
@@ -87,7 +88,7 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let kv = (config.num_key_value_heads * config.head_dim) as f64;
     let gradient = if half { w + 4.0 } else { w };
     let memory = &recipe.memory;
-    // On a CPU there is nowhere else to go.
+    // On a CPU there is nothing to offload to.
     let host = recipe.machine.device != "cpu";
     let offloaded = memory.offload_optimizer && host;
     let optimizer = if half || offloaded { 12.0 } else { 8.0 };
@@ -166,7 +167,7 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     parts
 }
 
-/// Bytes that rest on the host, beside the device.
+/// Bytes that stay on the host.
 pub fn on_host(parts: &[Part]) -> u64 {
     parts.iter().filter(|part| part.phases.is_empty()).fold(0, |sum: u64, part| sum.saturating_add(part.bytes))
 }
@@ -176,7 +177,7 @@ pub fn total(parts: &[Part], phase: Phase) -> u64 {
     parts.iter().filter(|part| part.phases.contains(&phase)).fold(0, |sum: u64, part| sum.saturating_add(part.bytes))
 }
 
-/// The phase that needs most, and its bytes.
+/// The phase that needs the most, and its bytes.
 pub fn peak(parts: &[Part]) -> (Phase, u64) {
     Phase::ALL
         .map(|phase| (phase, total(parts, phase)))

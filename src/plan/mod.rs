@@ -1,6 +1,6 @@
-//! A plan: a recipe that passed every check, what follows from it, and whether a machine's memory holds it.
+//! A plan: a recipe that passed every check, what follows from it, and whether it fits a machine's memory.
 //!
-//! Decided: only a `Plan` runs, and a plan holds nothing that the checks have not seen.
+//! Decided: only a `Plan` can run, and it holds nothing that was not checked.
 
 mod check;
 mod fit;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// (default: `checkpoints/NAME`).
 ///
 /// # Errors
-/// `BadInput` for the first thing found wrong: one message that shows its line.
+/// `BadInput` for the first error found: one message that shows its line.
 pub fn load(path: &Path, sets: &[String], out: Option<&Path>) -> Result<Plan> {
     let (recipe, sources) = recipe::read(path, sets)?;
     sources.notes.iter().for_each(|note| terminal::warn(note));
@@ -50,18 +50,19 @@ impl Plan {
     /// Checks a recipe as a whole. `out` is the run folder (default: `checkpoints/NAME`).
     ///
     /// # Errors
-    /// The first combination that cannot run, or would run to no purpose.
+    /// The first combination that cannot run, or would waste a run.
     pub fn check(recipe: Recipe, sources: &Sources, out: Option<&Path>) -> Result<Self, BadInput> {
         let (config, tokenizer_dir) = check::check(&recipe, sources)?;
         let out = out.map_or_else(|| Path::new("checkpoints").join(&recipe.name), Path::to_path_buf);
         if out.exists() && !out.is_dir() {
             return Err(BadInput(format!("the run folder {} is a file; choose another with --out DIR", out.display())));
         }
-        let text = toml::to_string(&recipe).map_err(|e| sources.bad("", format!("it cannot be written back: {e}")))?;
+        let text =
+            toml::to_string(&recipe).map_err(|e| sources.bad("", format!("it cannot be written as TOML: {e}")))?;
         Ok(Self { recipe, text, config, tokenizer_dir, out })
     }
 
-    /// Sequences rolled out a step.
+    /// Sequences per step.
     pub fn sequences_per_step(&self) -> usize {
         self.recipe.rollout.prompts_per_step * self.recipe.rollout.samples_per_prompt
     }
@@ -71,22 +72,22 @@ impl Plan {
         self.recipe.rollout.max_prompt_tokens + self.recipe.rollout.max_response_tokens
     }
 
-    /// Tokens of a step's rollouts, prompts included, if each has the greatest length.
+    /// Tokens of a step's rollouts, prompts included, if all have the greatest length.
     pub fn max_tokens_per_step(&self) -> usize {
         self.sequences_per_step() * self.max_sequence_tokens()
     }
 
-    /// Optimizer steps of the actor in a PPO step.
+    /// Optimizer steps of the actor per PPO step.
     pub fn actor_updates(&self, ppo: &Ppo) -> usize {
         ppo.epochs * self.sequences_per_step() / ppo.mini_batch
     }
 
-    /// Optimizer steps of the critic in a PPO step (0 without one; a head on the actor's decoder takes the actor's).
+    /// Optimizer steps of the critic per PPO step (0 without one; a head on the actor's decoder shares the actor's).
     pub fn critic_updates(&self, ppo: &Ppo) -> usize {
         if ppo.needs_critic() { ppo.epochs * self.sequences_per_step() / ppo.critic_sequences() } else { 0 }
     }
 
-    /// Problems an evaluation takes.
+    /// Problems per evaluation.
     pub fn evaluation_problems(&self) -> usize {
         match self.recipe.evaluation.problems {
             0 => settings(&self.recipe.task).sizes()[1],
@@ -106,19 +107,19 @@ impl Ppo {
         self.kl_in != KlIn::Off
     }
 
-    /// Whether the critic is a model of its own.
+    /// Whether the critic is a separate model.
     pub fn critic_is_separate(&self) -> bool {
         self.needs_critic() && self.critic == CriticModel::Separate
     }
 
-    /// Sequences a critic update.
+    /// Sequences per critic update.
     pub fn critic_sequences(&self) -> usize {
         self.critic_mini_batch.unwrap_or(self.mini_batch)
     }
 }
 
 impl Sft {
-    /// Optimizer steps of the warm start; the last of an epoch may hold fewer rows.
+    /// Optimizer steps of the warm start; the last one of an epoch may have fewer rows.
     pub fn steps(&self) -> usize {
         self.train.div_ceil(self.batch) * self.epochs
     }

@@ -1,4 +1,4 @@
-//! Where the models of a plan come from, and where they are put.
+//! Where the models of a plan come from, and where they go.
 
 use super::Plan;
 use crate::model::{Head, Weights};
@@ -25,10 +25,10 @@ impl Plan {
         }
     }
 
-    /// The weights that the run starts from: read from the recipe's model folder, or drawn.
+    /// The weights that the run starts from: read from the recipe's model folder, or random.
     ///
     /// # Errors
-    /// As `weights`.
+    /// Same as `weights`.
     pub fn starting_weights(&self, device: Device) -> Result<Weights> {
         if self.recipe.model.random_weights {
             return Weights::random(&self.config, Head::Language, self.kind(), device, self.recipe.seed);

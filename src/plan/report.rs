@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 const WIDTH: usize = 100;
-/// Columns of the labels.
+/// Width of the label column.
 const LABEL: usize = 14;
 
 /// A plan as text of at most 100 columns.
@@ -43,13 +43,13 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
             line(
                 "warm start",
                 format!(
-                    "{} rows from {source}, {} epochs of batches of {}: {} steps; learning rate {:e}; rows of at most {} tokens",
+                    "{} rows of up to {} tokens from {source}; epochs {}, batch {}: {} steps, learning rate {:e}",
                     grouped(sft.train),
+                    grouped(sft.context),
                     sft.epochs,
                     sft.batch,
                     grouped(sft.steps()),
-                    sft.lr,
-                    grouped(sft.context)
+                    sft.lr
                 ),
             );
         }
@@ -63,7 +63,7 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
             line(
                 "ppo",
                 format!(
-                    "{} steps of {} sequences ({} prompts, {samples} samples of each)",
+                    "{} steps of {} sequences ({} prompts, {samples} samples each)",
                     grouped(ppo.steps),
                     grouped(sequences),
                     grouped(prompts)
@@ -77,7 +77,7 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
             line(
                 "",
                 format!(
-                    "a step: {} actor updates of {} sequences at {:e}, {critic}; advantage {}",
+                    "per step: {} actor updates of {} sequences at learning rate {:e}, {critic}; advantage {}",
                     plan.actor_updates(ppo),
                     ppo.mini_batch,
                     ppo.actor_lr,
@@ -86,7 +86,7 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
             );
             let kl = match ppo.kl_in {
                 KlIn::Off => "no KL, no reference".to_string(),
-                place => format!("KL ({}) in the {} at {}", word(&ppo.kl_estimator), word(&place), ppo.kl_coef),
+                place => format!("KL ({}) in the {} times {}", word(&ppo.kl_estimator), word(&place), ppo.kl_coef),
             };
             line(
                 "",
@@ -95,7 +95,7 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
             line(
                 "tokens",
                 format!(
-                    "at most {} per step ({} prompt + {} response each), {} in all",
+                    "at most {} per step ({} prompt and {} response tokens per sequence), {} in total",
                     grouped(per_step),
                     grouped(recipe.rollout.max_prompt_tokens),
                     grouped(recipe.rollout.max_response_tokens),
@@ -151,8 +151,8 @@ fn task(recipe: &Recipe) -> String {
 
 fn evaluation(plan: &Plan) -> String {
     let every = match plan.recipe.evaluation.every {
-        0 => "before the first and after the last step".to_string(),
-        n => format!("before the first step and every {n}"),
+        0 => "before the first step and after the last".to_string(),
+        n => format!("before the first step, every {n} steps and after the last"),
     };
     let ways: Vec<String> = plan.recipe.evaluation.decoding.iter().map(word).collect();
     format!("{every}: {} validation problems, {}", grouped(plan.evaluation_problems()), ways.join(" and "))
@@ -161,7 +161,7 @@ fn evaluation(plan: &Plan) -> String {
 fn checkpoints(recipe: &Recipe) -> String {
     let kept = &recipe.checkpoints;
     let every = if kept.every == 0 { "after the last step".into() } else { format!("every {} steps", kept.every) };
-    format!("{every}, the newest {} are kept{}", kept.keep_last, if kept.keep_best { " and the best" } else { "" })
+    format!("{every}; kept: the newest {}{}", kept.keep_last, if kept.keep_best { " and the best" } else { "" })
 }
 
 /// Parts by phase, in GiB or MiB, and the peak.
@@ -190,14 +190,14 @@ fn memory_table(out: &mut String, parts: &[Part]) {
     let (phase, bytes) = peak(parts);
     let _ = writeln!(
         out,
-        "  peak {} {name}, in the {}: an upper bound, without the CUDA context and allocator gaps",
+        "  peak {} {name} ({}): an upper bound, excluding the CUDA context and fragmentation",
         amount(bytes),
         phase.name()
     );
     let resting: Vec<String> =
         parts.iter().filter(|p| p.phases.is_empty()).map(|p| format!("{} {}", p.name, amount(p.bytes))).collect();
     if !resting.is_empty() {
-        let _ = writeln!(out, "  on the host {} {name}: {}", amount(on_host(parts)), resting.join(", "));
+        let _ = writeln!(out, "  on the host: {} {name} ({})", amount(on_host(parts)), resting.join(", "));
     }
 }
 
@@ -206,24 +206,23 @@ fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
     if devices.count > 1 {
         let _ = writeln!(
             out,
-            "  on each of {} devices, the sequences divided: a plan only, a run takes one device as yet",
+            "  on each of {} devices, which share the sequences; a run itself uses one device for now",
             devices.count
         );
     }
     let Some(fit) = fit(plan, devices) else { return };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let room =
-        format!("  {:.0} GiB of memory, {:.1} of them for the plan", gib(devices.memory.unwrap_or(0)), gib(fit.room));
+    let room = format!("  {:.0} GiB of memory, {:.1} GiB usable", gib(devices.memory.unwrap_or(0)), gib(fit.room));
     let _ = match (fit.fits(), fit.changes.is_empty()) {
         (true, _) => writeln!(out, "{room}: it fits"),
-        (false, true) => writeln!(out, "{room}: IT DOES NOT FIT, and no key of [memory] would change that"),
-        (false, false) => writeln!(out, "{room}: IT DOES NOT FIT; one after another, these would lower the peak:"),
+        (false, true) => writeln!(out, "{room}: IT DOES NOT FIT, and no setting would lower the peak"),
+        (false, false) => writeln!(out, "{room}: IT DOES NOT FIT; in this order, these changes lower the peak:"),
     };
     for change in &fit.changes {
         let _ = writeln!(out, "    {change:<40}{:>8.2} GiB", gib(change.peak));
     }
     if fit.reached() > fit.room {
-        let _ = writeln!(out, "    and that is still too much: a smaller model, or more memory");
+        let _ = writeln!(out, "    still too much: use a smaller model or more memory");
     }
 }
 
@@ -306,7 +305,7 @@ fn scaled(n: f64) -> String {
     }
 }
 
-/// `label` and `text` beside it, broken at spaces.
+/// Writes `label` and, beside it, `text` wrapped at spaces.
 fn write_wrapped(out: &mut String, label: &str, text: &str) {
     let mut line = format!("{label:<LABEL$}");
     for word in text.split(' ') {

@@ -1,11 +1,11 @@
-//! Broken recipes and what is said of them; overrides; the whole of one message.
+//! Broken recipes and their messages; overrides; one message in full.
 
 use super::*;
 use crate::recipe::*;
 use std::fs;
 use tempfile::TempDir;
 
-/// A recipe that is right. Its model folder is `{model}`.
+/// A valid recipe. Its model folder is `{model}`.
 const GOOD: &str = r#"name = "trial"
 seed = 3
 
@@ -78,7 +78,7 @@ impl Bench {
     }
 }
 
-/// What is replaced in `GOOD` by what, the line the message shows, and what it says.
+/// What in `GOOD` is replaced by what, the line that the message shows, and parts of the message.
 const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("kl_coef", "kl_cof", 22, &["unknown key `kl_cof` in [ppo]", "did you mean `kl_coef`?"]),
     ("kl_coef", "lerning_rate", 22, &["did you mean `actor_lr`?"]),
@@ -90,14 +90,14 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
         "seed = 3",
         "seed = \"3\"",
         2,
-        &["`seed` is of the wrong type", "string \"3\"", "expected a whole number from 0 on"],
+        &["`seed` has the wrong type", "string \"3\"", "expected a whole number of at least 0"],
     ),
     ("seed = 3", "seed = 99999999999999999999", 2, &["`seed`"]),
     ("seed = 3", "seed = 3\nseed = 4", 3, &["duplicate key"]),
     ("seed = 3", "seed = ", 2, &["this is not valid TOML"]),
     ("seed = 3\n", "", 21, &["unknown key `x`"]),
     ("name = \"trial\"\n", "", 1, &["missing key `name`"]),
-    ("\"trial\"", "\"a/b\"", 1, &["`name` cannot hold '/'"]),
+    ("\"trial\"", "\"a/b\"", 1, &["`name` cannot contain '/'"]),
     ("\"trial\"", "\"\"", 1, &["`name` is empty"]),
     ("\"trial\"", "\".trial\"", 1, &["cannot begin with a dot"]),
     ("tiny-model\"", "tiny-modle\"", 5, &["there is no model folder", "tiny-model?"]),
@@ -106,7 +106,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("\"countdown\"", "\"countdwon\"", 9, &["cannot be \"countdwon\"", "did you mean \"countdown\"?"]),
     ("kind = \"countdown\"\n", "", 8, &["missing key `kind` in [task]"]),
     ("train = 1000", "train = -1", 10, &["`task.train` is -1, expected a whole number from 1 to 1000000000"]),
-    ("train = 1000", "train = 1e3", 10, &["`task.train`", "number 1e3", "expected a whole number from 1"]),
+    ("train = 1000", "train = 1e3", 10, &["`task.train`", "number 1e3", "expected a whole number of at least 1"]),
     ("train = 1000", "train = 0", 10, &["`task.train` is 0, expected a whole number from 1"]),
     ("train = 1000", "numbers = [3, 7]", 10, &["a problem of 7 numbers"]),
     ("train = 1000", "numbers = 3", 10, &["expected a list"]),
@@ -128,7 +128,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
         14,
         &["missing key `kind` in [sft.data]", "one of: solver, file"],
     ),
-    ("data.kind = \"solver\"", "data.kind = \"file\"", 14, &["missing key `path` in [sft.data]", "a text in quotes"]),
+    ("data.kind = \"solver\"", "data.kind = \"file\"", 14, &["missing key `path` in [sft.data]", "a quoted string"]),
     ("data.kind = \"solver\"", "data = { kind = \"solver\", path = \"x\" }", 14, &["unknown key `path` in [sft.data]"]),
     ("data.kind = \"solver\"", "data = 3", 14, &["`sft.data` is a section", "[sft.data]"]),
     ("batch = 20", "batch = 300", 16, &["more than the 200 rows"]),
@@ -143,7 +143,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("kl_coef = 0.001", "actor_lr = inf", 22, &["`ppo.actor_lr` is inf"]),
     ("kl_coef = 0.001", "gamma = 1.1", 22, &["`ppo.gamma` is 1.1, expected a number from 0 to 1"]),
     ("kl_coef = 0.001", "clip_dual = 0.5", 22, &["above 1"]),
-    ("kl_coef = 0.001", "betas = [0.9, 1]", 22, &["a beta of 1"]),
+    ("kl_coef = 0.001", "betas = [0.9, 1]", 22, &["`ppo.betas` contains 1"]),
     ("kl_coef = 0.001", "advantage = \"gea\"", 22, &["did you mean \"gae\"?", "gae, grpo, rloo"]),
     ("kl_coef = 0.001", "kl_target = 0.1\nkl_in = \"loss\"", 22, &["kl_in = \"reward\""]),
     ("kl_coef = 0.001", "kl_in = \"loss\"", 22, &["k1", "k2"]),
@@ -169,7 +169,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ),
     ("prompts_per_step = 16", "prompts_per_step = 9223372036854775807", 25, &["`rollout.prompts_per_step`"]),
     ("problems = 50", "problems = 101", 31, &["101 problems", "task.validation is 100"]),
-    ("problems = 50", "decoding = []", 31, &["names each way once"]),
+    ("problems = 50", "decoding = []", 31, &["one or both modes, each once"]),
     ("problems = 50", "decoding = [\"greddy\"]", 31, &["did you mean \"greedy\"?"]),
     ("problems = 50", "[machine]\ndevice = \"gpu\"", 32, &["no device `gpu`", "cuda"]),
     ("problems = 50", "[machine]\nprecision = \"float16\"", 32, &["did you mean \"bfloat16\"?"]),
@@ -183,7 +183,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("seed = 3", "hooks = [1]", 2, &["`hooks` is a section"]),
     ("kl_coef = 0.001", "betas = [0.9, 0.95, 0.99]", 22, &["`ppo.betas` has 3 entries, expected a list of two"]),
     ("kl_coef = 0.001", "advantage = { gae = 1 }", 22, &["`ppo.advantage` is a key with a value"]),
-    ("\"trial\"", "3", 1, &["`name` is of the wrong type: integer 3, expected a text in quotes"]),
+    ("\"trial\"", "3", 1, &["`name` has the wrong type: integer 3, expected a quoted string"]),
 ];
 
 #[test]
@@ -220,7 +220,7 @@ fn a_broken_recipe_is_shown_where_it_is_broken() {
 }
 
 #[test]
-fn a_missing_model_of_our_recipes_says_how_to_get_it() {
+fn a_message_about_a_missing_model_says_how_to_get_it() {
     let bench = Bench::new();
     let absent = bench.path("smollm2-135m-instruct");
     let message = bench.fails(GOOD.replace("{model}", &absent), &[]);
@@ -228,12 +228,12 @@ fn a_missing_model_of_our_recipes_says_how_to_get_it() {
 }
 
 #[test]
-fn a_whole_message() {
+fn one_message_in_full() {
     let bench = Bench::new();
     let message = bench.fails(bench.good().replace("mini_batch = 32", "mini_batch = 30"), &[]);
     let expected = format!(
-        "the 64 sequences of a step (16 prompts of 4) are not a multiple of 30\n  --> {}:21:14\n   |\n\
-         21 | mini_batch = 30\n   |              ^^\n   |\n   = help: the nearest that fits is 16 or 32",
+        "a step has 64 sequences (16 prompts x 4 samples), not a multiple of 30\n  --> {}:21:14\n   |\n\
+         21 | mini_batch = 30\n   |              ^^\n   |\n   = help: the nearest size that fits: 16 or 32",
         bench.path("r.toml")
     );
     assert_eq!(message, expected);
@@ -265,11 +265,11 @@ fn overrides_replace_add_and_are_shown_when_wrong() {
         (&["ppo..x=3"], 7, &["begins with a key"]),
         (&["ppo=3"], 7, &["`ppo` is a section"]),
         (&["seed.x=3"], 7, &["`seed` is a key with a value"]),
-        (&["name=3"], 12, &["expected a text in quotes", "the shell wants both"]),
+        (&["name=3"], 12, &["expected a quoted string", "the shell needs both"]),
         (&["rolout.batch=8"], 7, &["unknown section [rolout]"]),
-        (&["seed=1\nname=2"], 7, &["one line"]),
+        (&["seed=1\nname=2"], 7, &["a single line"]),
         (&["ppo.advantage=ggae"], 21, &["did you mean \"gae\"?"]),
-        (&["name=naïve/ü"], 12, &["cannot hold '/'"]),
+        (&["name=naïve/ü"], 12, &["cannot contain '/'"]),
     ] {
         let message = bench.fails(&text, sets);
         assert!(message.contains(&format!("command line:1:{column}\n")), "{sets:?} {column}:\n{message}");
@@ -280,7 +280,7 @@ fn overrides_replace_add_and_are_shown_when_wrong() {
 }
 
 #[test]
-fn what_is_no_recipe_is_said_so() {
+fn what_is_not_a_recipe_is_reported() {
     let bench = Bench::new();
     let at = |name: &str| load(Path::new(&bench.path(name)), &[], None).err().unwrap().to_string();
     assert!(bench.fails("", &[]).contains("the recipe is empty"));
@@ -293,14 +293,14 @@ fn what_is_no_recipe_is_said_so() {
     let good = bench.good();
     let nothing = format!("{}{}", &good[..good.find("[sft]").unwrap()], &good[good.find("[rollout]").unwrap()..]);
     assert!(bench.fails(&nothing, &[]).contains("trains nothing"));
-    // A warm start alone rolls nothing out, whatever the default lengths.
+    // A warm start without PPO rolls nothing out, so the default lengths do not matter.
     let nothing = &nothing[..nothing.find("[rollout]").unwrap()];
     assert!(bench.load(nothing, &["sft.data.kind=solver", "sft.context=100"]).is_ok());
 }
 
-/// Spellings of an earlier version, and what they mean now.
+/// Spellings of an earlier version and their present meaning.
 #[test]
-fn old_spellings_are_read() {
+fn old_spellings_are_accepted() {
     let bench = Bench::new();
     let old = bench
         .good()
@@ -316,17 +316,17 @@ fn old_spellings_are_read() {
 
     let (_, sources) = recipe::read(&bench.0.path().join("r.toml"), &["sft.data=rows.jsonl".into()]).unwrap();
     assert_eq!(sources.notes, ["note: `sft.data` is now a section [sft.data] with `kind = \"file\"` and `path`"]);
-    // The rows of a file have no style, so a file in place of the solver leaves none behind.
+    // The rows of a file have no style, so none is left when a file replaces the solver.
     let message = bench.fails(&now, &["sft.data=rows.jsonl"]);
     assert!(message.contains("there is no file rows.jsonl") && message.contains("command line:1:16"), "{message}");
-    // Of both spellings in one file the old one is an unknown key.
+    // If a file has both spellings, the old one is an unknown key.
     let both = bench.good().replace("batch = 20", "batch = 20\nwarmup = 0.1\nwarmup_ratio = 0.2");
     let message = bench.fails(&both, &[]);
     assert!(message.contains("unknown key `warmup` in [sft]"), "{message}");
 }
 
 #[test]
-fn no_damage_to_a_recipe_panics() {
+fn a_damaged_recipe_does_not_panic() {
     let bench = Bench::new();
     let good = bench.good().replace("seed", "# ä\r\nseed");
     for (at, _) in good.char_indices().step_by(2) {
@@ -360,7 +360,7 @@ fn memory_adds_up() {
     let (phase, most) = peak(&parts);
     assert_eq!((phase, most), (Phase::WarmStart, total(&parts, Phase::WarmStart)));
 
-    // What is offloaded leaves the device, where there is another place; recomputed layers keep their inputs alone.
+    // What is offloaded leaves the device, if there is one besides the CPU; recomputed layers keep only their inputs.
     for (device, elsewhere) in [("cuda", 2 * p + 12 * (2 * p + 65)), ("cpu", 0)] {
         let sets = [
             &format!("machine.device={device}"),
@@ -390,7 +390,7 @@ fn memory_adds_up() {
 }
 
 #[test]
-fn the_report_is_narrow_and_says_what_runs() {
+fn the_report_is_narrow_and_says_what_a_run_does() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &[]).unwrap();
     let devices = Devices { count: 1, memory: None };
@@ -420,7 +420,7 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
 
     let tight = fit_in(needed);
     assert!(!tight.fits() && tight.reached() <= tight.room, "{tight:?}");
-    // The recipe with these changes is the plan that was promised.
+    // The recipe with these changes has the peak that was promised.
     let sets: Vec<String> = tight.changes.iter().map(|change| format!("{}={}", change.key, change.value)).collect();
     let sets: Vec<&str> = ["machine.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
     let changed = bench.load(bench.good(), &sets).unwrap();
@@ -449,7 +449,7 @@ fn a_recipe_extends_another() {
     assert!(matches!(&sft.data, SftData::Solver(solver) if solver.style == TraceStyle::Dialogue), "{:?}", sft.data);
     assert_eq!((plan.recipe.name.as_str(), sft.batch), ("top", 20));
     assert_eq!((ppo.kl_coef, ppo.steps, ppo.mini_batch), (0.5, 7, 32));
-    // What a run stores stands alone.
+    // What a run stores extends nothing.
     assert!(!plan.text.contains("extends"));
     assert_eq!(bench.load(&plan.text, &[]).unwrap().text, plan.text);
 
@@ -462,9 +462,9 @@ fn a_recipe_extends_another() {
     says(&top.replace("kl_coef = 0.5", "kl_cof = 0.5"), &[], &["r.toml:4:1", "did you mean `kl_coef`?"]);
     says(&top.replace("kl_coef = 0.5", "mini_batch = 30"), &[], &["r.toml:4:14", "not a multiple of 30"]);
     says(top, &["ppo.kl_coef=x"], &["command line:1:19", "expected a number"]);
-    says(top, &["extends=base.toml"], &["command line", "in its file alone"]);
+    says(top, &["extends=base.toml"], &["command line", "only be set in a recipe file"]);
     says("extends = \"more/midle.toml\"\n", &[], &["r.toml:1:11", "there is no recipe", "middle.toml?"]);
-    says("extends = 3\n", &[], &["r.toml:1:11", "expected a text in quotes"]);
+    says("extends = 3\n", &[], &["r.toml:1:11", "expected a quoted string"]);
     says("extends = \"r.toml\"\n", &[], &["r.toml:1:11", "cannot extend itself"]);
     says("extend = \"base.toml\"\n", &[], &["r.toml:1:1", "did you mean `extends`?"]);
     write("base.toml", &bench.good().replace("kl_coef", "kl_cof"));

@@ -1,12 +1,12 @@
-//! Whether two recipes are one experiment: what may change when a run is resumed, and what may not.
+//! Whether two recipes are the same experiment: what may change when a run is resumed, and what may not.
 
 use super::keys::Recipe;
 use std::collections::BTreeMap;
 use std::fmt;
 use toml::Value;
 
-/// Sections and keys that a resumed run may have other values for: how long it goes on, what it shows and keeps, where
-/// it is computed and in how large parts. Everything else would make it another experiment.
+/// Sections and keys that may change when a run is resumed: how long it runs, what it shows and keeps, where it is
+/// computed and in parts of what size. Any other change would make it a different experiment.
 pub const MAY_CHANGE: [&str; 12] = [
     "name",
     "ppo.steps",
@@ -22,7 +22,7 @@ pub const MAY_CHANGE: [&str; 12] = [
     "memory",
 ];
 
-/// A key with two values; `None` where a recipe has none.
+/// A key with two values; `None` if a recipe does not have the key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     pub key: String,
@@ -31,7 +31,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether a resumed run may have it.
+    /// Whether a resumed run may differ in this key.
     pub fn is_allowed(&self) -> bool {
         let in_section = |rest: &str| rest.is_empty() || rest.starts_with('.');
         MAY_CHANGE.iter().any(|allowed| self.key.strip_prefix(allowed).is_some_and(in_section))
@@ -57,7 +57,7 @@ pub fn differences(before: &Recipe, now: &Recipe) -> Vec<Difference> {
         .collect()
 }
 
-/// Every key that is no section, as `section.key`, with its value as TOML.
+/// Every key that is not a section, as `section.key`, with its value as TOML.
 fn leaves(recipe: &Recipe) -> BTreeMap<String, String> {
     fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
         match value {
@@ -73,7 +73,7 @@ fn leaves(recipe: &Recipe) -> BTreeMap<String, String> {
         }
     }
     let mut found = BTreeMap::new();
-    // What a plan has written out as text can be written out as a value.
+    // Cannot fail: a plan has already written the recipe out as text.
     if let Ok(value) = Value::try_from(recipe) {
         collect("", &value, &mut found);
     }

@@ -1,7 +1,7 @@
 //! Recipes: TOML in, `Recipe` out.
 //!
-//! Whatever is wrong with a recipe is one `BadInput` message with the place in the file or the override, what was
-//! expected, and the nearest right name. Whether its values make sense together is the plan's to check.
+//! Any error in a recipe is one `BadInput` message with the place in the file or the override, what was expected, and
+//! the closest valid name. Whether its values make sense together is for the plan to check.
 
 pub mod document;
 pub mod identity;
@@ -20,7 +20,7 @@ pub use source::Sources;
 use anyhow::Result;
 use std::path::Path;
 
-/// A recipe as it was written out by a run, without the checks of a plan: the model it names may be gone.
+/// A recipe as a run wrote it out, without the checks of a plan: the model it names may be gone.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read or is not a recipe.

@@ -13,7 +13,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Reads a recipe's file, below it the one it `extends`, and so on, and merges the overrides `KEY=VALUE` on top.
+/// Reads a recipe file, the file it `extends`, and so on, and merges the overrides `KEY=VALUE` on top.
 ///
 /// # Errors
 /// A file that cannot be read, is not valid TOML, or does not have a recipe's shape; an override likewise.
@@ -35,7 +35,7 @@ pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput>
     }
     warmup_as_ratio(&mut table, &warmup, &mut notes);
     sources.locate(&table);
-    sources.ensure(!sources.has(EXTENDS), EXTENDS, "what a recipe extends is written in its file alone")?;
+    sources.ensure(!sources.has(EXTENDS), EXTENDS, "`extends` can only be set in a recipe file")?;
     shape::check(&sources, &table)?;
     sources.notes = notes;
     let table = Spanned::new(0..files[0].len(), table);
@@ -45,7 +45,7 @@ pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput>
 
 const EXTENDS: &str = "extends";
 
-/// The texts of a recipe and of all it extends, in this order.
+/// The texts of a recipe and of all the recipes it extends, in this order.
 fn files(sources: &mut Sources, path: &Path) -> Result<Vec<String>, BadInput> {
     let (mut texts, mut seen) = (vec![], vec![]);
     // The file to read, and where it was named.
@@ -57,22 +57,22 @@ fn files(sources: &mut Sources, path: &Path) -> Result<Vec<String>, BadInput> {
         };
         let place = path.canonicalize().unwrap_or_else(|_| path.clone());
         if seen.contains(&place) {
-            return Err(fail(format!("a recipe cannot extend itself: {} was read before", path.display())));
+            return Err(fail(format!("a recipe cannot extend itself: {} was already read", path.display())));
         }
         let text = read_file(&path).map_err(|e| fail(e.0))?;
         seen.push(place);
         let (start, text) = sources.add(path.display().to_string(), text);
         let table = parse(sources, &text)?;
         if table.is_empty() {
-            let what = "the recipe is empty\na recipe has at least `name`, [model], [task] and [ppo]";
+            let what = "the recipe is empty\na recipe needs at least `name`, [model], [task] and [ppo]";
             return Err(sources.at(start..start, what));
         }
         next = match table.get(EXTENDS) {
             None => None,
             Some(value) => {
                 let base = value.get_ref().as_str().ok_or_else(|| {
-                    sources
-                        .at(value.span(), "`extends` names another recipe, beside this one: expected a text in quotes")
+                    let what = "`extends` names another recipe by its relative path: expected a quoted string";
+                    sources.at(value.span(), what)
                 })?;
                 Some((path.with_file_name(base), Some(value.span())))
             }
@@ -86,11 +86,11 @@ fn parse<'a>(sources: &Sources, text: &'a str) -> Result<DeTable<'a>, BadInput> 
     Ok(DeTable::parse(text).map_err(|e| sources.parse_error(&e))?.into_inner())
 }
 
-/// One override, whose key begins at `from`, as a table; a value that is not valid TOML is taken as text.
+/// One override, whose key begins at `from`, as a table; a value that is not valid TOML is taken as a string.
 fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<DeTable<'a>, BadInput> {
     let fail = |span, what: &str| Err(sources.at(span, what));
     if text.contains(['\n', '\r']) {
-        return fail(from..text.len(), "an override is one line\nwrite --set once for each key");
+        return fail(from..text.len(), "an override is a single line\nuse --set once per key");
     }
     let Some(equals) = text[from..].find('=').map(|at| from + at) else {
         return fail(from..text.len(), "an override has the form KEY=VALUE\nfor example --set ppo.kl_coef=0.01");
@@ -102,11 +102,11 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
     }
     let value = text[equals + 1..].trim();
     if value.is_empty() {
-        return fail(equals..equals + 1, "the override has no value\nan empty text is written '\"\"'");
+        return fail(equals..equals + 1, "the override has no value\nan empty string is written '\"\"'");
     }
     match DeTable::parse(text) {
         Ok(table) => Ok(table.into_inner()),
-        // What opens a quote or a bracket was meant as TOML.
+        // A value that opens a quote or a bracket was meant as TOML.
         Err(e) if value.starts_with(['"', '\'', '[', '{']) => Err(sources.parse_error(&e)),
         Err(_) => {
             let span = text.len() - text[equals + 1..].trim_start().len()..text.trim_end().len();
@@ -123,7 +123,7 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
     }
 }
 
-/// Puts `over` on top of `base`: tables are merged, anything else is replaced, a table of another `kind` too.
+/// Merges `over` into `base`: tables are merged, anything else is replaced, as is a table of another `kind`.
 fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
     let is_another = |below: &DeTable, above: &DeTable| {
         let kind = |table: &DeTable| table.get("kind").and_then(|kind| kind.get_ref().as_str().map(str::to_string));
@@ -134,7 +134,7 @@ fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
         match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.into_inner()) {
             (Some(DeValue::Table(below)), DeValue::Table(above)) if !is_another(below, &above) => merge(below, above),
             (_, value) => {
-                // Removed first: a map keeps the key it has, with the span of the file.
+                // Removed first: the map would keep the old key, with its span in the file.
                 base.remove(key.get_ref().as_ref());
                 base.insert(key, Spanned::new(span, value));
             }

@@ -1,4 +1,4 @@
-//! Spellings of an earlier version, which stay readable for this one: each is moved to its new place, with a note.
+//! Spellings of an earlier version, still accepted in this one: each is moved to its new place, with a note.
 
 use super::keys::Ppo;
 use std::cell::OnceCell;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What sections and keys were called, and what they are called now.
+/// Old and new names of sections and keys.
 const RENAMED: [(&str, &str); 7] = [
     ("device", "machine"),
     ("reward.allow_equals", "task.allow_equals"),
@@ -22,7 +22,7 @@ pub fn rename(table: &mut DeTable, notes: &mut Vec<String>) {
     spell_out_data(table, notes);
     for (old, new) in RENAMED {
         if find(table, new).is_some() && old != "device" {
-            // Both spellings: the old one is then reported as unknown.
+            // If both spellings are present, the old one is reported as unknown.
             continue;
         }
         if let Some((span, value)) = take(table, old) {
@@ -34,7 +34,7 @@ pub fn rename(table: &mut DeTable, notes: &mut Vec<String>) {
     }
 }
 
-/// `sft.data = "solver"` and `sft.data = "FILE"` as the sections they now are.
+/// Turns `sft.data = "solver"` and `sft.data = "FILE"` into the sections that replaced them.
 fn spell_out_data(table: &mut DeTable, notes: &mut Vec<String>) {
     let is_text = find(table, "sft.data").is_some_and(|value| value.get_ref().is_str());
     let Some((key, value)) = is_text.then(|| take(table, "sft.data")).flatten() else { return };
@@ -48,7 +48,7 @@ fn spell_out_data(table: &mut DeTable, notes: &mut Vec<String>) {
     notes.push(format!("note: `sft.data` is now a section [sft.data] with `kind = \"{kind}\"`{path}"));
 }
 
-/// `ppo.lr_warmup_steps` as a share of the steps; `text` keeps the number that it becomes.
+/// Turns `ppo.lr_warmup_steps` into a share of the steps; `text` holds the resulting number.
 pub fn warmup_as_ratio<'a>(table: &mut DeTable<'a>, text: &'a OnceCell<String>, notes: &mut Vec<String>) {
     let number = |table: &DeTable, key| match find(table, key)?.get_ref() {
         DeValue::Integer(number) => number.as_str().parse::<u32>().ok(),

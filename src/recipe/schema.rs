@@ -21,7 +21,7 @@ pub struct Key {
     pub name: String,
     pub about: String,
     pub required: bool,
-    /// None for a key that may be absent.
+    /// None if the key may be absent.
     pub default: Option<Value>,
     pub kind: Kind,
 }
@@ -37,18 +37,18 @@ pub enum Kind {
     },
     Number {
         least: f64,
-        /// Whether `least` itself is too small.
+        /// Whether `least` itself is excluded.
         above: bool,
         most: f64,
     },
-    /// One of some words, each with a sentence.
+    /// One of several words, each with a sentence.
     Choice(Vec<(String, String)>),
     List {
         of: Box<Kind>,
         length: Option<usize>,
     },
     Section(Section),
-    /// A section whose key `kind` decides which others it has.
+    /// A section whose key `kind` decides which other keys it has.
     Variants(Vec<(String, Section)>),
 }
 
@@ -69,7 +69,7 @@ fn json() -> Value {
     schema_for!(Recipe).to_value()
 }
 
-/// The JSON Schema for editors. It demands no key: a recipe may have any of them from the one that it extends.
+/// The JSON Schema for editors. It requires no key: any key may come from the recipe that this one extends.
 pub fn for_editors() -> Value {
     fn adapt(schema: &mut Value) {
         match schema {
@@ -120,7 +120,7 @@ fn section(schema: &Value, defs: &Value) -> Section {
     Section { about: text(schema.get("description")), keys }
 }
 
-/// The schema that a reference leads to, or the one beside `null`.
+/// The schema that a reference points to, or the one beside `null`.
 fn resolve<'a>(schema: &'a Value, defs: &'a Value) -> &'a Value {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.strip_prefix("#/$defs/")) {
         return &defs[name];
@@ -150,7 +150,7 @@ fn kind(schema: &Value, defs: &Value) -> Kind {
         Some("string") => Kind::Text,
         Some("integer") => Kind::Integer {
             least: schema["minimum"].as_f64().map_or(i64::MIN, |least| least as i64),
-            // Any seed is as good as another.
+            // A seed may be any number.
             most: match schema["maximum"].as_f64() {
                 Some(most) => most as u64,
                 None if schema["format"] == "uint64" => i64::MAX as u64,
@@ -170,7 +170,7 @@ fn kind(schema: &Value, defs: &Value) -> Kind {
     }
 }
 
-/// The words of a part of a choice: one with a sentence, or some without.
+/// The words of one part of a choice: one with a sentence, or several without.
 fn words(schema: &Value) -> Vec<(String, String)> {
     let about = text(schema.get("description"));
     let one = schema["const"].as_str().map(|word| (word.to_string(), about));

@@ -1,5 +1,5 @@
-//! Whether a recipe has the shape that its keys declare: names, types, bounds. What is wrong first in the files is
-//! reported first; what is missing, last.
+//! Whether a recipe has the shape that its keys declare: names, types, bounds. The first error in the files is
+//! reported; missing keys come last.
 
 use super::keys::MOST;
 use super::schema::{Key, Kind, RECIPE, Section};
@@ -13,7 +13,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 /// Checks the whole recipe.
 ///
 /// # Errors
-/// The first thing that does not fit.
+/// The first error.
 pub fn check(sources: &Sources, table: &DeTable) -> Result<(), BadInput> {
     let mut walk = Walk { sources, first: None };
     walk.section("", &RECIPE, table, 0..0);
@@ -23,11 +23,11 @@ pub fn check(sources: &Sources, table: &DeTable) -> Result<(), BadInput> {
 /// A walk through a recipe's tables.
 struct Walk<'a> {
     sources: &'a Sources,
-    /// The first thing wrong so far, and its position.
+    /// The first error so far, and its position.
     first: Option<(usize, BadInput)>,
 }
 
-const TEXT: &str = "a text in quotes";
+const TEXT: &str = "a quoted string";
 
 impl Walk<'_> {
     fn wrong(&mut self, span: Range<usize>, what: String) {
@@ -79,7 +79,7 @@ impl Walk<'_> {
             (Kind::Section(section), DeValue::Table(table)) => self.section(path, section, table, key),
             (Kind::Variants(variants), DeValue::Table(table)) => self.variant(path, variants, table, key),
             (Kind::Section(_) | Kind::Variants(_), _) => {
-                let how = format!("write [{path}] on a line of its own and its keys below");
+                let how = format!("write [{path}] on its own line and its keys below it");
                 self.wrong(key, format!("`{path}` is a section\n{how}"));
             }
             (_, DeValue::Table(_)) => {
@@ -104,7 +104,7 @@ impl Walk<'_> {
                 match number {
                     Some(n) if inside(n) => {}
                     _ => {
-                        let shown = number.map_or("no number".into(), |n| n.to_string());
+                        let shown = number.map_or("not a number".into(), |n| n.to_string());
                         let expected = bounds("a number", *least, *above, *most);
                         self.wrong(span, format!("`{path}` is {shown}, expected {expected}"));
                     }
@@ -123,9 +123,9 @@ impl Walk<'_> {
             _ => {
                 let on_command_line = self.sources.label(&span) == Some(COMMAND_LINE);
                 let quotes = matches!(kind, Kind::Text) && on_command_line;
-                let hint = if quotes { "\nthe shell wants both: '\"...\"'" } else { "" };
+                let hint = if quotes { "\nthe shell needs both kinds of quotes: '\"...\"'" } else { "" };
                 let (found, expected) = (describe(found), expected(kind));
-                self.wrong(span, format!("`{path}` is of the wrong type: {found}, expected {expected}{hint}"));
+                self.wrong(span, format!("`{path}` has the wrong type: {found}, expected {expected}{hint}"));
             }
         }
     }
@@ -168,7 +168,7 @@ pub fn expected(kind: &Kind) -> String {
     match kind {
         Kind::Bool => "true or false".into(),
         Kind::Text => TEXT.into(),
-        // The bound of all counts is no news.
+        // The bound that all counts share is not worth showing.
         Kind::Integer { least, most: MOST } => bounds("a whole number", *least as f64, false, f64::INFINITY),
         Kind::Integer { least, most } => bounds("a whole number", *least as f64, false, *most as f64),
         Kind::Number { least, above, most } => bounds("a number", *least, *above, *most),
@@ -180,7 +180,7 @@ pub fn expected(kind: &Kind) -> String {
             let items = match &**of {
                 Kind::Integer { .. } => "whole numbers".into(),
                 Kind::Number { .. } => "numbers".into(),
-                Kind::Text => "texts in quotes".into(),
+                Kind::Text => "quoted strings".into(),
                 of => expected(of),
             };
             let two = if *length == Some(2) { "two " } else { "" };
@@ -194,16 +194,16 @@ fn bounds(what: &str, least: f64, above: bool, most: f64) -> String {
     let least_shown = least.is_finite() && least > i64::MIN as f64;
     let most_shown = most.is_finite() && most < i64::MAX as f64;
     match (above, least_shown, most_shown) {
-        (true, _, true) => format!("{what} above {least}, at most {most}"),
+        (true, _, true) => format!("{what} above {least} and at most {most}"),
         (true, _, false) => format!("{what} above {least}"),
         (false, true, true) => format!("{what} from {least} to {most}"),
-        (false, true, false) => format!("{what} from {least} on"),
+        (false, true, false) => format!("{what} of at least {least}"),
         (false, false, true) => format!("{what} up to {most}"),
         (false, false, false) => what.into(),
     }
 }
 
-/// A value that has the wrong type.
+/// A value of the wrong type, in words.
 fn describe(value: &DeValue) -> String {
     match value {
         DeValue::String(text) => format!("string \"{text}\""),

@@ -1,8 +1,8 @@
 //! Where every value of a recipe was written, and messages that show it.
 //!
-//! The recipe's files and its overrides lie one after another in one range of positions, so that a span tells by itself
-//! which of them it is from. Values keep their spans through the merge and into serde, whose errors then point at the
-//! file or the override alike; the checks name a key, and its span is looked up.
+//! The recipe's files and its overrides share one range of positions, one after another, so that a span identifies the
+//! text it is from. Values keep their spans through the merge and into serde, so that serde's errors point at the file
+//! or the override; the checks name a key, and its span is looked up.
 
 use crate::BadInput;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::ops::Range;
 use toml::de::DeTable;
 
-/// The texts of a recipe, and where each key stands in them.
+/// The texts of a recipe, and where each key is in them.
 #[derive(Default)]
 pub struct Sources {
     origins: Vec<Origin>,
@@ -20,7 +20,7 @@ pub struct Sources {
     pub notes: Vec<String>,
 }
 
-/// A file, or an override as it stood on the command line.
+/// A file, or an override as given on the command line.
 struct Origin {
     label: String,
     text: String,
@@ -28,7 +28,7 @@ struct Origin {
     start: usize,
 }
 
-/// Where a key and its value stand.
+/// Where a key and its value are.
 struct Spot {
     key: Range<usize>,
     value: Range<usize>,
@@ -36,8 +36,8 @@ struct Spot {
 }
 
 impl Sources {
-    /// Takes up a file; returns where it starts among all texts, and it padded on the left, so that what is parsed of it
-    /// has spans among all texts.
+    /// Adds a file; returns where it starts among all texts, and its text padded on the left, so that parsing it yields
+    /// spans among all texts.
     pub fn add(&mut self, label: String, text: String) -> (usize, String) {
         let start = self.origins.last().map_or(0, |last| last.start + last.text.len() + 1);
         let padded = " ".repeat(start) + &text;
@@ -51,13 +51,13 @@ impl Sources {
         (start + SET.len(), " ".repeat(start + SET.len()) + &padded[start + SET.len()..])
     }
 
-    /// Notes where the keys of the whole recipe stand.
+    /// Records where the keys of the whole recipe are.
     pub fn locate(&mut self, table: &DeTable<'_>) {
         collect(&mut self.spots, "", table);
     }
 
-    /// The message that the value of `key` (`section.key`, a section, or `""` for the recipe as a whole) is not right:
-    /// it shows where the key was written, else its section, else the file's top. The first line of `what` says what
+    /// The message that the value of `key` (`section.key`, a section, or `""` for the recipe as a whole) is wrong: it
+    /// shows where the key was written, else its section, else the top of the file. The first line of `what` says what
     /// is wrong, the others what to do.
     pub fn bad(&self, key: &str, what: impl Display) -> BadInput {
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);
@@ -68,10 +68,10 @@ impl Sources {
         }
         let what = what.to_string();
         let end = if what.contains('\n') { "; " } else { "\n" };
-        self.at(span, format!("{what}{end}`{key}` is not written in the recipe, so its default counts"))
+        self.at(span, format!("{what}{end}`{key}` is not set in the recipe, so its default applies"))
     }
 
-    /// Whether a key is written in the file or an override.
+    /// Whether a key is set in a file or an override.
     pub fn has(&self, key: &str) -> bool {
         self.spots.contains_key(key)
     }
@@ -86,7 +86,7 @@ impl Sources {
         self.at(error.span().unwrap_or(0..0), format!("this is not valid TOML: {}", error.message()))
     }
 
-    /// Whatever serde finds wrong in a recipe whose shape is right.
+    /// Any error that serde finds in a recipe whose shape is right.
     pub fn other_error(&self, error: &toml::de::Error) -> BadInput {
         self.at(error.span().unwrap_or(0..0), error.message())
     }
@@ -111,7 +111,7 @@ impl Sources {
         let inside =
             |at: usize| origin.text.floor_char_boundary(at.saturating_sub(origin.start).min(origin.text.len()));
         let (start, end) = (inside(span.start), inside(span.end));
-        // A value of many lines is shown by its first.
+        // Of a value of many lines, only the first is shown.
         let end = origin.text[start..end].find(['\n', '\r']).map_or(end, |length| start + length);
         let snippet = Snippet::source(origin.text.as_str())
             .path(origin.label.as_str())

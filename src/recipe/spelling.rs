@@ -1,4 +1,4 @@
-//! The nearest right name for a wrong one.
+//! The closest valid name for a wrong one.
 
 use super::schema::{Kind, RECIPE, Section};
 use std::path::Path;
@@ -39,7 +39,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("warmup_steps", "warmup_ratio"),
 ];
 
-/// Every section, by its path, with its keys; of a section of several kinds the keys of all.
+/// Every section by its path, with its keys; for a section of several kinds, the keys of all of them.
 static SECTIONS: LazyLock<Vec<(String, Vec<&'static str>)>> = LazyLock::new(|| {
     fn collect(path: &str, section: &'static Section, found: &mut Vec<(String, Vec<&'static str>)>) {
         for key in &section.keys {
@@ -68,7 +68,7 @@ fn keys(section: &str) -> &'static [&'static str] {
     SECTIONS.iter().find(|(name, _)| name == section).map_or(&[], |(_, keys)| keys)
 }
 
-/// What to write in place of the unknown key `word` of `section`.
+/// What to write instead of the unknown key `word` of `section`.
 pub fn advice(section: &str, word: &str) -> String {
     let here = keys(section);
     if let Some(known) = alias(here, word) {
@@ -93,7 +93,7 @@ pub fn advice(section: &str, word: &str) -> String {
     format!("{place} has: {}", here.join(", "))
 }
 
-/// Where a key is known.
+/// The sections that have a key.
 fn homes(key: &str) -> Vec<String> {
     let home = |section: &str| match section {
         "" => "at the top, outside all sections".to_string(),
@@ -102,7 +102,7 @@ fn homes(key: &str) -> Vec<String> {
     SECTIONS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| home(section)).collect()
 }
 
-/// Keys and what else they are called.
+/// Keys and their aliases.
 fn names(keys: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
     let others = ALIASES.iter().filter(|(_, ours)| keys.contains(ours)).map(|(theirs, _)| *theirs);
     keys.iter().copied().chain(others)
@@ -116,7 +116,7 @@ fn alias(keys: &[&'static str], word: &str) -> Option<&'static str> {
     ALIASES.iter().find(|(theirs, ours)| *theirs == word && keys.contains(ours)).map(|(_, ours)| *ours)
 }
 
-/// The candidate most like `word`, where one is like it: at most two of five letters differ.
+/// The candidate most similar to `word`, if any is: at most two in five letters differ.
 pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T>) -> Option<T> {
     // The distance is quadratic in the length, and no name is longer.
     let word: String = word.chars().take(200).collect::<String>().to_lowercase().replace('-', "_");
@@ -125,7 +125,7 @@ pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T
     all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
 }
 
-/// Names in a folder, sorted; none where it cannot be read.
+/// Names in a folder, sorted; none if it cannot be read.
 pub fn entries(dir: &Path) -> Vec<String> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let all = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -134,7 +134,7 @@ pub fn entries(dir: &Path) -> Vec<String> {
     names
 }
 
-/// `; did you mean PATH?` for a path that does not exist, when its folder holds a like name; else what is missing.
+/// `; did you mean PATH?` for a path that does not exist, if its folder has a similar name; else what is missing.
 pub fn similar(path: &Path) -> String {
     let parent = path.parent().unwrap_or(Path::new(""));
     if !parent.as_os_str().is_empty() && !parent.is_dir() {

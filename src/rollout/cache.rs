@@ -40,7 +40,7 @@ impl KvCache {
         Self { layers, bias: mask.narrow(4, 0, width), mask, filled: width, shift, samples }
     }
 
-    /// The cache as a prefill of `prompts` prompts, right-padded, fills it, from the prompt `first` on.
+    /// The cache as a prefill fills it: `prompts` right-padded prompts, from the prompt `first` on.
     pub fn prefill(&self, first: i64, prompts: i64) -> Prefill<'_> {
         let slot = Tensor::arange(self.filled, (Kind::Int64, self.shift.device())).unsqueeze(0); // [1, W]
         // Slot j of a row holds its token j - shift; clamped, since masked slots may hold anything.
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Prompts of uneven length, two rows each, and three more tokens per row; with a tap, which must act alike.
+    /// Prompts of uneven length, two rows each, and three more tokens per row; with a tap, which must act the same.
     #[test]
     fn prefill_and_steps_are_the_full_forward() {
         let config = ModelConfig::from_json(

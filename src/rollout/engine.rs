@@ -1,8 +1,8 @@
 //! The rollout engine: prefill each prompt once, then extend every live row by one token per step.
 //!
-//! What a row draws depends on its own random stream alone, never on the batch it is in. Ended rows leave the batch as
-//! soon as they are an eighth of it. The host fetches the tokens at every step on a CPU, where that costs nothing, and
-//! at every eighth on a GPU; tokens that a row drew after its end are then dropped.
+//! What a row draws depends only on its own random stream, never on the batch it is in. Ended rows leave the batch as
+//! soon as they make up an eighth of it. The host fetches the tokens at every step on a CPU, where that costs nothing,
+//! and at every eighth step on a GPU; tokens that a row drew after its end are then dropped.
 
 use super::cache::KvCache;
 use super::sampler::Sampling;
@@ -30,11 +30,11 @@ pub struct Response {
     pub ids: Vec<i64>,
     /// Log-prob of each token as the sampler saw it, in nats.
     pub log_probs: Vec<f32>,
-    /// Whether a stop token ended it; otherwise it was cut.
+    /// Whether a stop token ended it; otherwise it was cut off.
     pub terminated: bool,
 }
 
-/// Generates with one policy.
+/// Generates responses with one policy.
 pub struct Engine<'a> {
     pub policy: &'a Policy,
     pub sampling: Sampling,
@@ -46,10 +46,10 @@ pub struct Engine<'a> {
 }
 
 impl Engine<'_> {
-    /// Generates `samples` responses for each of the prompts, which are not empty; prompt by prompt.
+    /// Generates `samples` responses for each of the prompts, which must not be empty; prompt by prompt.
     ///
-    /// `stream` gives the random stream of (prompt, sample). `watch` gets the responses of a batch, as far as they are
-    /// written, whenever the host has fetched new tokens.
+    /// `stream` returns the random stream of (prompt, sample). `watch` gets the responses of a batch so far, whenever
+    /// the host has fetched new tokens.
     pub fn generate(
         &self,
         prompts: &[impl AsRef<[i64]>],
@@ -176,7 +176,7 @@ impl Batch {
         hidden
     }
 
-    /// Drops all rows but those of the indices `live`; returns their tokens, of `tokens` [B].
+    /// Drops all rows except those of the indices `live`; returns their tokens, from `tokens` [B].
     fn keep(&mut self, live: &[i64], tokens: &Tensor) -> Tensor {
         self.rows = live.iter().map(|&i| self.rows[i as usize]).collect();
         let index = Tensor::from_slice(live).to_device(tokens.device());

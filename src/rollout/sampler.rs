@@ -29,7 +29,7 @@ impl Sampling {
     /// Picks one token per row from `logits` [B, V] among the first `limit` ids, by `uniform` [B] in [0, 1).
     ///
     /// Returns the tokens [B] and their log-probs [B] under the full distribution at the temperature, before top-p and
-    /// top-k, so that they compare with the scorer's.
+    /// top-k, so that they can be compared with the scorer's.
     pub fn pick(&self, logits: &Tensor, limit: i64, uniform: &Tensor) -> (Tensor, Tensor) {
         let log_probs = (logits / self.temperature).log_softmax(-1, Kind::Float); // [B, V]
         let allowed = log_probs.narrow(1, 0, limit);

@@ -30,7 +30,7 @@ use std::path::Path;
 /// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
 ///
 /// # Errors
-/// `BadInput` for what the user can mend, `Stopped` on a signal once a checkpoint is written.
+/// `BadInput` for what the user can fix, `Stopped` on a signal once a checkpoint is written.
 pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     plan.device()?;
     if plan.recipe.machine.threads > 0 {
@@ -78,12 +78,12 @@ fn lock(folder: &RunFolder) -> Result<Option<Lock>> {
     let lock = Lock::take(out)?;
     if lock.is_none() {
         let out = out.display();
-        terminal::warn(&format!("warning: the file system of {out} has no locks: let only one process train there"));
+        terminal::warn(&format!("warning: the file system of {out} has no locks: run only one process there"));
     }
     Ok(lock)
 }
 
-/// Prepares the run folder for this plan; returns the checkpoint to go on from.
+/// Prepares the run folder for this plan; returns the checkpoint to continue from.
 fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoint>> {
     let checkpoint = folder.latest()?;
     // A start that failed at once has left nothing worth keeping.
@@ -103,7 +103,7 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoi
     Ok(checkpoint)
 }
 
-/// Refuses to continue a run with another recipe, and says what changes where it may.
+/// Refuses to continue a run with another recipe, and reports the changes that are allowed.
 fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
     let (allowed, refused): (Vec<_>, Vec<_>) =
         differences(&recipe::stored(before)?, &plan.recipe).into_iter().partition(Difference::is_allowed);
@@ -112,12 +112,12 @@ fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
         let (out, keys) = (plan.out.display(), list(&refused));
         return Err(bad!(
             "{out} holds a run of another recipe, which --resume cannot continue with:{keys}\n\
-             set these keys back, or start a run of its own with --out DIR (what may change: {})",
+             set these keys back, or start a separate run with --out DIR (what may change: {})",
             MAY_CHANGE.join(", ")
         ));
     }
     if !allowed.is_empty() {
-        terminal::warn(&format!("the run goes on with a changed recipe:{}", list(&allowed)));
+        terminal::warn(&format!("the run continues with a changed recipe:{}", list(&allowed)));
     }
     Ok(())
 }

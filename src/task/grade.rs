@@ -7,11 +7,11 @@ use crate::recipe::Reward;
 /// The parts of a response's reward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grade {
-    /// 1 where the answer is right, else 0.
+    /// 1 if the answer is right, else 0.
     pub accuracy: f64,
-    /// 1 where the layout is right, else 0.
+    /// 1 if the layout is right, else 0.
     pub format: f64,
-    /// What PPO is given at the response's last token.
+    /// The reward that PPO gets at the response's last token.
     pub reward: f64,
     /// Whether there is an answer at all.
     pub answered: bool,

@@ -24,7 +24,7 @@ impl Split {
     }
 }
 
-/// What a task says of an answer.
+/// What a task says about an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub right: bool,
@@ -76,14 +76,14 @@ pub trait Task: Send + Sync {
     /// Whether the text of an answer is right.
     fn judge(&self, split: Split, index: usize, answer: &str) -> Verdict;
 
-    /// The text of a right answer, for the preflight; none where the problem has no solution.
+    /// The text of a right answer, for the preflight; none if the problem has no solution.
     fn right_answer(&self, split: Split, index: usize) -> Option<String>;
 
     /// The text of a wrong answer, for the preflight.
     fn wrong_answer(&self, split: Split, index: usize) -> String;
 
     /// A response to training problem `index` that the task's own solver writes, for a warm start; `rng` is a stream of
-    /// `Purpose::Traces`. None where the task has no solver.
+    /// `Purpose::Traces`. None if the task has no solver.
     fn trace(&self, _index: usize, _style: &SolverData, _rng: &mut ChaCha8Rng) -> Option<String> {
         None
     }

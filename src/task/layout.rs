@@ -1,20 +1,22 @@
 //! The layout of a response: where its answer is, and whether its tags earn the format reward. Common to all tasks.
 //!
-//! Two rule sets. `strict`: the last `<answer>` counts, exactly one closed `<think>` block and then one closed `<answer>`
-//! block earn the format reward, and text around the blocks is free. `tinyzero`: TinyZero's scorer, so that curves lie
-//! over verl's: the last line alone, the last closed answer block in it, any such block earns the format reward.
+//! Two rule sets. `strict`: the last `<answer>` counts; exactly one closed `<think>` block followed by one closed
+//! `<answer>` block earns the format reward, and the text around the blocks is free. `tinyzero`: TinyZero's scorer, so
+//! that curves can be compared with verl's: only the last line counts, and the last closed answer block in it; any such
+//! block earns the format reward.
 //!
-//! With `dialogue_format` the strict rules also know the persona layout: `<group_solution>` is an answer as `<answer>`
-//! is (whichever opens last counts), and the format reward also goes to a cast of 2 to 4 personas, then a conversation of
-//! `<thinkN>` turns in which at least two of them speak, then the group solution, with an `<answer>` in it or after it or
-//! none. A `<think>` that the prompt opened plays no part in that layout: its turns are the thinking.
+//! With `dialogue_format` the strict rules also accept the persona layout: `<group_solution>` is an answer like
+//! `<answer>` (whichever opens last counts), and the format reward also goes to a cast of 2 to 4 personas, then a
+//! conversation of `<thinkN>` turns in which at least two of them speak, then the group solution, with an `<answer>` in
+//! it, after it, or not at all. A `<think>` that the prompt opened plays no part in that layout: its turns are the
+//! thinking.
 //!
 //! Tags are looked for in decoded text and matched exactly; one pass over the response finds them all.
 
 use crate::recipe::{Reward, Rules};
 use std::fmt;
 
-/// What the tags of a response say.
+/// What the tags of a response mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout<'a> {
     /// The text of the answer that counts, or why there is none.
@@ -62,7 +64,7 @@ pub fn read<'a>(response: &'a str, rules: &Reward, prompt_opens_think: bool) -> 
     }
 }
 
-/// A response of one voice, as the strict rules want it.
+/// A response of one voice, as the strict rules require it.
 pub fn monologue(thought: &str, answer: &str, prompt_opens_think: bool) -> String {
     let open = if prompt_opens_think { "" } else { "<think>" };
     format!("{open}\n{thought}\n</think>\n<answer>{answer}</answer>")
@@ -164,8 +166,8 @@ fn is_persona_layout(marks: &[Mark]) -> bool {
             || ending == [GROUP[0], ANSWER[0], ANSWER[1], GROUP[1]])
 }
 
-/// How many personas spoke, and the tags that follow the conversation. None where the tags do not begin with a cast and
-/// a conversation of its members.
+/// How many personas spoke, and the tags that follow the conversation. None if the tags do not begin with a cast and a
+/// conversation of its members.
 fn after_conversation(marks: &[Mark]) -> Option<(usize, Vec<(Tag, bool)>)> {
     let mut rest = marks.iter().map(|mark| (mark.tag, mark.closes)).peekable();
     rest.next_if_eq(&(Tag::Cast, false))?;

@@ -1,4 +1,4 @@
-//! What is to be learnt: problems, what of them the prompt shows, and the grade of a response.
+//! What is to be learnt: problems, which part of them the prompt shows, and the grade of a response.
 //!
 //! A task knows only text: no tokens, no tensors, no model. CONTRIBUTING.md says how to add one.
 

@@ -1,6 +1,6 @@
-//! What a run shows while it lasts: a live bar on a terminal, plain lines elsewhere, and tables.
+//! What a run shows while it is running: a live bar on a terminal, plain lines elsewhere, and tables.
 //!
-//! Progress goes to stderr, tables to stdout: `ppo-train ... > results` keeps the tables alone. Texts that a model wrote
+//! Progress goes to stderr, tables to stdout: `ppo-train ... > results` keeps only the tables. Texts that a model wrote
 //! are shown without control characters, which a terminal would obey.
 
 use crate::metrics::{Record, Stage};
@@ -10,15 +10,15 @@ use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// All bars on the screen, so that lines printed meanwhile stand above them.
+/// All bars on the screen, so that lines printed meanwhile appear above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Columns of a table where the terminal does not say.
+/// Columns of a table if the width of the terminal is unknown.
 const WIDTH: usize = 100;
 /// Shortest time between two plain lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
-/// The figures a step shows: a short name, and the metrics it is read from, the first that stands.
+/// The figures a step shows: a short name, and the metrics it is read from; the first one present is used.
 const SFT: &[(&str, &[&str])] = &[
     ("loss", &["sft/loss"]),
     ("val", &["sft/val_loss"]),
@@ -34,12 +34,12 @@ const PPO: &[(&str, &[&str])] = &[
     ("len", &["response_length/mean"]),
 ];
 
-/// How far something that lasts has come. Dropping it takes its bar away, and leaves the last figures as a line.
+/// The progress of a long task. Dropping it removes its bar and leaves the last figures as a line.
 pub struct Progress {
     label: String,
     done: u64,
     total: u64,
-    /// Where this process began to count: what is left is estimated from its own pace.
+    /// Where this process began to count: the time left is estimated from its own pace.
     first: u64,
     begun: Instant,
     last_step: Instant,
@@ -50,12 +50,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `total` things, each called `label` ("step").
+    /// Progress over `total` items, each called `label` ("step").
     pub fn new(total: u64, label: &str) -> Self {
         Self::resumed(0, total, label)
     }
 
-    /// The same with `done` of them behind it.
+    /// The same, with `done` of them already done.
     pub fn resumed(done: u64, total: u64, label: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = BARS.add(ProgressBar::new(total).with_position(done).with_prefix(label.to_string()));
@@ -79,7 +79,7 @@ impl Progress {
         }
     }
 
-    /// One more is done, and these are its figures.
+    /// Counts one more item, with its figures.
     pub fn step(&mut self, record: &Record) {
         let took = record.get("timing_s/step").unwrap_or(self.last_step.elapsed().as_secs_f64());
         let mut message = figures(record);
@@ -124,15 +124,15 @@ impl Drop for Progress {
     }
 }
 
-/// Prints a line to stdout, above any bar. Nobody may be there to read it (a closed pipe, a full disk), which is no
-/// reason to end a run: what cannot be written is dropped.
+/// Prints a line to stdout, above any bar. What cannot be written (a closed pipe, a full disk) is dropped: that is no
+/// reason to end a run.
 pub fn print(text: &str) {
     BARS.suspend(|| {
         let _ = writeln!(std::io::stdout(), "{text}");
     });
 }
 
-/// Prints a line to stderr, above any bar, under the same terms.
+/// Prints a line to stderr in the same way.
 pub fn warn(text: &str) {
     BARS.suspend(|| {
         let _ = writeln!(std::io::stderr(), "{text}");
@@ -176,8 +176,8 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
-/// A table that fits the terminal (or 100 columns): cells that are too wide lose their middle, columns of numbers stand
-/// to the right. A short row is filled up with empty cells.
+/// A table that fits the terminal (or 100 columns): cells that are too wide lose their middle, columns of numbers are
+/// right-aligned. A short row is filled with empty cells.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = Term::stdout().size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns).max(40));
     table_within(width, head, rows)
@@ -219,7 +219,7 @@ fn table_within(width: usize, head: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// The text on one line and harmless: line feeds as a sign, other control characters as the replacement character.
+/// The text on one line and harmless: line feeds as `↵`, other control characters as the replacement character.
 fn one_line(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' => '↵',
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shortens_what_is_long_and_obeys_nothing() {
+    fn a_table_shortens_long_cells_and_replaces_control_characters() {
         let rows = [
             vec!["5 7 12 = 59".into(), "<think>\n5*12=60\u{1b}[2J".repeat(9), "1.00".into(), "right".into()],
             vec!["1 2 3 = 6".into(), "?".into(), "0.1".into()],

@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::Deserialize;
 use std::path::Path;
 
-/// What we read of a folder's `tokenizer_config.json`. The file may be absent, and every key of it.
+/// What we read of a folder's `tokenizer_config.json`. The file and every key in it may be absent.
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
     #[serde(default)]
@@ -57,7 +57,7 @@ impl TokenizerConfig {
         }
     }
 
-    /// The text of `<|begin_of_text|>` and the like, where the family has one.
+    /// The text of `<|begin_of_text|>` or the like, if the family has one.
     fn bos(&self) -> Option<&str> {
         self.bos_token.as_ref().map(SpecialToken::text)
     }

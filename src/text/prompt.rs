@@ -1,13 +1,13 @@
 //! Prompt templates: how a problem becomes the model's input.
 //!
-//! Jinja (minijinja) with the settings that transformers gives chat templates, so that those render alike: block tags
-//! take their line along, and one newline at a template's end is dropped. A template sees the task's variables and the
-//! filter `chat`, which wraps a text as a user's message in the `chat_template` of the tokenizer's folder. Our own
-//! templates and a user's are strict, an unknown variable is an error; a chat template is as lenient as its makers had it.
-//! No template can read a file, and none runs for long.
+//! Jinja (minijinja) with the settings that transformers uses for chat templates, so that these render the same: block
+//! tags swallow the rest of their line, and one newline at a template's end is dropped. A template sees the task's
+//! variables and the filter `chat`, which wraps a text as a user message in the `chat_template` of the tokenizer's
+//! folder. Our own templates and a user's are strict: an unknown variable is an error. A chat template is lenient, as
+//! its authors expect. No template can read a file or run for long.
 //!
-//! `strftime_now` always tells 26 July 2024, the day that Llama's template falls back to: a prompt that changed over
-//! midnight would make a resumed run another run.
+//! `strftime_now` always returns 26 July 2024, the date that Llama's template falls back to: if the prompt changed at
+//! midnight, a resumed run would be a different run.
 
 use super::jinja::{python_like, without_generation};
 use super::{ChatTemplate, TokenizerConfig};
@@ -46,12 +46,12 @@ impl PromptTemplate {
             Some((_, source)) => (*source).to_string(),
             None => std::fs::read_to_string(template).map_err(|error| {
                 let names = BUILT_IN.map(|(name, _)| name).join(", ");
-                bad!("prompt template `{template}`: none of the built-in ones ({names}), and no file: {error}")
+                bad!("prompt template `{template}` is neither built in ({names}) nor a readable file: {error}")
             })?,
         };
         let mut prompt = parse(format!("prompt template `{template}`"), source, UndefinedBehavior::Strict)
             .map_err(|message| bad!("{message}"))?;
-        // A chat template that is missing or broken matters to those who use it.
+        // A missing or broken chat template matters only to a template that uses it.
         let chat = chat_template(tokenizer_dir).map_err(|error| format!("{error:#}"));
         prompt.environment.add_filter("chat", move |message: String| match &chat {
             Ok((template, tokens)) => wrap(template, tokens, &message).map_err(invalid),
@@ -63,8 +63,8 @@ impl PromptTemplate {
     /// The prompt of a problem with these variables (an object).
     ///
     /// # Errors
-    /// Bad input: an unknown variable, a chat template that is missing or refuses, or endless work; with the template's
-    /// name and line.
+    /// Bad input: an unknown variable, a chat template that is missing or raises an error, or too much work; with the
+    /// template's name and line.
     pub fn render(&self, variables: &serde_json::Value) -> Result<String> {
         self.run(Value::from(Serde(variables))).map_err(|error| {
             let names = variables.as_object().map(|map| map.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
@@ -81,10 +81,10 @@ impl PromptTemplate {
     }
 }
 
-/// A user's message in the chat template of a tokenizer's folder, up to where the answer begins.
+/// A user message in the chat template of a tokenizer's folder, up to where the answer begins.
 ///
 /// # Errors
-/// Bad input: a chat template that is missing, broken, or refuses.
+/// Bad input: a chat template that is missing or broken, or raises an error.
 pub fn chat(tokenizer_dir: &Path, message: &str) -> Result<String> {
     let (template, tokens) = chat_template(tokenizer_dir)?;
     wrap(&template, &tokens, message).map_err(|message| bad!("{message}"))
@@ -114,10 +114,10 @@ fn parse(name: String, source: String, undefined: UndefinedBehavior) -> Result<P
     Ok(PromptTemplate { environment, name })
 }
 
-/// The chat template of a tokenizer's folder, and the special tokens that it may write.
+/// The chat template of a tokenizer's folder, and the special tokens that it may use.
 fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
     let mut tokens = TokenizerConfig::from_dir(dir)?;
-    // Newer folders have it in a file of its own, which transformers prefers.
+    // Newer folders have it in a separate file, which transformers prefers.
     let file = dir.join("chat_template.jinja");
     let source = match std::fs::read_to_string(&file) {
         Ok(source) => Some(source),
@@ -132,7 +132,7 @@ fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
     Ok((template, tokens))
 }
 
-/// A user's message as the model expects it, up to where its answer begins.
+/// A user message as the model expects it, up to where its answer begins.
 fn wrap(template: &PromptTemplate, tokens: &TokenizerConfig, message: &str) -> Result<String, String> {
     let context = context! {
         messages => [context! { role => "user", content => message }],
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn one_clear_error() {
+    fn each_error_is_one_clear_message() {
         let cases: [(&str, &[&str]); 6] = [
             ("{{ target }}\n{{ nubmers }}", &["line 2", "`nubmers`", "the variables are: numbers, target"]),
             ("{% if nubmers %}x{% endif %}", &["line 1", "`nubmers`", "the variables are: numbers, target"]),

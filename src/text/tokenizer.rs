@@ -1,7 +1,7 @@
-//! Text to token ids and back, by a folder's `tokenizer.json` (the `tokenizers` crate).
+//! Text to token ids and back, with a folder's `tokenizer.json` (the `tokenizers` crate).
 //!
 //! Decided here: a prompt gets the begin token that the tokenizer's own post-processor adds (Llama's does, Qwen's does
-//! not), once, even where a chat template has already written it, and never an end token; a response gets none.
+//! not), once, even if a chat template has already written it, and never an end token; a response gets neither.
 //! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
 
 use super::TokenizerConfig;
@@ -23,7 +23,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `DIR/tokenizer.json`, and the end token's name from `DIR/tokenizer_config.json` where there is one.
+    /// Reads `DIR/tokenizer.json`, and the end token's name from `DIR/tokenizer_config.json` if there is one.
     ///
     /// # Errors
     /// Bad input: a file that is missing or cannot be parsed, with its path.
@@ -33,13 +33,13 @@ impl Tokenizer {
         let bytes = std::fs::read(&path).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| bad!("{file} is not a tokenizer of the tokenizers library: {error}"))?;
-        // Lengths are the recipe's business; a file may carry its training's.
+        // The recipe decides about lengths; the file may contain those of its training.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| bad!("in {file}: {error}"))?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| i64::from(id) + 1);
 
         let config = TokenizerConfig::from_dir(dir)?;
-        // `</s>` is an ordinary word of some vocabularies.
+        // `</s>` is an ordinary word in some vocabularies.
         let added = inner.get_added_tokens_decoder();
         let special = |&id: &u32| added.get(&id).is_some_and(|token| token.special);
         let known = ENDS.into_iter().filter_map(|end| inner.token_to_id(end)).filter(special);
@@ -56,7 +56,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The ids of a text, nothing added. Special tokens written out in the text become their ids.
+    /// The ids of a text, with nothing added. Special tokens written out in the text become their ids.
     ///
     /// # Errors
     /// A text for which the vocabulary has no tokens (never with a byte-level one).
@@ -64,7 +64,7 @@ impl Tokenizer {
         self.ids(text, false)
     }
 
-    /// The ids of a prompt: `encode`, behind the tokenizer's begin token where it has one and the text does not.
+    /// The ids of a prompt: `encode`, after the tokenizer's begin token if it has one and the text does not.
     ///
     /// # Errors
     /// As `encode`.
@@ -73,7 +73,7 @@ impl Tokenizer {
         Ok(if plain.starts_with(&self.begin) { plain } else { [self.begin.as_slice(), &plain].concat() })
     }
 
-    /// The text of ids, special tokens included. Bytes that are no UTF-8 become U+FFFD.
+    /// The text of ids, special tokens included. Bytes that are not valid UTF-8 become U+FFFD.
     ///
     /// # Errors
     /// An id outside the vocabulary.
@@ -96,8 +96,8 @@ impl Tokenizer {
         self.decode(&ids)
     }
 
-    /// `decode_text` of ids that come one by one. Each call returns what has become certain: the bytes of a character wait
-    /// until its last one is there.
+    /// `decode_text` for ids that arrive one by one. Each call returns the text that is certain by now: the bytes of a
+    /// character wait until its last one is there.
     ///
     /// # Errors
     /// As `decode`.
@@ -107,13 +107,13 @@ impl Tokenizer {
             if self.ends.contains(&id) {
                 return Ok(String::new());
             }
-            let known = u32::try_from(id).map_err(|_| bad!("{id} is no token id"))?;
+            let known = u32::try_from(id).map_err(|_| bad!("{id} is not a token id"))?;
             let new = stream.step(known).map_err(|error| bad!("decoding with {}: {error}", self.path.display()))?;
             Ok(new.unwrap_or_default())
         }
     }
 
-    /// Largest id + 1. A model may have more rows; those past this are no tokens.
+    /// Largest id + 1. A model may have more rows; those beyond this are not tokens.
     pub fn vocab_size(&self) -> i64 {
         self.vocab_size
     }
@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_returns(text in "([0-9+*/=(),. \n-]{1,6}| no\n|<think1>|</answer>|\\PC{1,4}|[\\x00-\\x20]){0,12}") {
+        fn text_round_trips(text in "([0-9+*/=(),. \n-]{1,6}| no\n|<think1>|</answer>|\\PC{1,4}|[\\x00-\\x20]){0,12}") {
             let ids = TOKENIZER.encode(&text).unwrap();
             prop_assert_eq!(TOKENIZER.decode(&ids).unwrap(), text);
         }

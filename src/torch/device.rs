@@ -1,12 +1,12 @@
-//! Devices by their names.
+//! Devices by name.
 
 use crate::BadInput;
 use tch::{Cuda, Device};
 
 /// What `device` understands.
-pub const DEVICES: &str = "cpu, cuda, cuda:N (N from 0 on), or auto";
+pub const DEVICES: &str = "cpu, cuda, cuda:N (N counts from 0), or auto";
 
-/// The device that `cpu`, `cuda`, `cuda:N` or `auto` (the first GPU where there is one) names, present or not.
+/// The device that `cpu`, `cuda`, `cuda:N` or `auto` (the first GPU if there is one) names, present or not.
 pub fn named_device(name: &str) -> Option<Device> {
     match name {
         "cpu" => Some(Device::Cpu),
@@ -20,7 +20,7 @@ pub fn named_device(name: &str) -> Option<Device> {
     }
 }
 
-/// The same, present.
+/// The device of that name, if it is present.
 ///
 /// # Errors
 /// A name that means nothing; a GPU that this libtorch or machine does not have.
@@ -30,7 +30,7 @@ pub fn device(name: &str) -> Result<Device, BadInput> {
     let gpus = Cuda::device_count();
     match device {
         Device::Cuda(index) if index as i64 >= gpus => Err(BadInput(format!(
-            "there is no device `{name}`: this machine and its libtorch offer {gpus} CUDA devices (scripts/setup --cuda)"
+            "there is no device `{name}`: this machine and its libtorch have {gpus} CUDA devices (scripts/setup --cuda)"
         ))),
         _ => Ok(device),
     }

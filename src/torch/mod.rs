@@ -1,5 +1,5 @@
-//! The edge to libtorch: what `tch` does not expose (through `shim.cpp`), and the few places where tensors and host
-//! memory meet.
+//! The interface to libtorch: what `tch` does not expose (through `shim.cpp`), and the few places where tensors and
+//! host memory meet.
 //!
 //! All `unsafe` code of the crate is in this module.
 
@@ -75,14 +75,14 @@ pub fn set_grad(tensor: &mut Tensor, grad: &mut Tensor) -> Result<()> {
     checked(unsafe { ppo_set_grad(tensor.as_mut_ptr(), grad.as_mut_ptr()) })
 }
 
-/// A generator of libtorch's random numbers, apart from the one that all threads share.
+/// A generator of libtorch's random numbers, separate from the one that all threads share.
 pub struct Generator(*mut c_void);
 
 impl Generator {
-    /// The numbers that the shared one would yield after `manual_seed(seed)`.
+    /// A generator of the numbers that the shared one would yield after `manual_seed(seed)`.
     pub fn seeded(seed: u64) -> Result<Self> {
         let mut generator = std::ptr::null_mut();
-        // SAFETY: the shim fills `generator` unless it answers with a message.
+        // SAFETY: the shim fills `generator` unless it returns a message.
         checked(unsafe { ppo_generator(seed, &mut generator) })?;
         Ok(Self(generator))
     }
@@ -111,7 +111,7 @@ pub struct AdamWStep {
 }
 
 /// One AdamW step over flat float32 buffers of equal length, in place; `step`, a float32 scalar, is its number from 1.
-/// Where `skip`, a float32 scalar, is 1, everything stays as it is.
+/// If `skip`, a float32 scalar, is 1, everything stays as it is.
 pub fn fused_adamw(
     weights: &mut Tensor,
     grad: &mut Tensor,
@@ -139,15 +139,15 @@ pub fn fused_adamw(
     })
 }
 
-/// What a `recompute` computes: a function of one tensor, called again from whichever thread goes backward.
+/// What a `recompute` computes: a function of one tensor, called again from whichever thread runs the backward pass.
 type Body = Box<dyn Fn(&Tensor) -> Tensor + Send>;
 
-/// `body(x)`, of which the backward pass keeps x alone and computes the rest once more when it gets there (gradient
-/// checkpointing, arXiv:1604.06174). Leaves that `body` holds get their gradients as ever. Where no gradient is wanted
-/// this is `body(x)`.
+/// `body(x)`, of which only x is kept; the backward pass computes the rest again (gradient checkpointing,
+/// arXiv:1604.06174). Leaves that `body` holds get their gradients as usual. If no gradient is needed, this is just
+/// `body(x)`.
 ///
 /// # Panics
-/// Where `body` does, as libtorch's own functions in `tch`.
+/// If `body` does, like libtorch's own functions in `tch`.
 pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) -> Tensor {
     extern "C" fn call(state: *mut c_void, x: *mut C_tensor) -> *mut C_tensor {
         // SAFETY: `state` is the box made below, alive until `drop` is called; `x` is a live tensor, cloned at once.
@@ -171,8 +171,8 @@ pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) 
     }
     let state = Box::into_raw(Box::new(Box::new(body) as Body)) as *mut c_void;
     let mut out = std::ptr::null_mut();
-    // SAFETY: the shim takes the state over and drops it, keeps no pointer to `x`, and fills `out` unless it answers
-    // with a message.
+    // SAFETY: the shim takes ownership of the state and drops it, keeps no pointer to `x`, and fills `out` unless it
+    // returns a message.
     let result = checked(unsafe { ppo_recompute(x.shallow_clone().as_mut_ptr(), state, call, drop, &mut out) });
     result.unwrap_or_else(|error| panic!("{error:#}"));
     // SAFETY: a new tensor, ours.
@@ -182,7 +182,7 @@ pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) 
 /// The bytes of a contiguous tensor on the CPU.
 ///
 /// # Panics
-/// When the tensor is elsewhere or has gaps: a mistake of ours, not of a user.
+/// If the tensor is elsewhere or has gaps: a bug of ours, not a user's mistake.
 pub fn bytes(tensor: &Tensor) -> &[u8] {
     assert!(tensor.is_contiguous() && tensor.device() == Device::Cpu, "bytes of a tensor that is not plain memory");
     let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
@@ -196,7 +196,7 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
 /// Maps a file of tensors into memory, read only.
 pub fn map(path: &Path) -> Result<Mmap> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    // SAFETY: the mapping is private and read only; a file that another process cuts short meanwhile ends this one.
+    // SAFETY: the mapping is private and read only; if another process truncates the file meanwhile, this one dies.
     unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))
 }
 

@@ -1,18 +1,18 @@
 //! Sharing a CPU with other processes.
 //!
-//! libgomp's threads wait for each other by spinning, for up to some 10 ms, before they sleep. On a machine of our own
-//! that is right: work comes in pieces of 50 µs, and waking a sleeping thread takes as long. Beside other processes it
-//! is ruinous: a thread spins for one that has lost its core, and holds the core that the other one needs. The variable
-//! GOMP_SPINCOUNT is read once, when libgomp is loaded, so any value is wrong at one of the two ends.
+//! libgomp's threads wait for each other by spinning, for up to about 10 ms, before they sleep. On a machine of our own
+//! that is right: work comes in pieces of 50 µs, and waking a sleeping thread takes as long. Next to other processes it
+//! is ruinous: a thread spins for one that has lost its core, and occupies the core that the other one needs. The
+//! variable GOMP_SPINCOUNT is read once, when libgomp is loaded, so any value is wrong in one of the two cases.
 //!
-//! Decided: libgomp spins a thousandth as long while it manages more threads than there are cores. So as long as our
-//! threads are kept waiting for a core, an idle thread of ours holds a second team of OpenMP threads, asleep, and with
-//! them the number above the cores; when the neighbours are gone it lets go of them. Numbers do not change, since the
-//! teams that compute stay as they are. Where libgomp is another library, or behaves otherwise one day, nothing happens.
-//! A user's own OMP_WAIT_POLICY or GOMP_SPINCOUNT counts instead.
+//! Decided: libgomp spins a thousandth as long while it manages more threads than there are cores. So while our threads
+//! have to wait for a core, an idle thread of ours keeps a second team of OpenMP threads, which sleep but raise the
+//! number of threads above that of the cores; when the neighbours are gone, it ends that team. Results do not change,
+//! since the teams that compute stay the same. With another library than libgomp, or another behaviour of libgomp, this
+//! has no effect. A user's own OMP_WAIT_POLICY or GOMP_SPINCOUNT takes precedence.
 //!
-//! Besides, threads ask the scheduler (Linux 6.12 or later) for short time slices: as much of the CPU as ever, but a
-//! thread that wakes beside a busy neighbour starts at once rather than some milliseconds later.
+//! Threads also ask the scheduler (Linux 6.12 or later) for short time slices: as much CPU time as before, but a thread
+//! that wakes next to a busy neighbour starts at once rather than some milliseconds later.
 
 use std::collections::HashMap;
 use std::ffi::{c_uint, c_void};
@@ -22,23 +22,23 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Nanoseconds of a time slice: the least that Linux takes.
+/// Nanoseconds of a time slice: the least that Linux accepts.
 const SLICE: u64 = 100_000;
-/// How often is looked whether there are neighbours.
+/// How often to look for neighbours.
 const LOOK: Duration = Duration::from_millis(500);
-/// Share of its time that some thread has waited for a core, from which on there are neighbours, and below which there
-/// are none. On a quiet machine 0.01 to 0.03 was seen, beside one busy process on two cores a third.
+/// Share of its time that some thread has waited for a core: more than the first means neighbours, less than the second
+/// means none. A quiet machine had 0.01 to 0.03; with one busy process on two cores it was a third.
 const CROWDED: f64 = 0.15;
 const QUIET: f64 = 0.06;
-/// Quiet looks in a row, after which the neighbours are gone.
+/// Quiet looks in a row before the neighbours are considered gone.
 const PATIENCE: usize = 4;
 
-/// Makes the program a good neighbour. To be called before the first tensor: threads started later inherit it.
+/// Makes the program a good neighbour. Must be called before the first tensor is made: later threads inherit it.
 pub fn share_cpu() {
     ask_for_short_slices();
     let own_choice = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"].iter().any(|name| std::env::var_os(name).is_some());
     if let (false, Some(parallel)) = (own_choice, gomp_parallel()) {
-        // Without this thread all is as without this module.
+        // If the thread cannot start, nothing changes.
         let _ = thread::Builder::new().name("neighbours".into()).spawn(move || watch(parallel));
     }
 }
@@ -61,7 +61,7 @@ fn watch(parallel: Parallel) {
     }
 }
 
-/// Nanoseconds that each thread of this process has been ready to run, but without a core.
+/// Nanoseconds that each thread of this process has been ready to run but had no core.
 fn waited() -> HashMap<PathBuf, u64> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path());
     let of_task = |task: PathBuf| {
@@ -79,14 +79,14 @@ impl Crowd {
     fn gather(parallel: Parallel) -> Option<Self> {
         let cores = rustix::thread::sched_getaffinity(None).ok()?.count() as usize;
         let computing = tch::get_num_threads().max(1) as usize;
-        // With those that compute, one more than there are cores; the first of a team is the thread that calls.
+        // Together with those that compute, one more than there are cores; the caller is the first of a team.
         let threads = cores.saturating_sub(computing).saturating_add(2) as c_uint;
         let (hold, held): (Sender<()>, Receiver<()>) = channel();
         let idle = move || {
             extern "C" fn nothing(_: *mut c_void) {}
             // SAFETY: GOMP_parallel calls a function without effect on each thread of the team and returns.
             unsafe { parallel(nothing, std::ptr::null_mut(), threads, 0) };
-            // Until the other end is dropped. libgomp ends a team with the thread it belongs to.
+            // Waits until the other end is dropped. libgomp ends a team with the thread it belongs to.
             let _ = held.recv();
         };
         thread::Builder::new().name("crowd".into()).spawn(idle).ok()?;
@@ -94,7 +94,7 @@ impl Crowd {
     }
 }
 
-/// libgomp's way into a parallel region: a function, its argument, the number of threads, flags.
+/// libgomp's entry to a parallel region: a function, its argument, the number of threads, flags.
 type Parallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
 fn gomp_parallel() -> Option<Parallel> {
@@ -105,7 +105,7 @@ fn gomp_parallel() -> Option<Parallel> {
     }
 }
 
-/// sched_setattr(2), of which the C library has neither the call nor the struct.
+/// sched_setattr(2), for which the C library has neither the call nor the struct.
 fn ask_for_short_slices() {
     #[repr(C)]
     struct Attributes {
@@ -118,7 +118,7 @@ fn ask_for_short_slices() {
         deadline: u64,
         period: u64,
     }
-    // SAFETY: getpriority and sched_setattr are given plain values, and a struct of the size that it says it has. An
+    // SAFETY: getpriority and sched_setattr are given plain values, and a struct of the size that it declares. An
     // older kernel refuses or ignores it.
     unsafe {
         let attributes = Attributes {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    /// Waits until there are so many more threads of these names than before.
+    /// Waits until there are `count` threads.
     fn wait_for(threads: impl Fn() -> usize, count: usize) {
         let started = Instant::now();
         while threads() != count {
@@ -150,11 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_there_until_it_is_dropped() {
+    fn a_crowd_exists_until_it_is_dropped() {
         let name = |task: &PathBuf| fs::read_to_string(task.join("comm")).unwrap_or_default();
-        // libgomp's threads have the name of the thread that they were first needed by.
+        // libgomp's threads have the name of the thread that first needed them.
         let crowd = || waited().keys().filter(|task| name(task).trim() == "crowd").count();
-        let parallel = gomp_parallel().expect("libtorch brings libgomp");
+        let parallel = gomp_parallel().expect("libtorch loads libgomp");
         assert_eq!(crowd(), 0);
         for _ in 0..2 {
             let held = Crowd::gather(parallel).unwrap();

@@ -1,4 +1,4 @@
-// What libtorch has and tch does not expose. Each function returns null, or a message that the caller frees with
+// What libtorch has but tch does not expose. Each function returns null, or a message that the caller frees with
 // ppo_free. Tensors come as pointers to at::Tensor, which is what tch holds.
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -26,7 +26,7 @@ template <typename F> char *guarded(F &&body) {
   }
 }
 
-// A function of one tensor that lives on the other side. It returns a new tensor that we own, or null when it failed.
+// A function of one tensor on the Rust side. It returns a new tensor that we own, or null when it failed.
 struct Body : torch::CustomClassHolder {
   using Call = at::Tensor *(*)(void *state, at::Tensor *x);
   using Drop = void (*)(void *state);
@@ -46,7 +46,7 @@ struct Body : torch::CustomClassHolder {
   }
 };
 
-// Keeps only its input for the backward pass, which computes the body again and goes back through it at once.
+// Keeps only its input for the backward pass, which computes the body again and backpropagates through it at once.
 struct Recompute : torch::autograd::Function<Recompute> {
   static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &x,
                             const c10::intrusive_ptr<Body> &body) {
@@ -81,7 +81,7 @@ char *ppo_set_grad(at::Tensor *tensor, at::Tensor *grad) {
   return guarded([&] { tensor->mutable_grad() = *grad; });
 }
 
-// A generator of random numbers of its own, as the default one is after manual_seed(seed).
+// A separate random generator, in the state of the default one after manual_seed(seed).
 char *ppo_generator(uint64_t seed, at::Generator **out) {
   return guarded([&] { *out = new at::Generator(at::detail::createCPUGenerator(seed)); });
 }
@@ -93,7 +93,7 @@ char *ppo_normal(at::Tensor *tensor, double mean, double deviation, at::Generato
   return guarded([&] { tensor->normal_(mean, deviation, *generator); });
 }
 
-// One AdamW step (decoupled weight decay) over flat float32 buffers, in one pass over memory; none where `skip` is 1.
+// One AdamW step (decoupled weight decay) over flat float32 buffers, in one pass over memory; no step if `skip` is 1.
 char *ppo_fused_adamw(at::Tensor *weights, at::Tensor *grad, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
                       at::Tensor *step, at::Tensor *skip, double lr, double beta1, double beta2, double weight_decay, double eps) {
   return guarded([&] {
@@ -102,7 +102,7 @@ char *ppo_fused_adamw(at::Tensor *weights, at::Tensor *grad, at::Tensor *exp_avg
   });
 }
 
-// `call(state, x)` without a trace for the backward pass but x; `drop(state)` when it is not needed any more, whatever
+// `call(state, x)`, of which only x is kept for the backward pass; `drop(state)` when it is no longer needed, whatever
 // happens. The result is a new tensor in `out`.
 char *ppo_recompute(at::Tensor *x, void *state, Body::Call call, Body::Drop drop, at::Tensor **out) {
   return guarded([&] {

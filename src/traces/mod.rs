@@ -46,7 +46,7 @@ pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result
     }
 }
 
-/// Rows that the task's solver writes, each from a stream of its own.
+/// Rows that the task's solver writes, each with its own random stream.
 fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Range<usize>) -> Result<Vec<Trace>> {
     let write = |row: usize| {
         let index = row % env.task.len(Split::Train);
@@ -64,7 +64,7 @@ fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
     let traces = first_rows(path, count).bad_input()?;
     if traces.len() < count {
         let found = traces.len();
-        return Err(bad!("{} holds {found} rows, the recipe asks for {count}", path.display()));
+        return Err(bad!("{} has {found} rows, but the recipe asks for {count}", path.display()));
     }
     Ok(traces)
 }
@@ -75,7 +75,7 @@ fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Res
     response.extend(env.ends.first());
     if prompt.is_empty() || prompt.len() >= sft.context {
         let (length, context) = (prompt.len(), sft.context);
-        return Err(bad!("a prompt of {length} tokens leaves no room in sft.context = {context}"));
+        return Err(bad!("a prompt of {length} tokens leaves no room for a response in sft.context = {context}"));
     }
     if prompt.len() + response.len() > sft.context {
         response.truncate(sft.context - prompt.len());
@@ -84,7 +84,7 @@ fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Res
     Ok(Sequence { prompt: prompt.into(), response })
 }
 
-/// What is shown to the model, and what it shall write.
+/// What the model is shown, and what it should write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     pub prompt: String,
@@ -94,7 +94,7 @@ pub struct Trace {
 /// The first `limit` rows of a JSONL file with the keys `prompt` and `response`; other keys are ignored.
 ///
 /// # Errors
-/// A file that cannot be read or has no rows; a row in which one of the two is missing, empty or no text, with
+/// A file that cannot be read or has no rows; a row in which one of the two is missing, empty or not a string, with
 /// file, line and key.
 fn first_rows(path: &Path, limit: usize) -> Result<Vec<Trace>> {
     let traces: Vec<_> = json_rows(path)?.take(limit).map(|row| from_row(path, row?)).collect::<Result<_>>()?;
@@ -107,7 +107,7 @@ fn first_rows(path: &Path, limit: usize) -> Result<Vec<Trace>> {
 fn from_row(path: &Path, (line, row): (usize, Map<String, Value>)) -> Result<Trace> {
     let text = |key| {
         let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
-        let text = value.as_str().with_context(|| format!("key `{key}`: expected a text"))?;
+        let text = value.as_str().with_context(|| format!("key `{key}`: expected a string"))?;
         ensure!(!text.is_empty(), "key `{key}` is empty");
         Ok(text.to_string())
     };
@@ -132,7 +132,7 @@ mod tests {
         for (row, message) in [
             ("", "has no rows"),
             ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`"),
-            ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a text"),
+            ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a string"),
             ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
             ("a", "line 1: not valid JSON at column 1"),
         ] {

@@ -1,7 +1,7 @@
-//! Sequences of uneven length as micro-batches: padded only within one, and never more than they must be.
+//! Sequences of uneven length as micro-batches: padded only within one, and no more than necessary.
 //!
-//! Per-token quantities of the response tokens lie flat (see `algo`); a micro-batch names the slots of its tokens
-//! there, so that anything flat is picked with `slots` and put back with it.
+//! Per-token quantities of the response tokens are flat (see `algo`); a micro-batch knows the slots of its tokens
+//! there, and reads and writes flat quantities with `slots`.
 
 use crate::dist::{Comm, share};
 use crate::torch::padded;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// One prompt and the response to it, or the one to learn; token ids. The samples of a prompt share it.
+/// A prompt and its response, generated or to be learnt; token ids. The samples of a prompt share it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     pub prompt: Arc<[i64]>,
@@ -25,7 +25,7 @@ impl Sequence {
     }
 }
 
-/// The sequences of a step, the same on every rank, and how the work on them is cut up.
+/// The sequences of a step, the same on every rank, and how the work on them is divided.
 pub struct Batch<'a> {
     pub sequences: &'a [&'a Sequence],
     /// The place of each sequence's response tokens among all of them, N.
@@ -49,7 +49,7 @@ pub struct MicroBatch {
 }
 
 impl<'a> Batch<'a> {
-    /// Micro-batches will hold at most `micro_tokens` tokens, padding included, and lie on `device`.
+    /// Micro-batches will hold at most `micro_tokens` tokens, padding included, on `device`.
     pub fn new(sequences: &'a [&'a Sequence], micro_tokens: usize, device: Device, comm: &'a dyn Comm) -> Self {
         let mut end = 0;
         let slot = |s: &&Sequence| {
@@ -76,8 +76,8 @@ impl<'a> Batch<'a> {
         (0..total).step_by(size).map(move |first| first..(first + size).min(total))
     }
 
-    /// This rank's share of the `chosen` sequences in micro-batches, those of like length together. A sequence longer
-    /// than a micro-batch has one to itself.
+    /// This rank's share of the `chosen` sequences in micro-batches, those of similar length together. A sequence
+    /// longer than a micro-batch gets its own.
     pub fn micro_batches(&self, chosen: Range<usize>) -> Vec<MicroBatch> {
         let mut order: Vec<usize> = chosen.collect();
         order.sort_by_key(|&i| Reverse(self.sequences[i].tokens()));
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(to_host(&scores), [8.0, 10.0, 14.0, 20.0, 22.0, 24.0, 26.0]);
     }
 
-    /// A rank of two, whose sums are its own.
+    /// One of two ranks, whose sums are only its own.
     struct Half(usize);
 
     impl Comm for Half {

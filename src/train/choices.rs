@@ -1,4 +1,4 @@
-//! The functions that words of a recipe choose.
+//! The functions that choices in a recipe stand for.
 
 use crate::algo::{aggregate, kl, schedule};
 use crate::recipe::{Aggregation, KlEstimator, Schedule};
@@ -21,7 +21,7 @@ pub fn token_weights(aggregation: Aggregation) -> fn(&[usize]) -> Vec<f32> {
     }
 }
 
-/// How the learning rate falls.
+/// How the learning rate decays.
 pub fn decay(schedule: Schedule) -> fn(f64) -> f64 {
     match schedule {
         Schedule::Constant => schedule::constant,

@@ -17,7 +17,7 @@ impl Clock {
         Self { started: now, lap: now, stages: Vec::new() }
     }
 
-    /// Ends a stage: it took the time since the one before.
+    /// Ends a stage, which took the time since the previous one ended.
     pub fn lap(&mut self, stage: &'static str) {
         let now = Instant::now();
         self.stages.push((stage, (now - self.lap).as_secs_f64()));
@@ -31,14 +31,14 @@ impl Clock {
         }
     }
 
-    /// Writes the stages' seconds, their milliseconds a token, and the step's throughput and memory.
+    /// Writes the stages' seconds, their milliseconds per token, and the step's throughput and memory.
     pub fn record(&self, sequences: &[&Sequence], record: &mut Record) {
         self.record_stages(record);
         let seconds = self.started.elapsed().as_secs_f64();
         let tokens = sequences.iter().map(|s| s.tokens()).sum::<usize>() as f64;
         let response_tokens = sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
         for (stage, spent) in &self.stages {
-            // Generation is paid by the token it writes, the other stages by the token they read.
+            // Generation is measured per token it writes, the other stages per token they read.
             let tokens = if *stage == "gen" { response_tokens } else { tokens };
             record.set(format!("timing_per_token_ms/{stage}"), 1e3 * spent / tokens.max(1.0));
         }
@@ -56,7 +56,7 @@ impl Clock {
     }
 }
 
-/// Memory this process holds now, in bytes, where the system tells.
+/// Memory this process holds now, in bytes, if the system reports it.
 fn resident_bytes() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

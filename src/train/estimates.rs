@@ -1,4 +1,4 @@
-//! The second stage: what the models make of the rollouts before they learn from them.
+//! The second stage: what the models estimate for the rollouts before they learn from them.
 
 use super::batch::Batch;
 use super::clock::Clock;
@@ -13,7 +13,7 @@ use tch::Tensor;
 
 /// Flat, [N] float32 each, on the models' device.
 pub struct Estimates {
-    /// The actor's log-probs, computed anew: the "old" policy of the update.
+    /// The actor's log-probs, recomputed: the "old" policy of the update.
     pub old: Tensor,
     /// The reference's log-probs.
     pub reference: Option<Tensor>,
@@ -21,7 +21,7 @@ pub struct Estimates {
     pub values: Option<Tensor>,
 }
 
-/// Asks actor, reference and critic, at the `temperature` of the rollouts.
+/// Runs actor, reference and critic at the `temperature` of the rollouts.
 pub fn estimate(models: &Models, batch: &Batch, temperature: f64, clock: &mut Clock) -> Result<Estimates> {
     let actor = &models.actor.model;
     let (old, mut values) = match &models.critic {

@@ -1,4 +1,4 @@
-//! Evaluation: held-out problems, one response each, graded like rollouts but with no weight changed.
+//! Evaluation: held-out problems, one response each, graded like rollouts, without changing any weight.
 
 use super::rollouts::{Rollout, Writer, grade};
 use crate::env::{Environment, Prompt};
@@ -22,14 +22,14 @@ pub struct Evaluation {
     pub format: f64,
     /// Mean, in tokens.
     pub response_length: f64,
-    /// Share of responses that were cut at the greatest length.
+    /// Share of responses that were cut off at the greatest length.
     pub clip_ratio: f64,
 }
 
 /// Answers the first `problems` of `split` (0: all), greedily or by sampling at temperature 1.
 ///
-/// A problem draws from a stream of its own, the same at every evaluation of a run, so that two of them compare in
-/// pairs.
+/// Each problem has its own random stream, the same at every evaluation of a run, so that evaluations can be compared
+/// problem by problem.
 pub fn evaluate(
     policy: &Policy,
     plan: &Plan,
@@ -61,7 +61,7 @@ pub fn evaluate(
 }
 
 impl Evaluation {
-    /// One line for people.
+    /// A summary in one line.
     pub fn sentence(&self, split: Split) -> String {
         format!(
             "{} problems of the {} split: accuracy {:.1} %, format {:.1} %, reward {:.3}, {:.1} tokens per response, \

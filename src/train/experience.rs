@@ -15,7 +15,7 @@ pub struct Experience {
     pub returns: Tensor,
     /// Mean KL estimate per token, in nats (0 without a reference).
     pub kl: f64,
-    /// For the record.
+    /// For `record`.
     host: HostSide,
 }
 
@@ -27,7 +27,7 @@ struct HostSide {
     values: Option<Vec<f32>>,
 }
 
-/// How the sequences of a step were paid.
+/// How the sequences of a step were rewarded.
 pub struct Paid<'a> {
     /// The task's reward of each sequence.
     pub scores: &'a [f32],

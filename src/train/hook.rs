@@ -1,5 +1,5 @@
-//! What happens between two steps, beside the loop: evaluating, saving, judging. The loop knows a list of hooks and
-//! nothing of what they do; a hook sees a `Moment` and nothing of the loop.
+//! What happens between two steps, outside the loop: evaluating, saving, judging. The loop has a list of hooks and does
+//! not know what they do; a hook sees a `Moment` and not the loop.
 
 use super::learner::Models;
 use crate::checkpoint::RunFolder;
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// Something that is done after steps, on its own schedule.
+/// Something done after steps, on its own schedule.
 pub trait Hook {
     /// Called after each step, and once before the first, as step 0.
     ///
@@ -21,7 +21,7 @@ pub trait Hook {
 
 /// A run between two steps.
 pub struct Moment<'a> {
-    /// What a checkpoint would keep. Hooks may note the best step in it.
+    /// What a checkpoint would save. Hooks may record the best step in it.
     pub state: &'a mut State,
     /// Whether the last step is done.
     pub last: bool,
@@ -33,28 +33,28 @@ pub struct Moment<'a> {
     pub models: &'a Models,
     pub metrics: &'a mut Metrics,
     pub folder: &'a RunFolder,
-    /// Seconds that the newest checkpoint took, until a step's record has them.
+    /// Seconds that the newest checkpoint took, until they are in a step's record.
     pub saving: &'a mut Option<f64>,
 }
 
 impl Moment<'_> {
-    /// Whether something that is done every so many steps (0: before the first and after the last only) is due.
+    /// Whether something done every `every` steps (0: only before the first and after the last) is due.
     pub fn is_due(&self, every: usize) -> bool {
         self.last || self.state.step.is_multiple_of(every)
     }
 }
 
-/// What a resumed run has to know besides weights and optimizers; `state.json`.
+/// What a resumed run needs besides weights and optimizers; `state.json`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct State {
     /// PPO steps done.
     pub step: usize,
-    /// The KL coefficient, which adapts where the recipe says so.
+    /// The KL coefficient, which adapts if the recipe says so.
     pub kl_coefficient: f64,
     pub best: Option<Best>,
 }
 
-/// The best evaluation so far, by accuracy in the recipe's first way of decoding.
+/// The best evaluation so far, by accuracy with the recipe's first decoding mode.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Best {
     pub step: usize,

@@ -1,11 +1,11 @@
-//! What must hold in the first step of any run. A run in which it does not is wrong from the start, and stops here.
+//! What must hold in the first step of any run. If it does not, the run is wrong from the start, and stops here.
 
 use super::experience::Experience;
 use super::update::Scalars;
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 
-/// How far apart two computations of the same number may lie.
+/// How far apart two computations of the same number may be.
 struct Bounds {
     log_prob: f64,
     kl: f64,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_step_that_is_wrong_is_named() {
+    fn a_wrong_first_step_is_reported() {
         let update = |kl, clipped| Scalars::from([("actor/ppo_kl", kl), ("actor/pg_clipfrac", clipped)]);
         let sound = first_step([-1.0, -2.0], 0.01);
         check(Kind::Float, &sound, 1e-6, Some(&update(0.0, 0.0))).unwrap();

@@ -22,9 +22,9 @@ impl Learner<Policy> {
     }
 }
 
-/// What estimates the return from each token on.
+/// What estimates the return from each token onwards.
 pub enum Estimator {
-    /// A model of its own.
+    /// A separate model.
     Critic(Box<Learner<Critic>>),
     /// A head on the actor's decoder, which then learns from both losses.
     Head(Learner<ValueHead>),
@@ -62,14 +62,14 @@ fn optimizer(plan: &Plan, weights: &Weights) -> AdamW {
     if plan.recipe.memory.offload_optimizer { AdamW::offloaded(weights) } else { AdamW::new(weights) }
 }
 
-/// The frozen model that KL is measured to. It works where the actor is, and may rest on the host in between.
+/// The frozen model that the KL is measured against. It scores on the actor's device, and may be kept on the host.
 pub struct Reference {
     resting: Policy,
     device: Device,
 }
 
 impl Reference {
-    /// `resting`: the model where it rests.
+    /// `resting`: the model where it stays between uses.
     pub fn new(resting: Policy, device: Device) -> Self {
         Self { resting, device }
     }
@@ -81,7 +81,7 @@ impl Reference {
         Self::new(Policy::new(&plan.config, weights), device)
     }
 
-    /// Brings it to its work: one copy of the weights where it rests elsewhere, gone when `work` is done.
+    /// Calls `work` with the model on `device`: if it stays elsewhere, with a copy that is freed afterwards.
     pub fn with<T>(&self, work: impl FnOnce(&Policy) -> T) -> T {
         if self.resting.device() == self.device {
             return work(&self.resting);
@@ -90,7 +90,7 @@ impl Reference {
     }
 }
 
-/// The models of a PPO run: an actor, a critic where advantages need one, a frozen reference where KL is paid.
+/// The models of a PPO run: an actor, a critic if advantages need one, a frozen reference if there is a KL penalty.
 pub struct Models {
     pub actor: Learner<Policy>,
     pub critic: Option<Estimator>,
@@ -102,12 +102,12 @@ impl Models {
     pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Self {
         let reference = ppo.needs_reference().then(|| Reference::of(plan, &start));
         let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start));
-        // Through a copy: the weights of the warm start hang on its optimizer's buffers.
+        // A copy, since the weights of the warm start are tied to its optimizer's buffers.
         let actor = Learner::policy(plan, start.weights.copy_to(start.device()));
         Self { actor, critic, reference }
     }
 
-    /// Puts actor and critic, weights and optimizers, back to where a checkpoint left them.
+    /// Restores actor and critic, weights and optimizers, from a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let actor = &self.actor.model;
         actor.weights.fill(&checkpoint.model(), &actor.config)?;

@@ -17,13 +17,13 @@ pub struct Rollout {
     pub sequence: Sequence,
     /// The sampler's log-probs of the response tokens.
     pub log_probs: Vec<f32>,
-    /// Whether it ended by itself; otherwise it was cut.
+    /// Whether it ended by itself; otherwise it was cut off.
     pub terminated: bool,
     pub text: String,
     pub grade: Grade,
 }
 
-/// The prompts of a step, from 1: the training problems, in an order drawn anew for each pass over them.
+/// The prompts of a step, from 1: the training problems, in a new random order for each pass over them.
 pub fn prompts(plan: &Plan, env: &Environment, step: usize) -> Result<Vec<Prompt>> {
     let (count, problems) = (plan.recipe.rollout.prompts_per_step, env.task.len(Split::Train));
     let (mut order, mut drawn) = ((0..problems).collect::<Vec<_>>(), None);
@@ -47,7 +47,7 @@ pub struct Writer<'a> {
     pub plan: &'a Plan,
     pub env: &'a Environment,
     pub sampling: Sampling,
-    /// Responses to each prompt.
+    /// Responses per prompt.
     pub samples: usize,
     /// Sample s of prompt p draws from the stream (seed, purpose, step, p * samples + s).
     pub purpose: Purpose,
@@ -73,7 +73,7 @@ impl Writer<'_> {
     }
 }
 
-/// Decodes and grades responses, of which each prompt has equally many.
+/// Decodes and grades responses, the same number for each prompt.
 pub fn grade(env: &Environment, prompts: &[Prompt], responses: Vec<Response>) -> Result<Vec<Rollout>> {
     let samples = responses.len() / prompts.len().max(1);
     let rollout = |(i, response): (usize, Response)| {
@@ -90,7 +90,7 @@ pub fn grade(env: &Environment, prompts: &[Prompt], responses: Vec<Response>) ->
     responses.into_iter().enumerate().map(rollout).collect()
 }
 
-/// Scores and lengths of the rollouts, of which `samples` of a prompt are side by side.
+/// Scores and lengths of the rollouts; the `samples` of a prompt are side by side.
 pub fn record(rollouts: &[Rollout], samples: usize, record: &mut Record) {
     let each = |of: fn(&Rollout) -> f64| rollouts.iter().map(of).collect::<Vec<f64>>();
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -112,17 +112,17 @@ pub fn record(rollouts: &[Rollout], samples: usize, record: &mut Record) {
     record.histogram("rollout/response_length", responses);
 }
 
-/// Warns where no response of the first step holds an answer, and shows three.
+/// Warns if no response of the first step contains an answer, and shows three.
 pub fn warn_when_nothing_answers(rollouts: &[Rollout]) {
     if rollouts.iter().any(|r| r.grade.answered) {
         return;
     }
     let count = rollouts.len();
-    terminal::warn(&format!("warning: none of the {count} rollouts of the first step holds an answer. Three of them:"));
+    terminal::warn(&format!("warning: none of the {count} rollouts in the first step has an answer. Three of them:"));
     for rollout in rollouts.iter().take(3) {
         // A terminal would obey control characters.
         let shown: String = rollout.text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
         terminal::warn(&format!("---\n{shown}"));
     }
-    terminal::warn("---\nthe reward stays zero until one does: a warm start ([sft]) teaches the layout");
+    terminal::warn("---\nuntil one has, there is nothing to learn from: a warm start ([sft]) teaches the layout");
 }

@@ -1,4 +1,4 @@
-//! The warm start: supervised fine-tuning with the loss on the responses alone.
+//! The warm start: supervised fine-tuning with the loss on the responses only.
 
 use super::batch::{Batch, Sequence};
 use super::estimates::log_probs;
@@ -19,7 +19,7 @@ use rand::seq::SliceRandom;
 use std::time::Instant;
 use tch::Kind;
 
-/// Those of torch.optim.AdamW.
+/// The defaults of torch.optim.AdamW.
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPS: f64 = 1e-8;
 

@@ -1,4 +1,4 @@
-//! The wish to stop, which signals may set at any time.
+//! A request to stop, which a signal may make at any time.
 
 use crate::Stopped;
 use crate::dist::Comm;
@@ -15,10 +15,10 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Called where nothing is left to save.
+    /// Called when there is nothing to save.
     ///
     /// # Errors
-    /// `Stopped` when a rank wants it.
+    /// `Stopped` if any rank wants to stop.
     pub fn check(&self, comm: &dyn Comm) -> Result<()> {
         if comm.any(self.is_wanted())? { Err(Stopped.into()) } else { Ok(()) }
     }

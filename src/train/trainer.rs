@@ -1,4 +1,4 @@
-//! What a PPO run holds from step to step.
+//! What a PPO run keeps from step to step.
 
 use super::hook::{Hook, Moment, State};
 use super::learner::Models;
@@ -30,11 +30,11 @@ impl Trainer<'_> {
     /// Calls the hooks after the state's step.
     ///
     /// # Errors
-    /// Those of a hook; `Stopped` where the run is to end here.
+    /// Those of a hook; `Stopped` if the run is to end here.
     pub fn call(&mut self, hooks: &mut [Box<dyn Hook>], metrics: &mut Metrics) -> Result<()> {
         let mut moment = Moment {
             last: self.state.step == self.ppo.steps,
-            // Asked once, so that all hooks and ranks see the same; a signal that comes later is the next step's.
+            // Asked once, so that all hooks and ranks see the same; a later signal counts for the next step.
             stopping: self.comm.any(self.stop.is_wanted())?,
             plan: self.plan,
             env: self.env,

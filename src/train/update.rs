@@ -1,4 +1,4 @@
-//! The last stage: mini-batches of the experience, each one optimizer step, in micro-batches that fit.
+//! The last stage: mini-batches of the experience, one optimizer step each, in micro-batches that fit.
 //!
 //! One mechanism, `descend`, serves actor, critic and warm start: they differ in the loss of a micro-batch.
 
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
-/// An optimizer and the step it is to take.
+/// An optimizer and the step it takes.
 pub struct OptimizerStep<'a> {
     pub optimizer: &'a mut AdamW,
     /// Largest norm of the gradient (0: any).
@@ -30,7 +30,7 @@ pub struct OptimizerStep<'a> {
 /// `loss`, which gets the weight of each of their tokens, [n]. Returns the norms of the gradients before clipping.
 ///
 /// # Errors
-/// A gradient that is not finite; its weights then stay as they were.
+/// A gradient that is not finite; its weights then stay unchanged.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
@@ -72,7 +72,7 @@ impl Sums {
         self.0.insert(name, sum);
     }
 
-    /// Adds the ranks up and reads all sums at once.
+    /// Adds up the ranks and reads all sums at once.
     pub fn read(self, comm: &dyn Comm) -> Result<Scalars> {
         let mut values = Tensor::stack(&self.0.values().collect::<Vec<_>>(), 0);
         comm.sum(&mut values)?;
@@ -124,8 +124,8 @@ pub struct Updates<'a> {
 }
 
 impl Updates<'_> {
-    /// The updates of a critic that learns apart from the actor; their figures, in order. `alone`: the actor does not
-    /// learn in this step, so a value head that otherwise learns with it does so here.
+    /// The updates of a critic that learns separately from the actor; their figures, in order. `alone`: the actor does
+    /// not learn in this step, so a value head that otherwise learns with it learns here.
     pub fn critic(&self, models: &mut Models, alone: bool) -> Result<Vec<Scalars>> {
         let actor = &models.actor.model;
         match &mut models.critic {
@@ -152,8 +152,7 @@ impl Updates<'_> {
         Ok(updates)
     }
 
-    /// The updates of the actor, and of the value head that reads its hidden states where there is one; their figures,
-    /// in order.
+    /// The updates of the actor, and of the value head on its hidden states if there is one; their figures, in order.
     pub fn actor(&self, models: &mut Models) -> Result<Vec<Scalars>> {
         let Learner { model: policy, optimizer } = &mut models.actor;
         let mut head = match &mut models.critic {
@@ -208,8 +207,8 @@ impl Updates<'_> {
         Ok(figures)
     }
 
-    /// The actor's loss over a micro-batch of n response tokens: the clipped surrogate, less the entropy bonus, plus the
-    /// KL to the reference where it is paid in the loss.
+    /// The actor's loss over a micro-batch of n response tokens: the clipped surrogate, minus the entropy bonus, plus
+    /// the KL to the reference if it is part of the loss.
     fn policy_loss(
         &self,
         policy: &Policy,
@@ -239,7 +238,7 @@ impl Updates<'_> {
         loss
     }
 
-    /// The critic's loss over a micro-batch, of the values [n] before its response tokens.
+    /// The critic's loss over a micro-batch, for the `values` [n] before its response tokens.
     fn value_loss(&self, values: &Tensor, micro: &MicroBatch, weights: &Tensor, sums: &mut Sums) -> Tensor {
         let own = |flat: &Tensor| flat.index_select(0, &micro.slots);
         let old = self.experience.estimates.values.as_ref().expect("a critic that learns has estimated values");

@@ -1,4 +1,4 @@
-//! What may happen to a run while it lasts: readers that go away, a second process, another recipe, signals.
+//! What can happen to a run in progress: readers that go away, a second process, another recipe, signals.
 
 use super::support::{SMOKE, program, run, steps};
 use ppo_train::checkpoint::RunFolder;
@@ -12,7 +12,7 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_string()
 }
 
-/// A run that goes on until it is stopped, with two steps behind it.
+/// A run that continues until it is stopped, after its first two steps.
 fn endless(out: &Path) -> Child {
     let args = [SMOKE, "--out", out.to_str().unwrap(), "--set", "ppo.steps=100000", "--set", "evaluation.every=0"];
     let child = program(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -63,7 +63,7 @@ fn a_run_under_nohup_outlives_its_terminal() {
 }
 
 #[test]
-fn nobody_has_to_watch_a_run() {
+fn a_run_does_not_need_its_output_to_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     for (name, broken_out) in [("closed", false), ("full", true)] {
@@ -78,7 +78,7 @@ fn nobody_has_to_watch_a_run() {
 }
 
 #[test]
-fn commands_that_print_end_quietly_when_nobody_reads() {
+fn commands_that_print_exit_quietly_when_nobody_reads() {
     let commands: &[&[&str]] = &[
         &["plan", "recipes/quickstart.toml"],
         &["plan", "recipes/quickstart.toml", "--json"],
@@ -94,12 +94,12 @@ fn commands_that_print_end_quietly_when_nobody_reads() {
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""), "{args:?}");
     }
-    // A disk that is full is no reader who has seen enough.
+    // A full disk is not a reader who has seen enough.
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = program(&["plan", SMOKE]).stdout(full).stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.starts_with("error: cannot write to the standard output: ") && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with("error: cannot write to standard output: ") && said.lines().count() == 1, "{said}");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn one_process_trains_in_a_folder() {
         let refused = String::from_utf8(run(2, &args).stderr).unwrap();
         assert!(refused.contains(&format!("is in use by process {} on ", first.id())), "{refused}");
     }
-    // Whose holder is gone, however it went, is free.
+    // The lock is free once its holder is gone, however it ended.
     kill("-KILL", &first);
     first.wait().unwrap();
     let last = RunFolder::new(&out).latest().unwrap().unwrap().step;
@@ -122,7 +122,7 @@ fn one_process_trains_in_a_folder() {
 }
 
 #[test]
-fn another_recipe_does_not_continue_a_run() {
+fn a_different_recipe_does_not_continue_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let out = text(&dir.path().join("run"));
     let resume = |code, sets: &[&str]| {
@@ -153,7 +153,7 @@ fn another_recipe_does_not_continue_a_run() {
         assert!(message.contains(&format!("\n  {shown}")) && !message.contains("\n  ppo.steps"), "{set}: {message}");
         assert_eq!(files(), before, "{set}");
     }
-    // Where a run is computed, how far it goes and what it shows is another matter.
+    // Where a run is computed, how long it is and what it shows may change.
     let free = [
         "ppo.steps=2",
         "evaluation.problems=8",
@@ -166,12 +166,12 @@ fn another_recipe_does_not_continue_a_run() {
         "name='other'",
     ];
     let said = String::from_utf8(resume(0, &free).stderr).unwrap();
-    assert!(said.contains("goes on with a changed recipe:") && said.contains("\n  ppo.steps: was 1, is 2"), "{said}");
+    assert!(said.contains("continues with a changed recipe:") && said.contains("\n  ppo.steps: was 1, is 2"), "{said}");
     assert!(Path::new(&out).join("step_000002/COMPLETE").exists());
 }
 
 #[test]
-fn an_adaptive_kl_coefficient_is_resumed_to_the_bit() {
+fn an_adaptive_kl_coefficient_is_resumed_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let train = |name: &str, stops: &[usize]| {
         let out = dir.path().join(name);

@@ -1,4 +1,4 @@
-//! Event files and JSONL of a run that broke off and was resumed, read back by TensorBoard's own Python reader.
+//! Event files and JSONL of an interrupted and resumed run, read back by TensorBoard's own Python readers.
 
 use ppo_train::analysis;
 use ppo_train::metrics::{Logs, Metrics, Record, Stage};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
-/// The repository, where `scripts/` and TensorBoard's environment lie.
+/// The repository, which holds `scripts/` and TensorBoard's environment.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn read_events(folder: &Path) -> Value {
@@ -18,7 +18,7 @@ fn read_events(folder: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A step whose figures tell the attempt it belongs to.
+/// A step whose figures show which attempt it belongs to.
 fn step(stage: Stage, step: u64, attempt: f64) -> Record {
     let mut record = Record::new(stage, step);
     let name = match stage {
@@ -43,7 +43,7 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     metrics.write(&step(Stage::Evaluation, 0, 0.0));
     (1..=4).for_each(|s| metrics.write(&step(Stage::Ppo, s, 0.0)));
     metrics.write(&step(Stage::Evaluation, 4, 0.0));
-    // No flush: a run that breaks off does not take leave. And it breaks off twice, so that three files lie there.
+    // No flush, as in a killed run. It is interrupted twice, so that there are three files.
     let mut metrics = open(Some((Stage::Ppo, 2)));
     metrics.write(&step(Stage::Ppo, 3, 0.25));
     drop(metrics);

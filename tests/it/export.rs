@@ -1,5 +1,5 @@
 //! Exports of whole runs, loaded by transformers as they are: every tensor in its place, the precision that config.json
-//! says, and to the same tokens the answers that the checkpoint itself gives.
+//! declares, and for the same tokens the same outputs as the checkpoint.
 
 use crate::support::{assert_close, golden};
 use ppo_train::checkpoint;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tch::{Device, Kind, Tensor};
 
-/// The repository, where recipes and scripts lie.
+/// The repository, which holds recipes and scripts.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// Sequences and tokens in each that the models are asked about.
+/// Sequences that the models are run on, and tokens in each.
 const ASKED: [i64; 2] = [2, 80];
 const TEXT: &str = "Numbers: 3 5 7\nTarget: 22\n";
 
@@ -33,7 +33,7 @@ fn shown(path: &Path) -> &str {
 
 /// A short run into `out`, from random weights, and its last checkpoint.
 fn train(out: &Path, sets: &[&str]) -> PathBuf {
-    // What the rollouts earn is KL alone, and it takes large steps to move the value head off zero.
+    // The only reward of these rollouts is the KL, so it takes large steps to move the value head away from zero.
     let short = ["ppo.steps=3", "ppo.kl_coef=1.0", "ppo.actor_lr=1e-3", "ppo.critic_lr=1e-2", "sft.train=16"];
     let quiet = ["evaluation.every=0", "evaluation.problems=1", "evaluation.decoding=['greedy']"];
     let sets = short.iter().chain(&quiet).chain(sets).flat_map(|set| ["--set", set]);
@@ -41,7 +41,7 @@ fn train(out: &Path, sets: &[&str]) -> PathBuf {
     checkpoint::RunFolder::new(out).latest().unwrap().unwrap().path().to_path_buf()
 }
 
-/// A folder with llama_tiny's shape, stretched to the vocabulary of checkpoints/countdown-base.
+/// A folder with llama_tiny's shape, but the vocabulary of checkpoints/countdown-base.
 fn llama(dir: &Path) -> PathBuf {
     let folder = dir.join("llama");
     let text = std::fs::read_to_string(golden("llama_tiny").join("config.json")).unwrap();
@@ -84,7 +84,7 @@ fn tensor(nested: &Value, shape: &[i64]) -> Tensor {
 }
 
 #[test]
-fn transformers_answers_as_the_checkpoint_does() {
+fn transformers_agrees_with_the_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let llama = format!("model.path='{}'", shown(&llama(dir.path())));
     let llama = [llama.as_str(), "model.tokenizer='checkpoints/countdown-base'"];
@@ -126,7 +126,7 @@ fn transformers_answers_as_the_checkpoint_does() {
             assert_close(&format!("{name} {what}"), &logits, expected, 1e-5);
         }
         let tokenizer = Tokenizer::from_dir(&checkpoint.join("model")).unwrap();
-        // Whatever tokenizer lies beside a model of type qwen2, transformers 5 splits text as Qwen's does, which ours does not.
+        // For a model of type qwen2, transformers 5 splits text as Qwen's tokenizer does, whatever tokenizer.json says.
         if *family != "Qwen2" {
             assert_eq!(found[0]["text"], json!(tokenizer.encode_prompt(TEXT).unwrap()), "{name}");
         }

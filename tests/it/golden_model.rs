@@ -59,7 +59,7 @@ fn logits_and_log_probs_equal_transformers() {
 #[test]
 fn gradients_equal_transformers() {
     for name in MODELS {
-        // As they come, with layers that are computed again, and with the vocabulary in parts of three rows.
+        // Plain, with recomputed layers, and with the vocabulary in parts of three rows as well.
         for (checkpointed, part) in [(false, 1 << 25), (true, 1 << 25), (true, 3 * 64)] {
             let (mut policy, golden) = load(name);
             policy.decoder.gradient_checkpointing = checkpointed;
@@ -73,7 +73,7 @@ fn gradients_equal_transformers() {
     }
 }
 
-/// Half the bits, and on a CPU another way through the attention where a gradient is wanted: still the same model.
+/// Half the bits, and on a CPU another attention kernel if a gradient is needed: still the same model.
 #[test]
 fn bfloat16_stays_near_transformers() {
     for name in MODELS {
@@ -164,7 +164,7 @@ fn decoding_with_the_cache_equals_the_full_forward() {
             assert_close(&format!("{name} response {i}"), &Tensor::from_slice(&response.log_probs), &full, 1e-5);
         }
 
-        // What is sampled does not depend on the batch it is sampled in.
+        // Samples do not depend on the batch they are drawn in.
         engine.batch = 4;
         let alone = engine.generate(&prompts, 4, stream, |_| ());
         let ids = |rs: &[ppo_train::rollout::Response]| rs.iter().map(|r| r.ids.clone()).collect::<Vec<_>>();

@@ -1,11 +1,11 @@
-//! The house in docs/architecture.md, held to: modules stand on floors, and imports go strictly down. Every path counts,
-//! `use crate::{a, b::c}` and `crate::a::f()` alike; and no two files import each other, directly or in a circle, within
-//! a folder either. Test modules may reach further than the code they test.
+//! Enforces the house in docs/architecture.md: modules are on floors, and imports go strictly down. Every path counts,
+//! both `use crate::{a, b::c}` and `crate::a::f()`; and no two files import each other, directly or in a circle, not
+//! even within a folder. Test modules may reach further than the code they test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// From the ground up. Rooms of one floor do not import each other. `lib.rs` (the errors) is below all of them.
+/// From the ground up. Rooms on the same floor do not import each other. `lib.rs` (the errors) is below all of them.
 const FLOORS: &[&[&str]] = &[
     &["metrics", "recipe", "rng", "rows", "text", "torch"],
     &["algo", "analysis", "dist", "terminal"],
@@ -28,7 +28,7 @@ struct File {
     code: String,
 }
 
-/// All files of src/ but lib.rs and main.rs.
+/// All files of src/ except lib.rs and main.rs.
 fn files() -> Vec<File> {
     fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -82,7 +82,7 @@ fn code(text: &str) -> String {
     out
 }
 
-/// The paths that begin with `start` (`crate::` or `super::`), braces opened: `crate::a::{b, c::d}` are two.
+/// The paths that begin with `start` (`crate::` or `super::`), braces expanded: `crate::a::{b, c::d}` is two paths.
 fn paths(code: &str, start: &str) -> Vec<Vec<String>> {
     /// Reads one path or one list; returns what follows it.
     fn read<'a>(mut code: &'a str, so_far: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
@@ -150,7 +150,7 @@ impl House {
         })
     }
 
-    /// The file that an item of a module is in: its own, or one whose items its mod.rs passes on.
+    /// The file that an item of a module is in: its own, or one whose items its mod.rs re-exports.
     fn locate(&self, module: &[String], item: &str) -> Option<Vec<String>> {
         if self.defines(module, item) {
             return Some(module.to_vec());
@@ -172,7 +172,7 @@ impl House {
         Some(item.unwrap_or(module))
     }
 
-    /// For each module the modules that its code names.
+    /// For each module, the modules that its code names.
     fn imports(&self) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         let of = |file: &File| {
             let own = &file.module;
@@ -182,7 +182,7 @@ impl House {
                 let up = 1 + path.iter().take_while(|part| *part == "super").count();
                 [&own[..own.len() - up], &path[up - 1..]].concat()
             });
-            // A mod.rs reaches into its files by their names.
+            // A mod.rs refers to its files by their names.
             let children = self.modules.iter().filter(|m| is_folder && m.len() == own.len() + 1 && m.starts_with(own));
             let inner = children.flat_map(|child| {
                 let start = format!("{}::", child.last().unwrap());
@@ -222,9 +222,9 @@ fn imports_go_down() {
 }
 
 #[test]
-fn no_circles_between_files() {
+fn files_do_not_import_each_other_in_circles() {
     let imports = House::new().imports();
-    // What nothing imports that is left cannot be in a circle, nor what imports nothing that is left.
+    // A module that imports nothing that is left, or that nothing left imports, cannot be in a circle.
     let mut left: BTreeSet<_> = imports.keys().cloned().collect();
     loop {
         let ends = |m: &Vec<String>| {
@@ -258,7 +258,7 @@ fn the_floor_plan_is_in_the_documentation() {
     }
 }
 
-/// The test itself sees what it is to refuse.
+/// The test recognises what it has to refuse.
 #[test]
 fn paths_are_found_wherever_they_are() {
     let code =

@@ -1,10 +1,10 @@
-//! The program as a user starts it: whole runs of recipes/smoke.toml, and what lies there afterwards.
+//! The program as a user runs it: whole runs of recipes/smoke.toml, and what they leave behind.
 
 use super::support::{SMOKE, json, run, stdout, steps};
 use serde_json::Value;
 use std::path::Path;
 
-/// What the field's dashboards look for in each step, besides times and memory.
+/// The metrics that common dashboards look for in each step, besides times and memory.
 const METRICS: &[&str] = &[
     "actor/pg_loss",
     "actor/entropy",
@@ -47,9 +47,9 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     let whole = dir.path().join("whole");
     let path = |p: &Path| p.to_str().unwrap().to_string();
     let first = run(0, &[SMOKE, "--out", &path(&whole)]);
-    // Random weights write no answer, and a run says so.
+    // Random weights produce no answer, and the run says so.
     let warning = String::from_utf8(first.stderr).unwrap();
-    assert!(warning.contains("none of the 16 rollouts of the first step holds an answer"), "{warning}");
+    assert!(warning.contains("none of the 16 rollouts in the first step has an answer"), "{warning}");
     for file in ["recipe.toml", "metrics.jsonl", "curve.svg", "start/model.safetensors", "step_000004/COMPLETE"] {
         assert!(whole.join(file).exists(), "{file}");
     }
@@ -78,7 +78,7 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     let refused = run(2, &[SMOKE, "--out", &path(&whole)]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
 
-    // What eval says is what its rows say.
+    // The means that eval reports are those of its rows.
     let checkpoint = path(&whole.join("step_000004"));
     let eval = json(&run(0, &["eval", &checkpoint, "--split", "test", "--decoding", "sampled", "--json"]));
     let rows = eval["rows"].as_array().unwrap();
@@ -87,7 +87,7 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     assert!((eval["reward"].as_f64().unwrap() - mean("reward")).abs() < 1e-6);
     assert!((eval["accuracy"].as_f64().unwrap() - mean("accuracy")).abs() < 1e-9);
 
-    // An export is the model, and nothing but it.
+    // An export is the model and nothing else.
     let exported = dir.path().join("exported");
     run(0, &["export", &checkpoint, &path(&exported)]);
     run(0, &["export", &checkpoint, &path(&dir.path().join("critic")), "--critic"]);
@@ -104,7 +104,7 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
 }
 
 #[test]
-fn other_recipes_of_ppo_run_too() {
+fn other_variants_of_ppo_run_too() {
     let dir = tempfile::tempdir().unwrap();
     for (name, sets) in [
         ("grpo", &["ppo.advantage='grpo'", "ppo.kl_in='loss'", "ppo.kl_estimator='k3'"][..]),
@@ -138,7 +138,7 @@ fn other_recipes_of_ppo_run_too() {
 
 /// The model that decodes with a cache and the one that scores whole sequences are the same, in either precision.
 #[test]
-fn the_sampler_s_probabilities_are_the_scorer_s() {
+fn sampler_and_scorer_probabilities_agree() {
     let dir = tempfile::tempdir().unwrap();
     for (precision, mean, max) in [("float32", 1e-5, 1e-4), ("bfloat16", 5e-3, 0.3)] {
         let out = dir.path().join(precision);
@@ -154,7 +154,7 @@ fn the_sampler_s_probabilities_are_the_scorer_s() {
 }
 
 #[test]
-fn options_of_memory_change_no_result() {
+fn memory_options_do_not_change_results() {
     let dir = tempfile::tempdir().unwrap();
     for precision in ["machine.precision='float32'", "machine.precision='bfloat16'"] {
         let train = |name: &str, keys: &[&str]| {
@@ -193,7 +193,7 @@ fn a_warm_start_reads_prompts_and_responses_from_a_file() {
 }
 
 #[test]
-fn the_side_commands_answer() {
+fn the_other_commands_work() {
     let plan = json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
     assert!(plan["first_prompt"]["text"].as_str().unwrap().starts_with("Numbers: "));
     assert_eq!(plan["first_prompt"]["ids"].as_array().unwrap().len() as u64, plan["first_prompt"]["tokens"]);
@@ -228,8 +228,8 @@ fn the_side_commands_answer() {
 fn bad_input_is_one_message_and_exit_code_2() {
     for (args, parts) in [
         (&["recipes/smok.toml"][..], &["smoke.toml"][..]),
-        (&["evla", "x"], &["no command and no recipe `evla`", "did you mean `eval`?"]),
-        (&["zzz"], &["no command and no recipe `zzz`", "plan, eval,"]),
+        (&["evla", "x"], &["`evla` is neither a command nor a recipe", "did you mean `eval`?"]),
+        (&["zzz"], &["`zzz` is neither a command nor a recipe", "plan, eval,"]),
         (&["plan", SMOKE, "--set", "ppo.actor_rl=1"], &["actor_lr", "--set"]),
         (&["plan", SMOKE, "--set", "ppo.mini_batch=5"], &["mini_batch", "16"]),
         (&["plan", SMOKE, "--set", "model.path='checkpoints/countdown-bas'"], &["countdown-base"]),
@@ -252,9 +252,9 @@ fn bad_input_is_one_message_and_exit_code_2() {
     }
 }
 
-/// The files for editors and readers are those that the program writes.
+/// The files for editors and readers are the ones the program writes.
 #[test]
-fn schema_and_its_page_are_current() {
+fn the_schema_and_its_page_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (arguments, file) in [(&["schema"][..], "recipes/schema.json"), (&["schema", "--markdown"], "docs/recipe.md")] {
         let written = stdout(&run(0, arguments));
@@ -269,7 +269,7 @@ fn schema_and_its_page_are_current() {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let named = text.lines().next().and_then(|line| line.strip_prefix("#:schema ")).map(str::to_string);
                 let schema = named.map(|name| path.with_file_name(name));
-                assert!(schema.is_some_and(|file| file.exists()), "{} opens with no schema", path.display());
+                assert!(schema.is_some_and(|file| file.exists()), "{} does not begin with a schema", path.display());
                 recipes += 1;
             }
         }

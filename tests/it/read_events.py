@@ -1,8 +1,8 @@
 """Prints what TensorBoard's two readers find in each event folder below the folder given, as JSON.
 
-`EventAccumulator` is the older one, which other programs use. TensorBoard itself reads with the other where its data
-server is missing or switched off (--load_fast=false); it keeps everything as tensors, and takes the first session start
-that it meets as the beginning, not as a restart."""
+`EventAccumulator` is the older one, which other programs use. TensorBoard itself uses the other one if its data server
+is missing or switched off (--load_fast=false); that one keeps everything as tensors, and treats the first session start
+that it finds as the beginning, not as a restart."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Loads exported folders with transformers, as they are, and prints what each holds and answers, as JSON.
+"""Loads exported folders with transformers, as they are, and prints their contents and answers as JSON.
 
 Arguments: the questions, {"ids": [[id, ..], ..], "text": ".."} as JSON, and the folders.
 """

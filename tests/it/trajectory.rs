@@ -1,8 +1,8 @@
-//! Reference trajectories: three short runs whose every figure and final weights stay as they were recorded in
-//! tests/golden/trajectory, to the last digit. A change of numbers is a decision: record them anew, with the reason in
-//! the commit, by `UPDATE_TRAJECTORIES=1 cargo test trajectories`.
+//! Reference trajectories: three short runs whose metrics and final weights equal those recorded in
+//! tests/golden/trajectory, to the last digit. Changing the numbers is a decision: record them again with
+//! `UPDATE_TRAJECTORIES=1 cargo test trajectories`, and give the reason in the commit.
 //!
-//! The runs use one thread and the instructions that every x86-64 processor has, so that one recording holds on all.
+//! The runs use one thread and the instructions that every x86-64 processor has, so that one recording is valid on all.
 
 use super::support::{SMOKE, golden, program};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ const VARIANTS: [(&str, &[&str]); 3] = [
     ("grpo", &["ppo.advantage='grpo'", "ppo.kl_in='loss'", "ppo.kl_estimator='k3'"]),
 ];
 
-/// What keeps libtorch, its two libraries for matrices and the C library from choosing code by the processor.
+/// Keeps libtorch, its two matrix libraries and the C library from choosing code by the processor.
 const ANY_PROCESSOR: [(&str, &str); 4] = [
     ("ATEN_CPU_CAPABILITY", "default"),
     ("MKL_CBWR", "COMPATIBLE"),
@@ -23,7 +23,7 @@ const ANY_PROCESSOR: [(&str, &str); 4] = [
     ("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-FMA,-FMA_Usable,-AVX512F,-AVX512F_Usable"),
 ];
 
-/// The records of a run without what the machine decides, and hashes of its last checkpoint.
+/// The records of a run without what depends on the machine, and hashes of its last checkpoint.
 fn trajectory(run: &Path) -> Value {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let machine =

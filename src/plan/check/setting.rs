@@ -1,4 +1,4 @@
-//! Checks of what is learnt on what: name, model, task, prompt, reward, device, evaluation.
+//! Checks of the setting: name, model, task, prompt, reward, device, evaluation.
 
 use crate::BadInput;
 use crate::model::ModelConfig;
@@ -9,7 +9,7 @@ use crate::text::BUILT_IN;
 use crate::torch::{DEVICES, named_device};
 use std::path::{Path, PathBuf};
 
-/// Where the models of the recipes come from: the folder's name, and the command that makes it.
+/// Where the recipes' models come from: the folder's name, and the command that creates it.
 const SOURCES: [(&str, &str); 3] = [
     ("smollm2-135m-instruct", "scripts/smollm2 "),
     ("Qwen2.5-3B", "hf download Qwen/Qwen2.5-3B --local-dir "),
@@ -22,8 +22,8 @@ pub fn name(name: &str, at: &Sources) -> Result<(), BadInput> {
         _ if name.is_empty() => "`name` is empty".to_string(),
         _ if name.starts_with(['.', '-']) => "`name` cannot begin with a dot or a dash".to_string(),
         _ if name.trim() != name => "`name` cannot begin or end with a space".to_string(),
-        _ if name.len() > 100 => format!("`name` has {} bytes, at most 100 make a folder's name", name.len()),
-        Some(odd) => format!("`name` cannot hold {odd:?}"),
+        _ if name.len() > 100 => format!("`name` has {} bytes, expected at most 100", name.len()),
+        Some(odd) => format!("`name` cannot contain {odd:?}"),
         None => return Ok(()),
     };
     Err(at.bad("name", format!("{what}\nit names the run folder: expected a plain word such as \"first-run\"")))
@@ -62,7 +62,7 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
     at.ensure(
         has(tokenizer, "tokenizer.json"),
         key,
-        format_args!("{shown} has no tokenizer.json\nmodel.tokenizer can name another folder that has one"),
+        format_args!("{shown} has no tokenizer.json\nset model.tokenizer to a folder that has one"),
     )?;
     Ok((config, tokenizer.clone()))
 }
@@ -86,7 +86,7 @@ pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Result<
         evaluation.problems <= validation,
         "evaluation.problems",
         format_args!(
-            "an evaluation of {} problems, but task.validation is {validation}\nset it to 0 to take them all",
+            "an evaluation uses {} problems, but task.validation is {validation}\nset it to 0 to use all of them",
             evaluation.problems
         ),
     )?;
@@ -94,7 +94,7 @@ pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Result<
     at.ensure(
         !ways.is_empty() && (1..ways.len()).all(|i| !ways[..i].contains(&ways[i])),
         "evaluation.decoding",
-        "`evaluation.decoding` names each way once\nexpected [\"greedy\"], [\"sampled\"] or both",
+        "`evaluation.decoding` must name one or both modes, each once\nexpected [\"greedy\"], [\"sampled\"] or both",
     )
 }
 

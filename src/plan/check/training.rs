@@ -1,4 +1,4 @@
-//! Checks of how it is learnt: warm start, rollouts, PPO.
+//! Checks of the training: warm start, rollouts, PPO.
 
 use crate::BadInput;
 use crate::model::ModelConfig;
@@ -13,7 +13,9 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
             at.ensure(
                 1 <= fewest && fewest <= most && most <= 10_000,
                 "sft.data.tries",
-                format_args!("`sft.data.tries` is [{fewest}, {most}], expected the fewest, from 1 on, before the most"),
+                format_args!(
+                    "`sft.data.tries` is [{fewest}, {most}], expected [fewest, most] with 1 <= fewest <= most <= 10000"
+                ),
             )?;
         }
         SftData::File(file) => {
@@ -28,7 +30,7 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
                 file.validation.is_some() || sft.validation == 0,
                 "sft.data.path",
                 format_args!(
-                    "{} validation rows, but no file to read them from\n\
+                    "`sft.validation` is {}, but there is no file to read these rows from\n\
                      set sft.data.validation, or sft.validation = 0",
                     sft.validation
                 ),
@@ -42,7 +44,7 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
     at.ensure(
         sft.batch <= sft.train,
         "sft.batch",
-        format_args!("`sft.batch` is {}, more than the {} rows there are to train on", sft.batch, sft.train),
+        format_args!("`sft.batch` is {}, more than the {} rows to train on (sft.train)", sft.batch, sft.train),
     )?;
     let context = config.max_position_embeddings;
     at.ensure(
@@ -54,7 +56,7 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
         sft.micro_batch_tokens >= sft.context,
         "sft.micro_batch_tokens",
         format_args!(
-            "a row of {} tokens (sft.context) does not fit a micro-batch of {}",
+            "a row of {} tokens (sft.context) does not fit in a micro-batch of {}",
             sft.context, sft.micro_batch_tokens
         ),
     )
@@ -70,21 +72,21 @@ pub fn rollout(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Result<
     at.ensure(
         rollout.top_k as i128 <= i128::from(config.vocab_size),
         "rollout.top_k",
-        format_args!("`rollout.top_k` is {}, the vocabulary has {} (0: all)", rollout.top_k, config.vocab_size),
+        format_args!("`rollout.top_k` is {}, but the vocabulary has {} (0: all)", rollout.top_k, config.vocab_size),
     )?;
     let named = !rollout.stop_tokens.iter().any(String::is_empty);
-    at.ensure(named, "rollout.stop_tokens", "a stop token is empty, so nothing would end at it")?;
+    at.ensure(named, "rollout.stop_tokens", "a stop token is empty, so it would end nothing")?;
     at.ensure(
         rollout.batch == 0 || rollout.batch >= rollout.samples_per_prompt,
         "rollout.batch",
         format_args!(
-            "{} sequences at a time, but the {} samples of a prompt are decoded together",
+            "`rollout.batch` is {}, but the {} samples of a prompt are decoded together",
             rollout.batch, rollout.samples_per_prompt
         ),
     )
 }
 
-/// Without PPO nothing is rolled out, and the default lengths may exceed a small model's context.
+/// Only checked with PPO: without it nothing is rolled out, and the default lengths may exceed a small context.
 pub fn context(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     let (prompt, response) = (rollout.max_prompt_tokens, rollout.max_response_tokens);
     let context = config.max_position_embeddings;
@@ -92,7 +94,7 @@ pub fn context(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Result<
         (prompt + response) as i64 <= context,
         "rollout.max_response_tokens",
         format_args!(
-            "{prompt} prompt and {response} response tokens are {}, but the model's context is {context}\n\
+            "{prompt} prompt and {response} response tokens make {}, but the model's context is {context}\n\
              shorten rollout.max_prompt_tokens or rollout.max_response_tokens",
             prompt + response
         ),
@@ -121,13 +123,13 @@ pub fn ppo_numbers(ppo: &Ppo, at: &Sources) -> Result<(), BadInput> {
         at.ensure(
             (0.0..1.0).contains(&beta),
             "ppo.betas",
-            format_args!("a beta of {beta}, expected two numbers from 0 to below 1"),
+            format_args!("`ppo.betas` contains {beta}, expected two numbers of at least 0 and below 1"),
         )?;
     }
     at.ensure(
         ppo.clip_dual == 0.0 || ppo.clip_dual > 1.0,
         "ppo.clip_dual",
-        format_args!("`ppo.clip_dual` is {}, expected a number above 1 (usual: 3), or 0 for none", ppo.clip_dual),
+        format_args!("`ppo.clip_dual` is {}, expected a number above 1 (usually 3), or 0 for none", ppo.clip_dual),
     )?;
     at.ensure(
         ppo.critic_warmup_steps == 0 || critic,
@@ -138,7 +140,7 @@ pub fn ppo_numbers(ppo: &Ppo, at: &Sources) -> Result<(), BadInput> {
         ppo.critic_warmup_steps < ppo.steps,
         "ppo.critic_warmup_steps",
         format_args!(
-            "the actor would never learn: the critic alone learns for {} of {} steps",
+            "the actor would never learn: only the critic learns for {} of {} steps",
             ppo.critic_warmup_steps, ppo.steps
         ),
     )
@@ -156,9 +158,9 @@ pub fn batches(ppo: &Ppo, rollout: &Rollout, task: &Task, at: &Sources) -> Resul
             let above = fitting.iter().filter(|n| **n > size).min().map(usize::to_string);
             let near: Vec<String> = below.into_iter().chain(above).collect();
             let what = format!(
-                "the {sequences} sequences of a step ({prompts} prompts of {samples}) are not a multiple of {size}"
+                "a step has {sequences} sequences ({prompts} prompts x {samples} samples), not a multiple of {size}"
             );
-            return Err(at.bad(key, format!("{what}\nthe nearest that fits is {}", near.join(" or "))));
+            return Err(at.bad(key, format!("{what}\nthe nearest size that fits: {}", near.join(" or "))));
         }
     }
     if ppo.advantage != Advantage::Gae && samples < 2 {
@@ -166,7 +168,7 @@ pub fn batches(ppo: &Ppo, rollout: &Rollout, task: &Task, at: &Sources) -> Resul
         return Err(at.bad(
             "rollout.samples_per_prompt",
             format!(
-                "advantage = \"{name}\" compares the samples of a prompt, and there is one of each\n\
+                "advantage = \"{name}\" compares the samples of a prompt, but there is only one per prompt\n\
                  set rollout.samples_per_prompt to 2 or more, or ppo.advantage = \"gae\""
             ),
         ));
@@ -175,14 +177,14 @@ pub fn batches(ppo: &Ppo, rollout: &Rollout, task: &Task, at: &Sources) -> Resul
     at.ensure(
         prompts <= train,
         "rollout.prompts_per_step",
-        format_args!("{prompts} prompts per step, but there are {train} training problems (task.train)"),
+        format_args!("{prompts} prompts per step, but there are only {train} training problems (task.train)"),
     )?;
     let longest = rollout.max_prompt_tokens + rollout.max_response_tokens;
     at.ensure(
         ppo.micro_batch_tokens >= longest,
         "ppo.micro_batch_tokens",
         format_args!(
-            "a sequence of {longest} tokens (max_prompt_tokens + max_response_tokens) does not fit a micro-batch of {}",
+            "a sequence of {longest} tokens (max_prompt_tokens + max_response_tokens) exceeds a micro-batch of {}",
             ppo.micro_batch_tokens
         ),
     )
@@ -193,12 +195,12 @@ pub fn kl(ppo: &Ppo, at: &Sources) -> Result<(), BadInput> {
         at.ensure(
             ppo.kl_in == KlIn::Reward,
             "ppo.kl_target",
-            "only a KL taken off the reward adapts to a target\nset kl_in = \"reward\", or kl_target = 0",
+            "only a KL penalty in the reward can adapt to a target\nset kl_in = \"reward\", or kl_target = 0",
         )?;
         at.ensure(
             ppo.kl_coef > 0.0,
             "ppo.kl_coef",
-            "the adaptive coefficient is scaled from kl_coef, and from 0 it never moves",
+            "the adaptive coefficient starts at kl_coef and is scaled: from 0 it never moves",
         )?;
     }
     at.ensure(

@@ -1,9 +1,9 @@
-//! The keys of a recipe. Each is declared once, here: its type, its default, its bounds, and a sentence about it, from
-//! which come the checks, the schema for editors and docs/recipe.md.
+//! The keys of a recipe. Each is declared once, here, with its type, its default, its bounds and a sentence about it;
+//! the checks, the schema for editors and docs/recipe.md are derived from these declarations.
 //!
-//! Nothing here is checked beyond that; `Plan::check` turns a `Recipe` into a `Plan`, and only plans run. Defaults are
-//! the paper's (arXiv:2601.10825, supplementary tables 6 and 8) and, where it is silent, verl's. An integer without a
-//! bound of its own is at most `MOST`.
+//! Nothing else is checked here; `Plan::check` turns a `Recipe` into a `Plan`, and only plans run. Defaults are the
+//! paper's (arXiv:2601.10825, supplementary tables 6 and 8) or, if it gives none, verl's. An integer without its own
+//! bound is at most `MOST`.
 
 mod ppo;
 mod run;
@@ -20,20 +20,20 @@ use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
 use std::path::PathBuf;
 
-/// No count of a recipe is larger, so that no product of a few overflows.
+/// The largest count a recipe may have, so that no product of a few overflows.
 pub const MOST: u64 = 1_000_000_000;
 
-/// One experiment. Paths are relative to the working directory that the program is started in.
+/// One experiment. Paths are relative to the working directory of the program.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Another recipe's file, beside this one: it says what this one does not.
-    // Never left in a whole recipe.
+    /// Another recipe, by its path relative to this one; it provides every key that this one does not set.
+    // Never present in a merged recipe.
     #[serde(skip_serializing)]
     pub extends: Option<PathBuf>,
-    /// Name of the run folder below `checkpoints/`.
+    /// Name of the run folder in `checkpoints/`.
     pub name: String,
-    /// Seed of every random choice of the run.
+    /// Seed of every random choice in the run.
     #[serde(default)]
     pub seed: u64,
     pub model: Model,
@@ -69,7 +69,7 @@ pub struct Model {
     /// Start from random weights: only `config.json` and the tokenizer are read from `path`.
     #[serde(default)]
     pub random_weights: bool,
-    /// A folder with another `tokenizer.json` (default: `path`).
+    /// Another folder to read `tokenizer.json` from (default: `path`).
     pub tokenizer: Option<PathBuf>,
 }
 
@@ -86,7 +86,7 @@ pub struct Prompt {
 macro_rules! empty_table_is_default {
     ($($section:ident),*) => {$(
         impl Default for $section {
-            /// What an absent section means: the same as an empty one.
+            /// An absent section means the same as an empty one.
             fn default() -> Self {
                 toml::from_str("").expect("every key of the section has a default")
             }

@@ -4,19 +4,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
 
-/// Reinforcement learning by PPO. Without it the run ends after the warm start.
+/// Reinforcement learning with PPO. Without this section the run ends after the warm start.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ppo {
-    /// Steps of rollouts and updates.
+    /// Number of PPO steps; each has rollouts and updates.
     #[serde_inline_default(250)]
     #[schemars(range(min = 1))]
     pub steps: usize,
     /// How advantages are estimated.
     #[serde(default)]
     pub advantage: Advantage,
-    /// Whether the critic is a model of its own or a head on the actor's decoder.
+    /// Whether the critic is a separate model or a head on the actor's decoder.
     #[serde(default)]
     pub critic: CriticModel,
     /// Discount per token.
@@ -27,10 +27,10 @@ pub struct Ppo {
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub lambda: f64,
-    /// Whether the advantages of GAE get mean 0 and variance 1 over the response tokens of the step.
+    /// Whether GAE's advantages are normalised to mean 0 and variance 1 over the response tokens of the step.
     #[serde_inline_default(true)]
     pub whiten: bool,
-    /// Passes over a step's rollouts.
+    /// Passes over the rollouts of a step.
     #[serde_inline_default(1)]
     #[schemars(range(min = 1))]
     pub epochs: usize,
@@ -41,7 +41,7 @@ pub struct Ppo {
     /// Sequences per update of the critic (default: `mini_batch`).
     #[schemars(range(min = 1))]
     pub critic_mini_batch: Option<usize>,
-    /// Tokens, with padding, of one forward and backward pass; changes memory and speed, never the gradient.
+    /// Tokens, including padding, per forward and backward pass; affects memory and speed, never the gradient.
     #[serde_inline_default(16_384)]
     #[schemars(range(min = 1))]
     pub micro_batch_tokens: usize,
@@ -53,28 +53,28 @@ pub struct Ppo {
     #[serde_inline_default(1e-5)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub critic_lr: f64,
-    /// How both learning rates fall after the warm-up.
+    /// How both learning rates decay after the warm-up.
     #[serde(default)]
     pub lr_schedule: Schedule,
     /// Share of the steps over which both learning rates rise from zero.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub warmup_ratio: f64,
-    /// First steps in which the critic alone learns.
+    /// Number of first steps in which only the critic learns.
     #[serde(default)]
     pub critic_warmup_steps: usize,
     /// Weight decay of AdamW.
     #[serde_inline_default(0.01)]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub weight_decay: f64,
-    /// Decays of AdamW's moments, each from 0 to below 1.
+    /// Decay rates of AdamW's moments, each at least 0 and below 1.
     #[serde_inline_default([0.9, 0.999])]
     pub betas: [f64; 2],
-    /// What AdamW adds to the root of the second moment.
+    /// Added to the square root of AdamW's second moment.
     #[serde_inline_default(1e-8)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub adam_eps: f64,
-    /// Largest norm of a gradient (0: any).
+    /// Norm to which larger gradients are scaled down (0: no clipping).
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub grad_clip: f64,
@@ -86,41 +86,41 @@ pub struct Ppo {
     #[serde_inline_default(0.2)]
     #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0.0))]
     pub clip_high: f64,
-    /// Dual clip: the loss of a negative advantage is at most this many times its size (above 1; 0: off).
+    /// Dual clip: bounds the loss of a negative advantage at this multiple of its size (above 1; 0: off).
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub clip_dual: f64,
-    /// How far a value may move from its old estimate (0: any distance).
+    /// How far a value may move from its old estimate (0: no limit).
     #[serde_inline_default(0.5)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub value_clip: f64,
-    /// Factor on the critic's loss.
+    /// Coefficient of the critic's loss.
     #[serde_inline_default(0.5)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub value_coef: f64,
-    /// Factor on the entropy bonus in the actor's loss.
+    /// Coefficient of the entropy bonus in the actor's loss.
     #[serde_inline_default(0.001)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub entropy_coef: f64,
-    /// Factor on the KL to the reference, the model that PPO starts from.
+    /// Coefficient of the KL to the reference, the model that PPO starts from.
     #[serde_inline_default(0.001)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub kl_coef: f64,
-    /// Where the KL is charged.
+    /// Where the KL penalty is applied.
     #[serde(default)]
     pub kl_in: KlIn,
     /// How the KL is estimated from a sample.
     #[serde(default)]
     pub kl_estimator: KlEstimator,
-    /// Adaptive coefficient: the KL it steers to, in nats per token (0: the coefficient is fixed).
+    /// Target KL of an adaptive coefficient, in nats per token (0: the coefficient is fixed).
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub kl_target: f64,
-    /// Sequences over which the adaptive coefficient reacts.
+    /// Number of sequences over which the adaptive coefficient adjusts.
     #[serde_inline_default(10_000.0)]
     #[schemars(range(max = 1e12), extend("exclusiveMinimum" = 0.0))]
     pub kl_horizon: f64,
-    /// How the losses of tokens become one number.
+    /// How token losses are combined into one number.
     #[serde(default)]
     pub aggregation: Aggregation,
 }
@@ -131,9 +131,9 @@ pub enum Advantage {
     /// Generalised advantage estimation with a critic (arXiv:1506.02438).
     #[default]
     Gae,
-    /// Reward less the mean of the prompt's samples, over their deviation (arXiv:2402.03300). No critic.
+    /// Reward minus the mean of the prompt's samples, divided by their deviation (arXiv:2402.03300). No critic.
     Grpo,
-    /// Reward less the mean of the prompt's other samples (arXiv:2402.14740). No critic.
+    /// Reward minus the mean of the prompt's other samples (arXiv:2402.14740). No critic.
     Rloo,
 }
 
@@ -143,8 +143,8 @@ pub enum CriticModel {
     /// A copy of the starting model with a scalar head.
     #[default]
     Separate,
-    /// A scalar head on the actor's decoder: no second model, and a decoder that learns from both losses, the critic's
-    /// times `value_coef`. The head has `critic_lr` and a gradient norm of its own.
+    /// A scalar head on the actor's decoder: no second model, and the decoder learns from both losses, the critic's
+    /// times `value_coef`. The head has its own learning rate, `critic_lr`, and its own gradient norm.
     Shared,
 }
 
@@ -163,7 +163,7 @@ pub enum Schedule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KlIn {
-    /// Taken off each token's reward.
+    /// Subtracted from each token's reward.
     #[default]
     Reward,
     /// Added to the actor's loss.
@@ -172,26 +172,27 @@ pub enum KlIn {
     Off,
 }
 
-/// Estimators of KL(actor || reference) from one sample, with r = reference / actor (Schulman, "Approximating KL divergence", 2020).
+/// Estimators of KL(actor || reference) from one sample, with r = reference / actor (Schulman, "Approximating KL
+/// divergence", 2020).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
-    /// -log r: unbiased, of high variance.
+    /// -log r: unbiased, with high variance.
     #[default]
     K1,
-    /// (log r)^2 / 2: biased, of low variance.
+    /// (log r)^2 / 2: biased, with low variance.
     K2,
-    /// r - 1 - log r: unbiased, of low variance.
+    /// r - 1 - log r: unbiased, with low variance.
     K3,
 }
 
-/// How token losses become one number.
+/// How token losses are combined into one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// Mean over the response tokens of the mini-batch.
     #[default]
     TokenMean,
-    /// Mean over sequences of the mean over each one's tokens.
+    /// Mean over sequences of each sequence's mean over its tokens.
     SequenceMean,
 }

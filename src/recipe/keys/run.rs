@@ -1,4 +1,4 @@
-//! How a run goes: rollouts, evaluation, checkpoints, hooks, logs, the machine.
+//! How a run proceeds: rollouts, evaluation, checkpoints, hooks, logs, the machine.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,43 +13,43 @@ pub struct Rollout {
     #[serde_inline_default(128)]
     #[schemars(range(min = 1))]
     pub prompts_per_step: usize,
-    /// Responses to each prompt.
+    /// Responses per prompt.
     #[serde_inline_default(4)]
     #[schemars(range(min = 1))]
     pub samples_per_prompt: usize,
-    /// Longest prompt in tokens; a longer one is refused before the run.
+    /// Longest prompt in tokens; a longer one is refused before the run starts.
     #[serde_inline_default(1024)]
     #[schemars(range(min = 1))]
     pub max_prompt_tokens: usize,
-    /// Longest response in tokens; a longer one is cut.
+    /// Longest response in tokens; a longer one is cut off.
     #[serde_inline_default(1024)]
     #[schemars(range(min = 1))]
     pub max_response_tokens: usize,
-    /// Divides the logits.
+    /// Sampling temperature: divides the logits.
     #[serde_inline_default(1.0)]
     #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0.0))]
     pub temperature: f64,
-    /// Draw from the smallest set of tokens with this probability (1: all).
+    /// Sample from the smallest set of tokens with this total probability (1: all).
     #[serde_inline_default(1.0)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: f64,
-    /// Draw from this many of the most probable tokens (0: all).
+    /// Sample from this many of the most probable tokens (0: all).
     #[serde(default)]
     pub top_k: usize,
-    /// Tokens, besides the model's end-of-sequence tokens, that end a response; each one entry of the vocabulary.
+    /// Tokens, besides the model's end-of-sequence tokens, that end a response; each a single vocabulary entry.
     #[serde(default)]
     pub stop_tokens: Vec<String>,
-    /// Sequences decoded at a time (0: all of the step); changes memory and speed, never a response.
+    /// Sequences decoded at a time (0: all of a step); affects memory and speed, never a response.
     #[serde(default)]
     pub batch: usize,
 }
 
-/// When and how the actor is measured on the validation split.
+/// When and how the actor is evaluated on the validation split.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
-    /// Steps between two evaluations (0: before the first and after the last step only).
+    /// Steps between evaluations (0: only before the first step and after the last).
     #[serde_inline_default(10)]
     pub every: usize,
     /// Problems per evaluation (0: the whole validation split).
@@ -84,14 +84,14 @@ impl Decoding {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoints {
-    /// Steps between two checkpoints (0: the last step only).
+    /// Steps between checkpoints (0: only after the last step).
     #[serde_inline_default(50)]
     pub every: usize,
-    /// How many of the newest are kept.
+    /// How many of the newest checkpoints are kept.
     #[serde_inline_default(2)]
     #[schemars(range(min = 1))]
     pub keep_last: usize,
-    /// Whether the one with the best validation accuracy is kept besides.
+    /// Whether the checkpoint with the best validation accuracy is kept as well.
     #[serde_inline_default(true)]
     pub keep_best: bool,
 }
@@ -110,28 +110,28 @@ pub struct Hooks {
     pub count_steps: bool,
 }
 
-/// Where a run's figures are written.
+/// Where a run's metrics are written.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Logging {
-    /// Event files for TensorBoard.
+    /// Whether to write event files for TensorBoard.
     #[serde_inline_default(true)]
     pub tensorboard: bool,
-    /// `metrics.jsonl`, one record per line.
+    /// Whether to write `metrics.jsonl`, one record per line.
     #[serde_inline_default(true)]
     pub jsonl: bool,
 }
 
-/// What the run is computed on.
+/// The hardware that the run uses.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU where there is one.
+    /// `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU, or the CPU if there is none.
     #[serde_inline_default("auto".into())]
     pub device: String,
-    /// Of weights and activations.
+    /// Precision of weights and activations.
     #[serde(default)]
     pub precision: Precision,
     /// CPU threads per operation (0: one per core).
@@ -150,17 +150,17 @@ pub enum Precision {
     Bfloat16,
 }
 
-/// What is given for room on the device: time, never a result.
+/// Options that save memory on the device and cost time; they change no result.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// Updates keep only the input of each layer and compute the layer once more in the backward pass.
+    /// Keep only each layer's input during updates, and recompute the layer in the backward pass.
     #[serde(default)]
     pub gradient_checkpointing: bool,
-    /// The reference rests on the host and comes to the device for its part of a step.
+    /// Keep the reference on the host, and copy it to the device only while it scores.
     #[serde(default)]
     pub offload_reference: bool,
-    /// Moments and float32 master weights stay on the host, and the optimizer's steps are done there.
+    /// Keep the optimizer's moments and float32 master weights on the host, and do its steps there.
     #[serde(default)]
     pub offload_optimizer: bool,
 }

@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
 use std::path::PathBuf;
 
-/// The warm start: supervised fine-tuning on prompts and responses, with the loss on the responses alone. Without it PPO
-/// starts from the model as it is.
+/// The warm start: supervised fine-tuning on prompts and responses, with the loss on the responses only. Without this
+/// section PPO starts from the model as it is.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sft {
     pub data: SftData,
-    /// Rows trained on.
+    /// Number of training rows.
     #[serde_inline_default(500)]
     #[schemars(range(min = 1))]
     pub train: usize,
-    /// Rows of the validation loss (0: none is computed).
+    /// Number of rows for the validation loss (0: it is not computed).
     #[serde_inline_default(100)]
     pub validation: usize,
     /// Passes over the rows.
@@ -27,11 +27,11 @@ pub struct Sft {
     #[serde_inline_default(64)]
     #[schemars(range(min = 1))]
     pub batch: usize,
-    /// Longest row, prompt and response, in tokens; longer rows are cut.
+    /// Longest row, prompt and response, in tokens; longer rows are cut off.
     #[serde_inline_default(2048)]
     #[schemars(range(min = 2))]
     pub context: usize,
-    /// Learning rate at the end of the warm-up; a cosine to zero follows.
+    /// Peak learning rate, at the end of the warm-up; it then follows a cosine to zero.
     #[serde_inline_default(1e-5)]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub lr: f64,
@@ -43,11 +43,11 @@ pub struct Sft {
     #[serde_inline_default(0.01)]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub weight_decay: f64,
-    /// Largest norm of a gradient (0: any).
+    /// Norm to which larger gradients are scaled down (0: no clipping).
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub grad_clip: f64,
-    /// Tokens, with padding, of one forward and backward pass; changes memory and speed, never the gradient.
+    /// Tokens, including padding, per forward and backward pass; affects memory and speed, never the gradient.
     #[serde_inline_default(16_384)]
     #[schemars(range(min = 1))]
     pub micro_batch_tokens: usize,
@@ -61,7 +61,7 @@ pub enum SftData {
     File(FileData),
 }
 
-/// Traces that the task's own solver writes.
+/// Traces written by the task's own solver.
 #[serde_inline_default]
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,17 +72,17 @@ pub struct SolverData {
     /// Fewest and most tries before the solver gives up.
     #[serde_inline_default([1, 4])]
     pub tries: [usize; 2],
-    /// How often a try is a solution by insight, not a random one.
+    /// Probability that a try is a solution rather than a random combination.
     #[serde_inline_default(0.2)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub insight: f64,
 }
 
-/// Rows of a file.
+/// Rows from a file.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileData {
-    /// JSONL with `prompt` and `response`.
+    /// A JSONL file with `prompt` and `response`.
     pub path: PathBuf,
     /// The same for the validation loss.
     pub validation: Option<PathBuf>,
@@ -96,6 +96,6 @@ pub enum TraceStyle {
     Monologue,
     /// Two to four personas who try and check in turn.
     Dialogue,
-    /// Sums, each with the verdict whether it meets the target; no search and no answer. To pretrain on.
+    /// Sums, each with a verdict on whether it meets the target; no search and no answer. For pretraining.
     Sums,
 }

@@ -1,11 +1,11 @@
-//! What is to be learnt, and what earns a reward.
+//! The task to learn, and what earns a reward.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
 use std::path::PathBuf;
 
-/// What is to be learnt. `kind` decides which other keys there are.
+/// The task to learn. `kind` decides which other keys there are.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Task {
@@ -14,34 +14,34 @@ pub enum Task {
     Larger(Larger),
 }
 
-/// Reach a target with given numbers, each used once, by +, -, *, / and parentheses. Problems are generated, or read
-/// where files are named.
+/// Reach a target from given numbers, each used once, with +, -, *, / and parentheses. Problems are generated, or read
+/// from files if files are named.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Countdown {
-    /// Seed of generated problems: apart from the run's seed, so that runs of other seeds meet the same problems.
+    /// Seed of generated problems; separate from the run's, so that runs with different seeds see the same problems.
     #[serde(default)]
     pub seed: u64,
-    /// Problems to train on (the first rows of a file that holds more).
+    /// Number of training problems (the first rows of the file, if it has more).
     #[serde_inline_default(327_680)]
     #[schemars(range(min = 1))]
     pub train: usize,
-    /// Problems of the evaluations during a run.
+    /// Number of problems for evaluations during a run.
     #[serde_inline_default(1024)]
     #[schemars(range(min = 1))]
     pub validation: usize,
-    /// Problems that no run sees before `ppo-train eval`.
+    /// Number of problems that only `ppo-train eval` uses.
     #[serde_inline_default(1024)]
     #[schemars(range(min = 1))]
     pub test: usize,
-    /// JSONL or parquet with `target` and `nums`; all three splits come from files, or none.
+    /// A JSONL or parquet file with `target` and `nums`; either all three splits come from files or none do.
     pub train_file: Option<PathBuf>,
     /// The same for the validation split.
     pub validation_file: Option<PathBuf>,
     /// The same for the test split.
     pub test_file: Option<PathBuf>,
-    /// How many numbers a generated problem has, from 2 to 6; each count equally often.
+    /// How many numbers a generated problem has, from 2 to 6; each count is equally likely.
     #[serde_inline_default(vec![3, 4])]
     pub numbers: Vec<usize>,
     /// Generated numbers are drawn from 1..=max_number.
@@ -51,7 +51,8 @@ pub struct Countdown {
     /// Lowest and highest target of a generated problem.
     #[serde_inline_default([10, 100])]
     pub targets: [i64; 2],
-    /// Whether `(1+2)*3 = 9` in an answer counts as its left side when the rest equals the target.
+    /// Whether an answer may be an equation such as `(1+2)*3 = 9`: its left side is judged, and the rest must equal the
+    /// target.
     #[serde_inline_default(true)]
     pub allow_equals: bool,
 }
@@ -69,7 +70,7 @@ pub struct Reward {
     #[serde_inline_default(0.1)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub format: f64,
-    /// Which layout is right, and where the answer is looked for.
+    /// Which layout is required, and where the answer is looked for.
     #[serde(default)]
     pub rules: Rules,
     /// Whether the persona layout (`<thinkN>`, `<group_solution>`) earns the format reward too.
@@ -83,7 +84,7 @@ pub enum Rules {
     /// One closed think block, then one closed answer block; the last answer counts.
     #[default]
     Strict,
-    /// TinyZero's scorer: the last line alone, no think block, any answer tag earns the format reward.
+    /// TinyZero's scorer: only the last line counts, without a think block; any answer tag earns the format reward.
     Tinyzero,
 }
 

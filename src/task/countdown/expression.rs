@@ -4,7 +4,7 @@
 //! `× ÷ −` that models like to write; there is no unary minus, since the game has none: every sign is an operation on
 //! two numbers. The parser keeps two explicit stacks (operators and values) and evaluates as it reads, so neither a tree
 //! nor recursion is needed, and length, depth and number of terms have hard limits. Values are fractions of i128 in
-//! lowest terms; an overflow is an error and not a wrong value.
+//! lowest terms; an overflow is an error, not a wrong value.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub const MAX_LENGTH: usize = 1024;
 pub const MAX_DEPTH: usize = 32;
 /// Most integers in an expression.
 pub const MAX_TERMS: usize = 64;
-/// Most digits of an integer; so many always fit an i64.
+/// Most digits of an integer; this many always fit in an i64.
 const MAX_DIGITS: usize = 18;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ impl Rational {
         off.is_some_and(|off| off.unsigned_abs() < self.denominator.unsigned_abs())
     }
 
-    /// None where lowest terms with a positive denominator do not fit (one of the two is `i128::MIN`).
+    /// None if lowest terms with a positive denominator do not fit (one of the two is `i128::MIN`).
     fn reduced(numerator: i128, denominator: i128) -> Option<Self> {
         let (mut a, mut b) = (numerator.checked_abs()?, denominator.checked_abs()?);
         while b != 0 {
@@ -114,7 +114,7 @@ impl fmt::Display for Rational {
     }
 }
 
-/// Why a text is no expression, or has no value.
+/// Why a text is not an expression, or has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Empty,
@@ -122,7 +122,7 @@ pub enum Fault {
     TooDeep,
     TooManyTerms,
     NumberTooLong,
-    /// A character that no expression has, or not at this place.
+    /// A character that is not allowed, or not here.
     Unexpected(char),
     /// The text ends where a number must follow.
     EndsEarly,
@@ -159,7 +159,7 @@ pub struct Parsed {
 /// Parses and evaluates a whole text (white space between the parts is allowed), in time linear in its length.
 ///
 /// # Errors
-/// The first `Fault` met, from the left.
+/// The first `Fault` from the left.
 pub fn parse(text: &str) -> Result<Parsed, Fault> {
     if text.len() > MAX_LENGTH {
         return Err(Fault::TooLong);
@@ -233,8 +233,8 @@ struct Stacks {
 }
 
 impl Stacks {
-    /// Applies what is pending, back to the last parenthesis, and binds at least as strongly as `precedence`. Operators
-    /// of equal precedence are so applied from the left.
+    /// Applies the pending operators, back to the last parenthesis, that bind at least as strongly as `precedence`.
+    /// Operators of equal precedence are thus applied from the left.
     fn settle(&mut self, precedence: u8) -> Result<(), Fault> {
         while let Some(&Some(op)) = self.pending.last()
             && op.precedence() >= precedence
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_says_why() {
+    fn what_is_not_an_expression_says_why() {
         for (text, fault) in [
             ("", Fault::Empty),
             ("  ", Fault::Empty),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn near_is_strictly_within_a_hundred_thousandth() {
+    fn near_means_strictly_within_a_hundred_thousandth() {
         let near = |text: &str, target| parse(text).unwrap().value.is_near(target);
         assert!(near("100000*7/100000", 7));
         assert!(near("7+1/100001", 7));

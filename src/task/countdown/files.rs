@@ -1,7 +1,7 @@
-//! Problems from files: JSONL or parquet with the columns `target` and `nums`, as the public sets have them.
+//! Problems from files: JSONL or parquet with the columns `target` and `nums`, like the public sets.
 //!
 //! A bad row is an error with its file, row and field, never skipped: a silently smaller set would change what is
-//! measured. Sizes are limited before anything is held in memory. Other columns are ignored.
+//! measured. Sizes are checked before anything is loaded. Other columns are ignored.
 
 use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 use crate::rows::json_rows;
@@ -20,8 +20,8 @@ const MAX_FILE: u64 = 1 << 32;
 /// The first `limit` problems of a file whose name ends in `.jsonl` or `.parquet`; rows count from 1.
 ///
 /// # Errors
-/// A file that cannot be read, is of another kind or has no rows; a row without `target` or `nums`, with anything but
-/// integers from 0 to `MAX_NUMBER` in them, or with none or more than `MAX_NUMBERS` numbers.
+/// A file that cannot be read, is of another kind or has no rows; a row without `target` or `nums`, with values other
+/// than integers from 0 to `MAX_NUMBER`, or with no numbers or more than `MAX_NUMBERS`.
 pub fn read_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
     let problems = match path.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl") => json_rows(path)?.take(limit).map(|row| json_problem(path, row?)).collect(),
@@ -35,7 +35,7 @@ pub fn read_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
 
 fn json_problem(path: &Path, (number, row): (usize, Map<String, Value>)) -> Result<Problem> {
     let field = |name| row.get(name).with_context(|| format!("missing field `{name}`"));
-    let integer = |value: &Value| value.as_i64().ok_or_else(|| anyhow!("{value} is no integer"));
+    let integer = |value: &Value| value.as_i64().ok_or_else(|| anyhow!("{value} is not an integer"));
     let problem = || {
         let target = integer(field("target")?).context("field `target`")?;
         let list = field("nums")?.as_array().context("field `nums`: expected a list of integers")?;
@@ -49,7 +49,7 @@ fn parquet_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
     let file = File::open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
     let reader = SerializedFileReader::new(file)?;
-    // The other columns (whole prompts, often) are not decoded.
+    // The other columns (often whole prompts) are not decoded.
     let schema = reader.metadata().file_metadata().schema();
     let column = |name: &str| {
         let found = schema.get_fields().iter().find(|field| field.name() == name);
@@ -89,7 +89,7 @@ fn integer(field: &Field) -> Result<i64> {
         Field::UShort(value) => Ok(value.into()),
         Field::UInt(value) => Ok(value.into()),
         Field::ULong(value) => Ok(value.try_into()?),
-        ref other => bail!("{other} is no integer"),
+        ref other => bail!("{other} is not an integer"),
     }
 }
 
@@ -132,9 +132,9 @@ mod tests {
             ("{\"nums\": [1]", "line 1: not valid JSON at column 12: EOF"),
             ("\n{\"nums\": [1]}", "row 2: missing field `target`"),
             ("{\"target\": 1}", "row 1: missing field `nums`"),
-            ("{\"target\": 1.5, \"nums\": [1]}", "field `target`: 1.5 is no integer"),
+            ("{\"target\": 1.5, \"nums\": [1]}", "field `target`: 1.5 is not an integer"),
             ("{\"target\": 1, \"nums\": 1}", "field `nums`: expected a list"),
-            ("{\"target\": 1, \"nums\": [\"1\"]}", "field `nums`: \"1\" is no integer"),
+            ("{\"target\": 1, \"nums\": [\"1\"]}", "field `nums`: \"1\" is not an integer"),
             ("{\"target\": 1, \"nums\": []}", "field `nums`: 0 numbers, expected 1 to 8"),
             ("{\"target\": 1, \"nums\": [1,1,1,1,1,1,1,1,1]}", "9 numbers"),
             ("{\"target\": 1, \"nums\": [-1]}", "field `nums`: -1 is not from 0"),
@@ -175,7 +175,7 @@ mod tests {
         };
         assert_eq!(read("a.parquet", message, &[3, 3, 3]).unwrap(), [problem(&[9, 2], 18), problem(&[5, 7, 12], 67)]);
         let null = read("b.parquet", message, &[3, 2, 3]).unwrap_err();
-        assert!(null.contains("b.parquet: row 2: field `nums`: null is no integer"), "{null}");
+        assert!(null.contains("b.parquet: row 2: field `nums`: null is not an integer"), "{null}");
         let empty = read("c.parquet", message, &[1]).unwrap_err();
         assert!(empty.contains("row 2: field `nums`: 0 numbers"), "{empty}");
         let missing = read("d.parquet", "message m { required int64 target; }", &[]).unwrap_err();

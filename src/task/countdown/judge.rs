@@ -1,8 +1,7 @@
 //! Whether an answer solves a Countdown problem.
 //!
-//! Under `tinyzero` an answer with `=` always fails, and its pattern knows ASCII signs only. Where its Python would
-//! evaluate more than the game has (`**`, `//`, decimals, a leading sign), ours finds no expression: the one known
-//! difference.
+//! Under `tinyzero` an answer with `=` always fails, and only ASCII signs are known. TinyZero's Python evaluates more
+//! than the game has (`**`, `//`, decimals, a leading sign), which is an error here: the only known difference.
 
 use super::expression::{self, Fault, Rational};
 use super::problem::Problem;
@@ -10,11 +9,11 @@ use crate::recipe::Rules;
 use crate::task::Verdict;
 use std::fmt;
 
-/// What became of an answer.
+/// The outcome of judging an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Right,
-    /// The answer is no expression, or has no value.
+    /// The answer is not an expression, or has no value.
     Unparsable(Fault),
     /// The answer's integers are not the problem's.
     WrongNumbers,
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_persona_layout_earns_the_format_reward_where_the_recipe_says_so() {
+    fn the_persona_layout_earns_the_format_reward_if_the_recipe_says_so() {
         let cast = "<cast_of_characters><persona1>a</persona1><persona2>b</persona2></cast_of_characters>";
         let talk = "<conversation><think2>c</think2><think1>d</think1><think2>e</think2></conversation>";
         let end = "<group_solution>5*12+7</group_solution>";

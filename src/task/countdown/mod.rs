@@ -1,4 +1,4 @@
-//! Countdown: make a target of some numbers with `+ - * /`, every number used exactly once.
+//! Countdown: make a target from some numbers with `+ - * /`, every number used exactly once.
 
 pub mod expression;
 mod files;
@@ -40,7 +40,7 @@ impl CountdownTask {
                 files::read_problems(validation, task.validation)?,
                 files::read_problems(test, task.test)?,
             ],
-            _ => bail!("task: train_file, validation_file and test_file are named together or not at all"),
+            _ => bail!("task: set train_file, validation_file and test_file together or not at all"),
         };
         Ok(Self { problems, rules: reward.rules, allow_equals: task.allow_equals })
     }
@@ -80,7 +80,7 @@ impl Task for CountdownTask {
         Some(solver::solve(self.problem(split, index), i64::MAX)?.expression())
     }
 
-    /// The sum of the numbers, and one more where that is the target.
+    /// The sum of the numbers, plus 1 if that is the target.
     fn wrong_answer(&self, split: Split, index: usize) -> String {
         let Problem { nums, target } = self.problem(split, index);
         let mut terms: Vec<_> = nums.iter().map(i64::to_string).collect();
@@ -102,7 +102,7 @@ mod tests {
     use crate::task::{grade, layout};
     use std::collections::HashSet;
 
-    /// A task of these keys of [task].
+    /// A task with these keys of [task].
     fn build(lines: &str, reward: &Reward) -> Result<CountdownTask> {
         CountdownTask::new(&toml::from_str(lines).unwrap(), reward)
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_problems_are_as_the_recipe_says_solvable_and_disjoint() {
+    fn generated_problems_follow_the_recipe_are_solvable_and_disjoint() {
         let task = task("train = 600\nvalidation = 100\ntest = 100");
         let mut seen = HashSet::new();
         let mut of_three = 0;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn more_training_problems_change_none_of_the_others() {
+    fn more_training_problems_do_not_change_the_others() {
         let (few, many) =
             (task("train = 10\nvalidation = 20\ntest = 5"), task("train = 50\nvalidation = 20\ntest = 5"));
         for split in Split::ALL {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_space_that_is_too_small_is_named() {
+    fn too_few_possible_problems_are_reported() {
         for space in ["numbers = [2]\nmax_number = 4", "numbers = [7]\nmax_number = 1\ntargets = [99, 100]"] {
             let lines = format!("train = 10\nvalidation = 1\ntest = 1\n{space}");
             let error = build(&lines, &Reward::default()).err().unwrap().to_string();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn known_answers_score_as_known_under_all_rules_and_prompts() {
+    fn known_answers_are_graded_right_under_all_rules_and_prompts() {
         let lines = "train = 40\nvalidation = 1\ntest = 1\nmax_number = 9\ntargets = [6, 20]";
         for (rules, equals) in [("", true), ("rules = 'tinyzero'", true), ("dialogue_format = true", true), ("", false)]
         {

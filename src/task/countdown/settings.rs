@@ -36,7 +36,7 @@ impl Settings for Countdown {
             at.ensure(
                 missing.is_empty(),
                 key,
-                format_args!("all three splits come from files, or none\nalso set {}", missing.join(" and ")),
+                format_args!("either all three splits come from files or none do\nalso set {}", missing.join(" and ")),
             )?;
             at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
         }
@@ -63,16 +63,16 @@ impl Settings for Countdown {
             0 <= low && low <= high && high <= MAX_NUMBER,
             "task.targets",
             format_args!(
-                "`task.targets` is [{low}, {high}], expected the lowest target, from 0, then the highest, up to {MAX_NUMBER}"
+                "`task.targets` is [{low}, {high}], expected [lowest, highest] with 0 <= lowest <= highest <= {MAX_NUMBER}"
             ),
         )?;
-        // Six ones make at most 3 * 3 = 9; from 2 on nothing exceeds the product of all numbers.
+        // Six ones make at most 3 * 3 = 9; for larger numbers, nothing exceeds the product of all.
         let most = numbers.iter().copied().max().unwrap_or(2);
         let reach = if largest == 1 { 9.0 } else { (largest as f64).powi(most as i32) };
         at.ensure(
             low as f64 <= reach,
             "task.targets",
-            format_args!("no {most} numbers up to {largest} make {low}, the largest they make is {reach}"),
+            format_args!("no {most} numbers up to {largest} make {low}; the largest they can make is {reach}"),
         )
     }
 

@@ -1,15 +1,15 @@
 //! Ways to combine all numbers of a problem, and the exhaustive search for those that reach the target.
 //!
 //! A `Derivation` is a straight-line program: each step joins two terms, a term being a given number or the result of an
-//! earlier step. The same form serves the search, the traces (`12-5=7,7*7=49`) and the answer (`(12-5)*7`). All
-//! results are non-negative integers, as in the public set: differences take the smaller from the larger, quotients must
-//! come out even.
+//! earlier step. The search, the traces (`12-5=7,7*7=49`) and the answer (`(12-5)*7`) use the same form. All results
+//! are non-negative integers, as in the public set: the smaller number is subtracted from the larger, and quotients
+//! must be exact.
 
 use super::expression::Op;
 use super::problem::{MAX_NUMBERS, Problem};
 use std::ops::ControlFlow;
 
-/// Most steps a search tries: enough for all of five numbers. Six or more have so many solutions that one is met early.
+/// Most steps a search tries: enough for all of five numbers. Six or more have so many solutions that one comes early.
 pub const MAX_VISITS: usize = 4_000_000;
 
 /// One operation. Terms `0..n` are the numbers given, term `n + k` is the result of step `k`.
@@ -20,7 +20,7 @@ pub struct Step {
     pub right: usize,
 }
 
-/// Every number used once: `n - 1` steps over `n` numbers, each result used by a later step but the last.
+/// Every number used once: `n - 1` steps over `n` numbers, each result except the last used by a later step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derivation {
     /// The value of each term: the numbers, then the steps' results.
@@ -43,7 +43,7 @@ impl Derivation {
         self.steps.iter().enumerate().map(sum).collect::<Vec<_>>().join(",")
     }
 
-    /// The whole as one expression, with no parentheses that its value does not need: `(12-5)*7`.
+    /// The whole as one expression, with only the parentheses that its value needs: `(12-5)*7`.
     pub fn expression(&self) -> String {
         match self.values.len() {
             0 => String::new(),
@@ -84,7 +84,7 @@ pub fn solve(problem: &Problem, max_value: i64) -> Option<Derivation> {
     solve_within(problem, max_value, &mut { MAX_VISITS })
 }
 
-/// The same in at most `visits` steps, which are taken off.
+/// The same in at most `visits` steps; those taken are subtracted.
 pub fn solve_within(problem: &Problem, max_value: i64, visits: &mut usize) -> Option<Derivation> {
     let mut found = None;
     search(problem, max_value, visits, |derivation| {
@@ -104,8 +104,8 @@ pub fn solutions(problem: &Problem, max_value: i64) -> Vec<Derivation> {
     found
 }
 
-/// Gives `each` the solutions until it breaks, there are no more, or no `visits` are left. A problem of more than
-/// `MAX_NUMBERS` numbers, or of none, has no solutions.
+/// Calls `each` with every solution until it returns Break, there are no more, or no `visits` are left. A problem with
+/// more than `MAX_NUMBERS` numbers, or with none, has no solutions.
 fn search(problem: &Problem, max_value: i64, visits: &mut usize, each: impl FnMut(Derivation) -> ControlFlow<()>) {
     let n = problem.nums.len();
     if n == 0 || n > MAX_NUMBERS {
@@ -117,7 +117,7 @@ fn search(problem: &Problem, max_value: i64, visits: &mut usize, each: impl FnMu
     }
     let (target, values) = (problem.target, problem.nums.clone());
     let mut search = Search { target, max_value, visits, values, steps: vec![], each };
-    // Whether it ran through or was broken off, what was found has been given.
+    // Complete or stopped early: every solution that was found has been passed on.
     let _ = search.visit(&terms, n);
 }
 
@@ -131,7 +131,7 @@ struct Search<'a, F> {
 }
 
 impl<F: FnMut(Derivation) -> ControlFlow<()>> Search<'_, F> {
-    /// Joins two of the first `n` terms in every way, each a (number of the term, value).
+    /// Joins two of the first `n` terms in every way; each is (number of the term, value).
     fn visit(&mut self, terms: &[(usize, i64); MAX_NUMBERS], n: usize) -> ControlFlow<()> {
         if n == 1 {
             if terms[0].1 != self.target {
@@ -153,7 +153,7 @@ impl<F: FnMut(Derivation) -> ControlFlow<()>> Search<'_, F> {
                         return ControlFlow::Break(());
                     }
                     *self.visits -= 1;
-                    // Most joins are last ones, and most of those miss.
+                    // Most joins are the last of their derivation, and most of those miss the target.
                     if n == 2 && value != self.target {
                         continue;
                     }
@@ -181,15 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn solutions_are_found_where_there_are_any_and_only_there() {
+    fn solutions_are_found_if_and_only_if_there_are_any() {
         assert_eq!(solve(&problem(&[5, 7, 12], 67), 199).unwrap().value(), 67);
         assert_eq!(solve(&problem(&[7], 7), 199).unwrap().expression(), "7");
         assert!(solve(&problem(&[1, 1, 1], 10), 199).is_none());
         assert!(solve(&problem(&[], 10), 199).is_none());
-        // 16*25/20 is the one way, and needs 400.
+        // 16*25/20 is the only way, and needs 400.
         assert!(solve(&problem(&[25, 16, 20], 20), 199).is_none());
         assert!(solve(&problem(&[25, 16, 20], 20), 400).is_some());
-        // More steps than a search takes: given up, not hung.
+        // More steps than a search may take: it gives up instead of hanging.
         assert!(solve(&problem(&[1; 8], 1_000_000), 1_000_000).is_none());
     }
 
@@ -219,7 +219,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each solution's expression uses the numbers, and each once, and has the target's value.
+        /// Each solution's expression uses every number once and has the value of the target.
         #[test]
         fn solutions_are_right(numbers in prop::collection::vec(0..30i64, 1..5), target in 0..60i64) {
             for solution in solutions(&problem(&numbers, target), 199) {

@@ -1,15 +1,15 @@
 //! Traces that our own solver writes, for a warm start.
 //!
-//! A trace tells a search in tries, each a line of sums with a verdict (`12-5=7,7*7=49 no`). The searcher is
-//! honest and impatient: a try is a solution with probability `insight` only, else a random one, and after a drawn budget
-//! of tries it answers with the last, right or wrong. A warm start on such traces teaches the layout, the sums and the
-//! habit of trying; that searching on pays is left for PPO to find out.
+//! A trace is a search in tries, each a line of sums with a verdict (`12-5=7,7*7=49 no`). The searcher is honest and
+//! impatient: a try is a solution only with probability `insight`, otherwise random, and after a random budget of tries
+//! it answers with the last one, right or wrong. A warm start on such traces teaches the layout, the sums and the habit
+//! of trying; PPO has to find out that it pays to keep searching.
 //!
-//! A dialogue ends with the group's solution and then, on a line of its own, the same in `<answer>` tags: so its accuracy
-//! is graded under every rule set, and the recipe's `dialogue_format` decides about the format reward alone.
+//! A dialogue ends with the group's solution and then, on a separate line, the same in `<answer>` tags: so its accuracy
+//! is graded under every rule set, and the recipe's `dialogue_format` decides only about the format reward.
 //!
-//! Responses hold no end-of-sequence token, and begin with their own `<think>`; where the prompt has opened one already,
-//! `layout::after_open_think` takes it off.
+//! Responses have no end-of-sequence token, and begin with their own `<think>`; if the prompt has already opened one,
+//! `layout::after_open_think` removes it.
 
 use super::expression::Op;
 use super::problem::Problem;
@@ -20,7 +20,7 @@ use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use std::collections::HashSet;
 
-/// Largest result of a step: three digits that a small tokenizer holds as one token.
+/// Largest result of a step: up to here the quickstart's tokenizer has one token per number.
 pub const MAX_VALUE: i64 = 199;
 
 /// How the solver searches when it writes a trace.
@@ -28,7 +28,7 @@ pub const MAX_VALUE: i64 = 199;
 pub struct SolverOptions {
     /// Fewest and most tries before it gives up.
     pub tries: [usize; 2],
-    /// Probability that a try is a solution (where there is one within `max_value`).
+    /// Probability that a try is a solution (if there is one within `max_value`).
     pub insight: f64,
     /// Largest result of a step.
     pub max_value: i64,
@@ -36,8 +36,8 @@ pub struct SolverOptions {
 
 /// A response to `problem` in the given style; `rng`: a stream of `Purpose::Traces`.
 ///
-/// The answer is wrong where the search fails. `Sums` has no search and no answer: it is 6 to 8 lines of sums with the
-/// problem's numbers (fewer where there are no more), each with its verdict, whatever stood before.
+/// The answer is wrong if the search fails. `Sums` has no search and no answer: it is 6 to 8 lines of sums with the
+/// problem's numbers (fewer if there are no more), each with its verdict, whatever the lines before.
 pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOptions, rng: &mut ChaCha8Rng) -> String {
     match style {
         TraceStyle::Monologue => monologue(problem, &search(problem, options, rng)),
@@ -47,7 +47,7 @@ pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOption
             let solutions = solver::solutions(problem, options.max_value);
             let mut tried = HashSet::new();
             let sums = (0..lines).map_while(|_| next_try(problem, &solutions, options, &mut tried, rng));
-            sums.map(|derivation| told(&derivation, problem) + "\n").collect()
+            sums.map(|derivation| line(&derivation, problem) + "\n").collect()
         }
     }
 }
@@ -83,10 +83,10 @@ fn next_try(
     solution.or_else(|| untried(&problem.nums, options.max_value, tried, rng))
 }
 
-/// Random derivations drawn before the search takes it that all were tried.
+/// Random derivations drawn before the search assumes that all were tried.
 const DRAWS: usize = 100;
 
-/// A random derivation that is not in `tried`, and now is; `5+7` and `7+5` count as one.
+/// A random derivation that was not in `tried`, and is added to it; `5+7` and `7+5` count as one.
 fn untried(
     nums: &[i64],
     max_value: i64,
@@ -103,7 +103,7 @@ fn untried(
     })
 }
 
-/// Joins two random terms by a random operation until one is left. None where no operation is possible.
+/// Joins two random terms by a random operation until one is left. None if no operation is possible.
 fn random(nums: &[i64], max_value: i64, rng: &mut ChaCha8Rng) -> Option<Derivation> {
     let mut values = nums.to_vec();
     let mut steps = vec![];
@@ -125,7 +125,7 @@ fn random(nums: &[i64], max_value: i64, rng: &mut ChaCha8Rng) -> Option<Derivati
 }
 
 /// `12-5=7,7*7=49 no`
-fn told(attempt: &Derivation, problem: &Problem) -> String {
+fn line(attempt: &Derivation, problem: &Problem) -> String {
     let verdict = if attempt.value() == problem.target { "yes" } else { "no" };
     format!("{} {verdict}", attempt.sums())
 }
@@ -135,7 +135,7 @@ fn answer(tries: &[Derivation]) -> String {
 }
 
 fn monologue(problem: &Problem, tries: &[Derivation]) -> String {
-    let lines: String = tries.iter().map(|attempt| told(attempt, problem) + "\n").collect();
+    let lines: String = tries.iter().map(|attempt| line(attempt, problem) + "\n").collect();
     format!("<think>\n{lines}</think>\n<answer>{}</answer>", answer(tries))
 }
 
@@ -159,8 +159,8 @@ const OBJECTIONS: [&str; 6] = [
 const AGREEMENTS: [&str; 3] = ["Yes, I agree.", "Right, that is it.", "Agreed, all numbers used."];
 const SURRENDERS: [&str; 2] = ["No, but we stop here.", "I see no better one."];
 
-/// The search told by 2 to 4 personas: each try is the turn of another one than the try before, and a last turn agrees or
-/// gives up.
+/// The search as a dialogue of 2 to 4 personas: each try is the turn of a different persona than the try before, and a
+/// last turn agrees or gives up.
 fn dialogue(problem: &Problem, tries: &[Derivation], rng: &mut ChaCha8Rng) -> String {
     let personas = rng.random_range(2..=4);
     let cast = PERSONAS.sample(rng, personas).enumerate();
@@ -177,7 +177,7 @@ fn dialogue(problem: &Problem, tries: &[Derivation], rng: &mut ChaCha8Rng) -> St
         };
         let mut turn = phrases.choose(rng).copied().unwrap_or_default().to_string();
         if let Some(attempt) = attempt {
-            turn = format!("{turn} {}", told(attempt, problem));
+            turn = format!("{turn} {}", line(attempt, problem));
         }
         conversation += &format!("<think{n}>{turn}</think{n}>\n", n = speaker + 1);
         speaker = (speaker + rng.random_range(1..personas)) % personas;
@@ -216,7 +216,7 @@ mod tests {
         )
     }
 
-    /// Checks each `a.b=c` of a line, and that the numbers and all results but the last are used, each once.
+    /// Checks each `a.b=c` of a line, and that the numbers and all results except the last are used, each once.
     fn check_sums(sums: &str, nums: &[i64]) {
         let mut terms = nums.to_vec();
         for sum in sums.split(',') {
@@ -256,14 +256,14 @@ mod tests {
         assert_eq!(tries, HashSet::from([1, 2, 3, 4]));
         let right = traces.iter().filter(|trace| graded(&problem, trace, "", false).accuracy == 1.0).count();
         assert!((60..240).contains(&right), "{right} of 300 right");
-        // No solution within the bound: the insight has nothing to see.
+        // No solution within the bound: insight does not help.
         let problem = Problem { nums: vec![25, 16, 20], target: 20 };
         assert_eq!(graded(&problem, &trace(&problem, TraceStyle::Monologue, &INSIGHTFUL, 0), "", false).accuracy, 0.0);
     }
 
     proptest! {
         #[test]
-        fn what_the_solver_sees_is_graded_right(problem in problems(), index: u64) {
+        fn solutions_are_graded_right(problem in problems(), index: u64) {
             let monologue = trace(&problem, TraceStyle::Monologue, &INSIGHTFUL, index);
             let dialogue = trace(&problem, TraceStyle::Dialogue, &INSIGHTFUL, index);
             for (rules, dialogue_format) in [("", 0.0), ("dialogue_format = true", 1.0), ("rules = 'tinyzero'", 1.0)] {
@@ -282,14 +282,14 @@ mod tests {
 
         #[test]
         fn every_sum_is_true_and_every_verdict_is_honest(problem in problems(), index: u64) {
-            let told = |text: &str| -> Vec<(String, String)> {
+            let tries_of = |text: &str| -> Vec<(String, String)> {
                 let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
                 lines.map(|(sums, verdict)| (sums.to_string(), verdict.to_string())).collect()
             };
-            let sums = told(&trace(&problem, TraceStyle::Sums, &IMPATIENT, index));
+            let sums = tries_of(&trace(&problem, TraceStyle::Sums, &IMPATIENT, index));
             prop_assert!((6..=8).contains(&sums.len()));
             let monologue = trace(&problem, TraceStyle::Monologue, &IMPATIENT, index);
-            let tries = told(&monologue);
+            let tries = tries_of(&monologue);
             for (line, verdict) in sums.iter().chain(&tries) {
                 check_sums(line, &problem.nums);
                 let right = line.ends_with(&format!("={}", problem.target));
