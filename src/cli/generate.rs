@@ -84,7 +84,10 @@ impl Generate {
             let text = tokenizer.decode_text(&response.ids)?;
             if self.json {
                 let entry = serde_json::json!({
-                    "text": text, "ids": response.ids, "log_probs": response.log_probs, "terminated": response.terminated,
+                    "text": text,
+                    "ids": response.ids,
+                    "log_probs": response.log_probs,
+                    "terminated": response.terminated,
                 });
                 print(entry)?;
             } else {

@@ -3,6 +3,7 @@
 use super::common::{RecipeArgs, print, print_json};
 use anyhow::Result;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
 use ppo_train::plan::{Devices, json, report};
@@ -18,7 +19,7 @@ pub struct Plan {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// Number of devices that share the sequences of a step.
-    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     devices: usize,
     /// Memory per device in GiB, to show whether the plan fits and what would make it fit (default: this machine's
     /// memory, if the device is the CPU).

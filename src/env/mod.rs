@@ -92,7 +92,8 @@ impl Environment {
         let ids = self.tokenizer.encode_prompt(&text)?;
         if ids.is_empty() || ids.len() > self.max_prompt_tokens {
             return Err(bad!(
-                "problem {index} of {split:?} renders to a prompt of {} tokens, rollout.max_prompt_tokens is {}:\n{text}",
+                "problem {index} of the {} split has a prompt of {} tokens, rollout.max_prompt_tokens is {}:\n{text}",
+                split.name(),
                 ids.len(),
                 self.max_prompt_tokens
             ));

@@ -231,7 +231,10 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
     let (recipe, config) = (&plan.recipe, &plan.config);
     let parts = estimate(plan, devices.count);
     let (phase, bytes) = peak(&parts);
-    let held = |part: &Part| part.phases.iter().map(|phase| phase.name()).collect::<Vec<_>>();
+    let part = |part: &Part| {
+        let phases: Vec<_> = part.phases.iter().map(|phase| phase.name()).collect();
+        json!({"name": part.name, "bytes": part.bytes, "phases": phases})
+    };
     json!({
         "name": recipe.name,
         "out": plan.out,
@@ -249,7 +252,9 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
             "tied": config.tie_word_embeddings,
             "context": config.max_position_embeddings,
         },
-        "warm_start": recipe.sft.as_ref().map(|sft| json!({"rows": sft.train, "epochs": sft.epochs, "steps": sft.steps()})),
+        "warm_start": recipe.sft.as_ref().map(|sft| {
+            json!({"rows": sft.train, "epochs": sft.epochs, "steps": sft.steps()})
+        }),
         "ppo": recipe.ppo.as_ref().map(|ppo| json!({
             "steps": ppo.steps,
             "sequences_per_step": plan.sequences_per_step(),
@@ -262,7 +267,7 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
             "evaluation_problems": plan.evaluation_problems(),
         })),
         "memory": {
-            "parts": parts.iter().map(|p| json!({"name": p.name, "bytes": p.bytes, "phases": held(p)})).collect::<Vec<_>>(),
+            "parts": parts.iter().map(part).collect::<Vec<_>>(),
             "peak_bytes": bytes,
             "peak_phase": phase.name(),
             "host_bytes": on_host(&parts),

@@ -295,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_table_keeps_to_its_width(cells in prop::collection::vec("\\PC{0,60}|.{0,60}", 4), width in 40usize..120) {
+        fn a_table_keeps_to_its_width(cells in prop::collection::vec("\\PC{0,60}|.{0,60}", 4), width in 40..120usize) {
             let rows: Vec<Vec<String>> = cells.chunks(2).map(<[String]>::to_vec).collect();
             let table = table_within(width, &["a", "b"], &rows);
             prop_assert_eq!(table.split('\n').count(), 4);

@@ -26,7 +26,8 @@ pub const BUILT_IN: [(&str, &str); 4] = [
     ("compact", include_str!("templates/compact.jinja")),
 ];
 
-/// Bound on the work of one rendering, in minijinja's units of about an instruction; a long chat template takes thousands.
+/// Bound on the work of one rendering, in minijinja's units of about an instruction; a long chat template takes
+/// thousands.
 const FUEL: u64 = 1_000_000;
 
 /// A template, parsed.
@@ -230,7 +231,8 @@ mod tests {
 {%- if add_generation_prompt and seen.last %}{{ '<|im_start|>assistant\n' }}{% endif %}
 {%- if unknown %}{{ unknown }}{% endif %}
 {{- date }}"#;
-        let config = |chat| json!({"chat_template": chat, "bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>"});
+        let bos = json!({"content": "<s>", "special": true});
+        let config = |chat| json!({"chat_template": chat, "bos_token": bos, "eos_token": "</s>"});
         let expected = "<s><|im_start|>user\nA & <b> 59</s>\n<|im_start|>assistant\n26 Jul 2024";
         let ours = "{% filter chat %}\n A & <b> {{ target }} \n{% endfilter %}";
         assert_eq!(rendered(config(json!(template)), ours).unwrap(), expected);

@@ -4,8 +4,8 @@
 //! one for almost every operation, so that a step spends a fifth of its time having pages cleared by the kernel.
 //!
 //! Decided: what was freed stays in the heap for the next tensor. Measured on one step of SmolLM2-135M in float32 (two
-//! cores, seconds, peak GiB): glibc as it is 23.1, 5.41; like this 18.7, 5.62; jemalloc 22.5, 5.35; mimalloc 24.6, 5.41.
-//! A user's own GLIBC_TUNABLES or MALLOC_ variables take precedence.
+//! cores, seconds, peak GiB): glibc as it is 23.1, 5.41; like this 18.7, 5.62; jemalloc 22.5, 5.35; mimalloc 24.6,
+//! 5.41. A user's own GLIBC_TUNABLES or MALLOC_ variables take precedence.
 
 /// Makes the heap keep what is freed. Must be called before the first tensor is made.
 pub fn keep_freed_memory() {

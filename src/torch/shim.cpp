@@ -95,7 +95,8 @@ char *ppo_normal(at::Tensor *tensor, double mean, double deviation, at::Generato
 
 // One AdamW step (decoupled weight decay) over flat float32 buffers, in one pass over memory; no step if `skip` is 1.
 char *ppo_fused_adamw(at::Tensor *weights, at::Tensor *grad, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
-                      at::Tensor *step, at::Tensor *skip, double lr, double beta1, double beta2, double weight_decay, double eps) {
+                      at::Tensor *step, at::Tensor *skip, double lr, double beta1, double beta2, double weight_decay,
+                      double eps) {
   return guarded([&] {
     at::_fused_adamw_({*weights}, {*grad}, {*exp_avg}, {*exp_avg_sq}, {}, {*step}, lr, beta1, beta2, weight_decay, eps,
                       /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, /*found_inf=*/*skip);

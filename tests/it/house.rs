@@ -258,6 +258,36 @@ fn the_floor_plan_is_in_the_documentation() {
     }
 }
 
+#[test]
+fn lines_have_at_most_120_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for dir in ["", "src", "tests/it", "tests/toy", "examples", "recipes", "recipes/llama", "docs", "fuzz/fuzz_targets"]
+    {
+        collect(&root.join(dir), dir.starts_with("src"), &mut found);
+    }
+    let wide = found.iter().filter(|path| !path.ends_with("docs/recipe.md")).flat_map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().enumerate().filter(|(_, line)| line.chars().count() > 120 && !line.starts_with('|'));
+        lines.map(|(at, _)| format!("{}:{}", path.display(), at + 1)).collect::<Vec<_>>()
+    });
+    let wide: Vec<String> = wide.collect();
+    assert!(wide.is_empty(), "{}", wide.join("\n"));
+
+    fn collect(dir: &Path, deep: bool, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let text =
+                path.extension().and_then(|e| e.to_str()).is_some_and(|e| ["rs", "md", "toml", "cpp"].contains(&e));
+            if path.is_dir() && deep {
+                collect(&path, deep, found);
+            } else if text {
+                found.push(path);
+            }
+        }
+    }
+}
+
 /// The test recognises what it has to refuse.
 #[test]
 fn paths_are_found_wherever_they_are() {

@@ -1,8 +1,8 @@
 //! What a recipe must satisfy as a whole, section by section; each failure names its key. The bounds of single keys are
 //! declared in `recipe::keys`.
 //!
-//! Decided: what cannot run is refused here, and so is what would waste a night (a coefficient that no gradient follows,
-//! an actor that never learns). What only affects quality is the user's choice.
+//! Decided: what cannot run is refused here, and so is what would waste a night (a coefficient that no gradient
+//! follows, an actor that never learns). What only affects quality is the user's choice.
 
 mod setting;
 mod training;

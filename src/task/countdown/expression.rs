@@ -2,9 +2,9 @@
 //!
 //! Nothing is handed to an interpreter. The grammar is `+ - * /`, parentheses and decimal integers, with the signs
 //! `× ÷ −` that models like to write; there is no unary minus, since the game has none: every sign is an operation on
-//! two numbers. The parser keeps two explicit stacks (operators and values) and evaluates as it reads, so neither a tree
-//! nor recursion is needed, and length, depth and number of terms have hard limits. Values are fractions of i128 in
-//! lowest terms; an overflow is an error, not a wrong value.
+//! two numbers. The parser keeps two explicit stacks (operators and values) and evaluates as it reads, so neither a
+//! tree nor recursion is needed, and length, depth and number of terms have hard limits. Values are fractions of i128
+//! in lowest terms; an overflow is an error, not a wrong value.
 
 use std::fmt;
 

@@ -63,7 +63,7 @@ impl Settings for Countdown {
             0 <= low && low <= high && high <= MAX_NUMBER,
             "task.targets",
             format_args!(
-                "`task.targets` is [{low}, {high}], expected [lowest, highest] with 0 <= lowest <= highest <= {MAX_NUMBER}"
+                "`task.targets` is [{low}, {high}], expected [lowest, highest] from 0 to {MAX_NUMBER}, in this order"
             ),
         )?;
         // Six ones make at most 3 * 3 = 9; for larger numbers, nothing exceeds the product of all.

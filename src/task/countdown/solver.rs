@@ -1,7 +1,7 @@
 //! Ways to combine all numbers of a problem, and the exhaustive search for those that reach the target.
 //!
-//! A `Derivation` is a straight-line program: each step joins two terms, a term being a given number or the result of an
-//! earlier step. The search, the traces (`12-5=7,7*7=49`) and the answer (`(12-5)*7`) use the same form. All results
+//! A `Derivation` is a straight-line program: each step joins two terms, a term being a given number or the result of
+//! an earlier step. The search, the traces (`12-5=7,7*7=49`) and the answer (`(12-5)*7`) use the same form. All results
 //! are non-negative integers, as in the public set: the smaller number is subtracted from the larger, and quotients
 //! must be exact.
 

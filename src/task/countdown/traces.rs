@@ -272,7 +272,8 @@ mod tests {
                     (grade.accuracy, grade.format)
                 };
                 prop_assert_eq!(accuracy_and_format(&monologue, false), (1.0, 1.0));
-                prop_assert_eq!(accuracy_and_format(crate::task::layout::after_open_think(&monologue), true), (1.0, 1.0));
+                let continued = crate::task::layout::after_open_think(&monologue);
+                prop_assert_eq!(accuracy_and_format(continued, true), (1.0, 1.0));
                 prop_assert_eq!(accuracy_and_format(&dialogue, false), (1.0, dialogue_format));
             }
             let (group, _) = dialogue.split_once("\n<answer>").unwrap();
