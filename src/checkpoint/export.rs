@@ -31,7 +31,7 @@ pub fn export_critic(critic: &Path, model: &Path, target: &Path) -> Result<()> {
     let head = load(critic, model, Head::ValueOnly)?;
     let weights = critic_weights(&ModelConfig::from_dir(model).bad_input()?, &load(model, model, Head::Language)?);
     weights.copy_from(&head);
-    write_unmarked(target, |dir| save_critic(dir, &weights, model))
+    write_unmarked(target, |dir| save_critic(dir, &weights, model, model))
 }
 
 /// The weights in `dir`, with the shape of `model`.

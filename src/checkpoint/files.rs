@@ -30,13 +30,18 @@ const SHARD_BYTES: usize = 5_000_000_000;
 pub fn save_model(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     save_config(dir, weights, source, |_| ())?;
-    for (from, name) in TOKENIZER.iter().map(|name| (tokenizer, *name)).chain([(source, GENERATION)]) {
-        let file = from.join(name);
-        if file.exists() {
-            fs::copy(&file, dir.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-        }
-    }
+    copy(source, dir, &[GENERATION])?;
+    copy(tokenizer, dir, &TOKENIZER)?;
     save_shards(dir, weights.entries(), SHARD_BYTES)
+}
+
+/// Copies files that exist.
+fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
+    for file in names.iter().map(|name| from.join(name)).filter(|file| file.exists()) {
+        let target = to.join(file.file_name().unwrap_or_default());
+        fs::copy(&file, target).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// Writes weights as `model.safetensors`, or as shards of at most `limit` bytes (a larger tensor gets its own) with the
@@ -71,8 +76,9 @@ fn save_shards(dir: &Path, weights: &[(String, Tensor)], limit: usize) -> Result
     Ok(())
 }
 
-/// Writes a critic into `dir` as transformers' token classifier with one label.
-pub fn save_critic(dir: &Path, weights: &Weights, source: &Path) -> Result<()> {
+/// Writes a critic into `dir` as transformers' token classifier with one label, with the configuration of the folder
+/// `source` and the tokenizer of the folder `tokenizer`.
+pub fn save_critic(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     save_config(dir, weights, source, |config| {
         let name = config["architectures"][0].as_str().map(|n| n.replace("ForCausalLM", "ForTokenClassification"));
@@ -80,6 +86,7 @@ pub fn save_critic(dir: &Path, weights: &Weights, source: &Path) -> Result<()> {
         config["id2label"] = json!({"0": "value"});
         config["label2id"] = json!({"value": 0});
     })?;
+    copy(tokenizer, dir, &TOKENIZER)?;
     save_shards(dir, weights.entries(), SHARD_BYTES)
 }
 
@@ -105,8 +112,13 @@ pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Resu
     let views = tensors.iter().map(|(name, tensor)| Ok((name.as_ref(), Contiguous::new(tensor)?)));
     let views = views.collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize_to_file(views, Some(metadata), path)
-        .with_context(|| format!("cannot write {}", path.display()))
+    let write = || -> Result<()> {
+        // The crate writes a temporary file that only its owner can read; ours shall be as readable as any new file.
+        let mode = fs::File::create(path)?.metadata()?.permissions();
+        safetensors::serialize_to_file(views, Some(metadata), path)?;
+        Ok(fs::set_permissions(path, mode)?)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Fills `targets` in place with the tensors of the same names in a safetensors file.

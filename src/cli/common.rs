@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use tch::Kind;
 
 /// A recipe and the overrides given on the command line.
 #[derive(Args)]
@@ -75,6 +76,12 @@ pub fn model_of(checkpoint: &Path) -> PathBuf {
 pub fn split() -> impl TypedValueParser<Value = Split> {
     PossibleValuesParser::new(Split::ALL.map(Split::name))
         .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("not a split"))
+}
+
+/// Parses the name of a precision.
+pub fn precision() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(["float32", "bfloat16"])
+        .map(|name| if name == "float32" { Kind::Float } else { Kind::BFloat16 })
 }
 
 /// Parses the name of a decoding mode.

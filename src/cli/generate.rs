@@ -1,16 +1,17 @@
 //! `ppo-train generate`
 
-use super::common::{STDOUT, print};
+use super::common::{STDOUT, precision, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Engine, Sampling, Stop};
-use ppo_train::text::{Tokenizer, chat};
+use ppo_train::text::{Ends, Tokenizer, chat};
 use ppo_train::torch::device;
 use ppo_train::{OrBadInput, bad};
 use std::io::Write;
 use std::path::PathBuf;
+use tch::Kind;
 
 /// Continue a prompt with a model.
 ///
@@ -31,10 +32,16 @@ pub struct Generate {
     samples: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// A string that ends the text; may be repeated.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// The precision of weights and activations.
+    #[arg(long, default_value = "float32", value_parser = precision())]
+    precision: Kind,
     /// Wrap the prompt as a user message in the model's chat template.
     #[arg(long)]
     chat: bool,
-    /// Print JSON: one entry per sample, with ids and log-probs.
+    /// Print JSON: one entry per sample, with the ids of prompt and text, and log-probs.
     #[arg(long)]
     json: bool,
 }
@@ -53,19 +60,22 @@ impl Generate {
                 "{read} prompt tokens and {new} new ones, expected at least 1 prompt token and at most {limit} in total"
             ));
         }
-        let weights = Weights::load(&self.model, &config, Head::Language, tch::Kind::Float, device("auto")?);
+        let weights = Weights::load(&self.model, &config, Head::Language, self.precision, device("auto")?);
         let weights = weights.bad_input()?;
         let policy = Policy::new(&config, weights);
+        let tokens = config.eos_token_ids.iter().copied().chain(tokenizer.named_end()).collect();
+        let ends = Ends::new(&tokenizer, tokens, &self.stop);
         let greedy = self.temperature == 0.0;
         let temperature = if greedy { 1.0 } else { self.temperature };
         let engine = Engine {
             policy: &policy,
             sampling: Sampling { temperature, greedy, ..Sampling::plain() },
-            stop: Stop { tokens: config.eos_token_ids.clone(), max_tokens: self.max_tokens },
+            stop: Stop { ends: &|ids| ends.at(&tokenizer, ids), max_tokens: self.max_tokens },
             vocabulary: tokenizer.vocab_size().min(config.vocab_size),
             batch: 0,
         };
         let stream = |_, sample: usize| rng::stream(self.seed, Purpose::Rollout, 0, sample as u64);
+        let prompt_ids = ids.clone();
         let (mut read, mut shown, mut write) = (0, String::new(), tokenizer.streaming());
         let mut out = std::io::stdout();
         let mut written = Ok(());
@@ -82,8 +92,10 @@ impl Generate {
         written.context(STDOUT)?;
         for response in responses {
             let text = tokenizer.decode_text(&response.ids)?;
+            let text = ends.cut(&text);
             if self.json {
                 let entry = serde_json::json!({
+                    "prompt_ids": prompt_ids,
                     "text": text,
                     "ids": response.ids,
                     "log_probs": response.log_probs,
@@ -91,7 +103,7 @@ impl Generate {
                 });
                 print(entry)?;
             } else {
-                print(text.strip_prefix(&shown).unwrap_or(&text))?;
+                print(text.strip_prefix(&shown).unwrap_or(text))?;
             }
         }
         Ok(())

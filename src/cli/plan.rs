@@ -8,6 +8,7 @@ use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
 use ppo_train::plan::{Devices, json, report};
 use ppo_train::task::{Split, settings};
+use ppo_train::terminal;
 use serde_json::json;
 
 /// Check a recipe and print what a run would do and need, without running it.
@@ -36,6 +37,9 @@ impl Plan {
         let plan = self.recipe.load()?;
         let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Devices::of(&plan).memory);
         let devices = Devices { count: self.devices, memory };
+        if let Some(missing) = plan.missing_weights() {
+            terminal::warn(&format!("note: {missing}"));
+        }
         let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
         let prompt = Environment::new(&plan, first)?.prompt(Split::Train, 0)?;
         if self.json {

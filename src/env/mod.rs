@@ -3,7 +3,8 @@
 use crate::plan::Plan;
 use crate::recipe::Reward;
 use crate::task::{Grade, Split, Task, grade, layout, settings};
-use crate::text::{PromptTemplate, Tokenizer, opens_think};
+use crate::terminal;
+use crate::text::{Ends, PromptTemplate, Tokenizer, opens_think};
 use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -19,10 +20,12 @@ pub struct Environment {
     reward: Reward,
     max_prompt_tokens: usize,
     max_response_tokens: usize,
-    /// Ids that end a text, as the model declares; the first one ends the warm start's responses.
-    pub ends: Vec<i64>,
-    /// Ids that end a response: `ends` and the recipe's stop tokens.
-    pub stop: Vec<i64>,
+    /// The id that the responses of a warm start end with.
+    pub end: i64,
+    /// Ids that end a text, by the model's config and the tokenizer's.
+    ends: Vec<i64>,
+    /// What ends a response: `ends` and the recipe's stop strings.
+    stop: Ends,
 }
 
 /// One problem as the model reads it.
@@ -56,21 +59,26 @@ impl Environment {
             let dir = plan.tokenizer_dir.display();
             return Err(bad!("the tokenizer in {dir} has {known} entries, but the model only {rows}"));
         }
-        let ends = match plan.config.eos_token_ids.as_slice() {
-            [] => tokenizer.eos().to_vec(),
-            ids => ids.to_vec(),
-        };
+        let mut ends = plan.config.eos_token_ids.clone();
         if ends.is_empty() {
+            ends = tokenizer.eos().to_vec();
+        }
+        // The token that the tokenizer names is what its users write at the end of texts.
+        let end = tokenizer.named_end().filter(|end| *end < plan.config.vocab_size).or(ends.first().copied());
+        let end = end.ok_or_else(|| {
             let config = recipe.model.path.join("config.json");
-            return Err(bad!("{}: no eos_token_id, so no text would end", config.display()));
+            bad!("{}: no eos_token_id, so no text would end", config.display())
+        })?;
+        if !ends.contains(&end) {
+            ends.push(end);
+            let spelt = |id: &i64| format!("{} ({id})", tokenizer.token(*id));
+            terminal::warn(&format!(
+                "note: the model's config ends texts at {}, the tokenizer at {}: responses end at any of them",
+                plan.config.eos_token_ids.iter().map(spelt).collect::<Vec<_>>().join(", "),
+                spelt(&end)
+            ));
         }
-        let mut stop = ends.clone();
-        for token in &recipe.rollout.stop_tokens {
-            let id = tokenizer
-                .id(token)
-                .ok_or_else(|| bad!("rollout.stop_tokens: `{token}` is not one entry of the tokenizer's vocabulary"))?;
-            stop.push(id);
-        }
+        let stop = Ends::new(&tokenizer, ends.clone(), &recipe.rollout.stop);
         Ok(Self {
             task,
             reward: recipe.reward.clone(),
@@ -78,6 +86,7 @@ impl Environment {
             tokenizer,
             max_prompt_tokens: recipe.rollout.max_prompt_tokens,
             max_response_tokens: recipe.rollout.max_response_tokens,
+            end,
             ends,
             stop,
         })
@@ -101,10 +110,16 @@ impl Environment {
         Ok(Prompt { split, index, opens_think: opens_think(&text), text, ids: ids.into() })
     }
 
-    /// The text of a response, without the token that ended it.
+    /// Whether a response ends with the last of its ids so far.
+    pub fn ends_at(&self, ids: &[i64]) -> bool {
+        self.stop.at(&self.tokenizer, ids)
+    }
+
+    /// The text of a response, without the token that ended it and what came after a stop string.
     pub fn decode(&self, ids: &[i64]) -> Result<String> {
         let text = ids.split_last().filter(|(last, _)| self.ends.contains(last)).map_or(ids, |(_, text)| text);
-        self.tokenizer.decode(text).context("a response cannot be decoded")
+        let text = self.tokenizer.decode(text).context("a response cannot be decoded")?;
+        Ok(self.stop.cut(&text).to_string())
     }
 
     /// Grades a response to `prompt`.
@@ -134,11 +149,12 @@ impl Environment {
         let reward = &self.reward;
         let full = reward.accuracy + reward.format;
         for (right, example) in [(true, right), (false, wrong)] {
-            // Cut where a rollout of the same tokens would end.
-            let response = layout::monologue(&example, &example, prompt.opens_think);
+            // The layout is judged by prompt and response together, as a reader sees them, whatever the prompt was
+            // taken for; and cut where a rollout of the same tokens would end.
+            let opened = prompt.text.trim_end().rsplit('\n').next().is_some_and(|line| line.ends_with("<think>"));
+            let response = layout::monologue(&example, &example, opened);
             let mut ids = self.tokenizer.encode(&response)?;
-            let stop = ids.iter().position(|id| self.stop.contains(id)).map_or(ids.len(), |at| at + 1);
-            ids.truncate(stop.min(self.max_response_tokens));
+            ids.truncate(self.stop.first(&self.tokenizer, &ids).min(self.max_response_tokens));
             let seen = self.decode(&ids)?;
             let grade = self.grade(&prompt, &seen);
             let earned = grade.reward;

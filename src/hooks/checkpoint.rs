@@ -22,7 +22,7 @@ impl Hook for Checkpoint {
             let (checkpoint, source) = (crate::checkpoint::Checkpoint::at(dir), &recipe.model.path);
             save_model(&checkpoint.model(), &models.actor.model.weights, source, &moment.plan.tokenizer_dir)?;
             if let Some(critic) = &models.critic {
-                save_critic(&checkpoint.critic(), critic.weights(), source)?;
+                save_critic(&checkpoint.critic(), critic.weights(), source, &moment.plan.tokenizer_dir)?;
             }
             save_tensors(&checkpoint.optimizer(), &models.optimizer_state())?;
             fs::write(checkpoint.recipe(), &moment.plan.text)?;

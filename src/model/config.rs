@@ -143,10 +143,6 @@ impl ModelConfig {
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
         ensure!(heads % groups == 0, "num_key_value_heads = {groups} does not divide num_attention_heads = {heads}");
         ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings rotate pairs", self.head_dim);
-        ensure!(
-            self.family == Family::Qwen2 || !self.attention_bias,
-            "attention_bias = true is supported only for Qwen2ForCausalLM, whose o_proj has none"
-        );
         Ok(())
     }
 
@@ -155,11 +151,16 @@ impl ModelConfig {
         self.family == Family::Qwen3
     }
 
+    /// Whether the attention's output projection has a bias, like the other three (Qwen2's never has).
+    pub fn output_bias(&self) -> bool {
+        self.attention_bias && self.family != Family::Qwen2
+    }
+
     /// Number of weights of the language model (a tied head is counted once).
     pub fn parameters(&self) -> u64 {
         let (h, m, d) = (self.hidden_size, self.intermediate_size, self.head_dim);
         let (q, kv) = (self.num_attention_heads * d, self.num_key_value_heads * d);
-        let bias = if self.attention_bias { q + 2 * kv } else { 0 };
+        let bias = if self.attention_bias { q + 2 * kv } else { 0 } + if self.output_bias() { h } else { 0 };
         let norms = 2 * h + if self.head_norms() { 2 * d } else { 0 };
         let layer = h * (q + 2 * kv) + bias + q * h + 3 * h * m + norms;
         let head = if self.tie_word_embeddings { 0 } else { self.vocab_size * h };

@@ -328,6 +328,9 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
             layer("self_attn.k_norm.weight", &[c.head_dim]);
         }
         layer("self_attn.o_proj.weight", &[h, q]);
+        if c.output_bias() {
+            layer("self_attn.o_proj.bias", &[h]);
+        }
         layer("post_attention_layernorm.weight", &[h]);
         layer("mlp.gate_proj.weight", &[c.intermediate_size, h]);
         layer("mlp.up_proj.weight", &[c.intermediate_size, h]);

@@ -3,10 +3,16 @@
 use super::Plan;
 use crate::model::{Head, Weights};
 use crate::recipe::Precision;
+use crate::recipe::spelling::entries;
 use crate::{OrBadInput, torch};
 use anyhow::Result;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use tch::{Device, Kind};
+
+/// How the file begins that Git LFS leaves in the place of a large one.
+const POINTER: &[u8; 42] = b"version https://git-lfs.github.com/spec/v1";
 
 impl Plan {
     /// The device that models and tensors are on.
@@ -23,6 +29,35 @@ impl Plan {
             Precision::Float32 => Kind::Float,
             Precision::Bfloat16 => Kind::BFloat16,
         }
+    }
+
+    /// What keeps the weights in the recipe's model folder from being read, if they are wanted from there. A plan needs
+    /// no weights; a run does.
+    pub fn missing_weights(&self) -> Option<String> {
+        let dir = &self.recipe.model.path;
+        let found = |name: &str| dir.join(name).is_file();
+        if self.recipe.model.random_weights {
+            return None;
+        }
+        let whole = dir.join("model.safetensors");
+        if !whole.is_file() && !found("model.safetensors.index.json") {
+            let pickled = entries(dir).iter().any(|name| name.starts_with("pytorch_model") && name.ends_with(".bin"));
+            let what = if pickled {
+                "has its weights as pytorch_model*.bin only: save them as safetensors with transformers"
+            } else {
+                "has no weights (model.safetensors, or model.safetensors.index.json and its shards)"
+            };
+            return Some(format!(
+                "{} {what}\nto start from random weights set model.random_weights = true",
+                dir.display()
+            ));
+        }
+        let mut start = [0; POINTER.len()];
+        let is_pointer =
+            File::open(&whole).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *POINTER;
+        is_pointer.then(|| {
+            format!("{} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder", whole.display())
+        })
     }
 
     /// The weights that the run starts from: read from the recipe's model folder, or random.

@@ -101,7 +101,6 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
     ("\"trial\"", "\"\"", 1, &["`name` is empty"]),
     ("\"trial\"", "\".trial\"", 1, &["cannot begin with a dot"]),
     ("tiny-model\"", "tiny-modle\"", 5, &["there is no model folder", "tiny-model?"]),
-    ("random_weights = true", "random_weights = false", 5, &["has no weights", "model.random_weights = true"]),
     ("random_weights = true", "random_weights = 1", 6, &["`model.random_weights`", "expected true or false"]),
     ("\"countdown\"", "\"countdwon\"", 9, &["cannot be \"countdwon\"", "did you mean \"countdown\"?"]),
     ("kind = \"countdown\"\n", "", 8, &["missing key `kind` in [task]"]),

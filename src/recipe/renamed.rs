@@ -7,8 +7,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Old and new names of sections and keys.
-const RENAMED: [(&str, &str); 7] = [
+const RENAMED: [(&str, &str); 8] = [
     ("device", "machine"),
+    ("rollout.stop_tokens", "rollout.stop"),
     ("reward.allow_equals", "task.allow_equals"),
     ("sft.style", "sft.data.style"),
     ("sft.tries", "sft.data.tries"),

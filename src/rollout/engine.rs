@@ -16,11 +16,10 @@ use tch::{Device, Tensor};
 pub const PREFILL_TOKENS: usize = 16_384;
 
 /// When a response ends.
-#[derive(Clone, Debug)]
-pub struct Stop {
-    /// Any of these ids ends it; the id is part of the response.
-    pub tokens: Vec<i64>,
-    /// Longest response in tokens, its stop token included.
+pub struct Stop<'a> {
+    /// Whether it ends with the last of its ids so far, which stays part of it.
+    pub ends: &'a dyn Fn(&[i64]) -> bool,
+    /// Longest response in tokens.
     pub max_tokens: usize,
 }
 
@@ -30,7 +29,7 @@ pub struct Response {
     pub ids: Vec<i64>,
     /// Log-prob of each token as the sampler saw it, in nats.
     pub log_probs: Vec<f32>,
-    /// Whether a stop token ended it; otherwise it was cut off.
+    /// Whether it ended by itself; otherwise it was cut off.
     pub terminated: bool,
 }
 
@@ -38,7 +37,7 @@ pub struct Response {
 pub struct Engine<'a> {
     pub policy: &'a Policy,
     pub sampling: Sampling,
-    pub stop: Stop,
+    pub stop: Stop<'a>,
     /// Ids from here on are never drawn (the tokenizer does not know them).
     pub vocabulary: i64,
     /// Rows decoded at a time, rounded down to whole prompts (0: all).
@@ -110,7 +109,7 @@ impl Engine<'_> {
             if !response.terminated {
                 response.ids.push(token);
                 response.log_probs.push(log_prob);
-                response.terminated = self.stop.tokens.contains(&token);
+                response.terminated = (self.stop.ends)(&response.ids);
             }
         }
     }

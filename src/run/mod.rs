@@ -33,6 +33,9 @@ use std::path::Path;
 /// `BadInput` for what the user can fix, `Stopped` on a signal once a checkpoint is written.
 pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     plan.device()?;
+    if let Some(missing) = plan.missing_weights() {
+        return Err(bad!("{missing}"));
+    }
     if plan.recipe.machine.threads > 0 {
         tch::set_num_threads(plan.recipe.machine.threads as i32);
     }

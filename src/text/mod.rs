@@ -2,10 +2,12 @@
 //!
 //! Whatever a user can get wrong here (a missing file, a template that names an unknown variable) is `BadInput`.
 
+mod ends;
 mod jinja;
 mod prompt;
 mod tokenizer;
 
+pub use ends::Ends;
 pub use prompt::{BUILT_IN, PromptTemplate, chat, opens_think};
 pub use tokenizer::Tokenizer;
 

@@ -19,6 +19,7 @@ pub struct Tokenizer {
     /// Ids that the post-processor puts before a text.
     begin: Vec<i64>,
     ends: Vec<i64>,
+    named_end: Option<i64>,
     vocab_size: i64,
 }
 
@@ -48,7 +49,8 @@ impl Tokenizer {
         ends.sort_unstable();
         ends.dedup();
 
-        let mut tokenizer = Self { inner, path, begin: vec![], ends, vocab_size };
+        let named_end = named.map(i64::from);
+        let mut tokenizer = Self { inner, path, begin: vec![], ends, named_end, vocab_size };
         let (whole, plain) = (tokenizer.ids("a", true)?, tokenizer.ids("a", false)?);
         if let Some(at) = whole.windows(plain.len().max(1)).position(|window| window == plain) {
             tokenizer.begin = whole[..at].to_vec();
@@ -121,6 +123,16 @@ impl Tokenizer {
     /// The id of one entry of the vocabulary. Words are spelt as in the file; tags and special tokens are plain text.
     pub fn id(&self, token: &str) -> Option<i64> {
         self.inner.token_to_id(token).map(i64::from)
+    }
+
+    /// The id of the end token that `tokenizer_config.json` names.
+    pub fn named_end(&self) -> Option<i64> {
+        self.named_end
+    }
+
+    /// The spelling of an id in the vocabulary.
+    pub fn token(&self, id: i64) -> String {
+        u32::try_from(id).ok().and_then(|id| self.inner.id_to_token(id)).unwrap_or_default()
     }
 
     /// Ids that end a text or a turn, ascending.

@@ -72,7 +72,9 @@ fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
 fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Result<Sequence> {
     let prompt = env.tokenizer.encode_prompt(&trace.prompt)?;
     let mut response = env.tokenizer.encode(&trace.response)?;
-    response.extend(env.ends.first());
+    if response.last() != Some(&env.end) {
+        response.push(env.end);
+    }
     if prompt.is_empty() || prompt.len() >= sft.context {
         let (length, context) = (prompt.len(), sft.context);
         return Err(bad!("a prompt of {length} tokens leaves no room for a response in sft.context = {context}"));

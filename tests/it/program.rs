@@ -236,10 +236,10 @@ fn bad_input_is_one_message_and_exit_code_2() {
         (&["eval", "recipes"], &["recipe.toml"]),
         (&["generate", "recipes", "--prompt", "x"], &["config.json"]),
         (&["compare", "recipes"], &["metrics.jsonl"]),
-        (&[SMOKE, "--set", "rollout.stop_tokens=['not one token']", "--out", "/nonexistent/x"], &["not one token"]),
+        (&[SMOKE, "--set", "rollout.stop=['']", "--out", "/nonexistent/x"], &["a stop string is empty"]),
         (&[SMOKE, "--set", "machine.device='cuda:7'", "--out", "/nonexistent/x"], &["cuda:7", "CUDA devices"]),
         // Rewards that no rollout could earn.
-        (&[SMOKE, "--set", "rollout.stop_tokens=['</think>']", "--out", "/nonexistent/x"], &["cannot be earned"]),
+        (&[SMOKE, "--set", "rollout.stop=['</think>']", "--out", "/nonexistent/x"], &["cannot be earned"]),
         (
             &[SMOKE, "--set", "rollout.max_response_tokens=8", "--out", "/nonexistent/x"],
             &["cannot be earned", "8 tokens"],

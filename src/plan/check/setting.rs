@@ -48,11 +48,6 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
         let cause = format!("{e:#}").replace('\n', " ");
         at.bad(key, format!("the model cannot be used: {cause}"))
     })?;
-    if !model.random_weights && !has(dir, "model.safetensors") && !has(dir, "model.safetensors.index.json") {
-        let what = "has no weights (model.safetensors, or model.safetensors.index.json and its shards)\n\
-                    to start from random weights set model.random_weights = true";
-        return Err(at.bad(key, format!("{shown} {what}")));
-    }
     let (key, tokenizer) = match &model.tokenizer {
         Some(dir) => ("model.tokenizer", dir),
         None => (key, dir),

@@ -74,8 +74,8 @@ pub fn rollout(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Result<
         "rollout.top_k",
         format_args!("`rollout.top_k` is {}, but the vocabulary has {} (0: all)", rollout.top_k, config.vocab_size),
     )?;
-    let named = !rollout.stop_tokens.iter().any(String::is_empty);
-    at.ensure(named, "rollout.stop_tokens", "a stop token is empty, so it would end nothing")?;
+    let named = !rollout.stop.iter().any(String::is_empty);
+    at.ensure(named, "rollout.stop", "a stop string is empty, so every response would end at once")?;
     at.ensure(
         rollout.batch == 0 || rollout.batch >= rollout.samples_per_prompt,
         "rollout.batch",

@@ -36,9 +36,9 @@ pub struct Rollout {
     /// Sample from this many of the most probable tokens (0: all).
     #[serde(default)]
     pub top_k: usize,
-    /// Tokens, besides the model's end-of-sequence tokens, that end a response; each a single vocabulary entry.
+    /// Strings that end a response, besides the end tokens of model and tokenizer; what follows one is cut off.
     #[serde(default)]
-    pub stop_tokens: Vec<String>,
+    pub stop: Vec<String>,
     /// Sequences decoded at a time (0: all of a step); affects memory and speed, never a response.
     #[serde(default)]
     pub batch: usize,

@@ -1,13 +1,15 @@
-//! Problems from files: JSONL or parquet with the columns `target` and `nums`, like the public sets.
+//! Problems from files: JSONL or parquet, in the layouts that the public sets have.
+//!
+//! - `target` and `nums` (or `numbers`) as columns: Countdown-Tasks-3to4, and TinyZero's files;
+//! - the same within `reward_model.ground_truth`, as an object or as its JSON text: rows for verl.
 //!
 //! A bad row is an error with its file, row and field, never skipped: a silently smaller set would change what is
-//! measured. Sizes are checked before anything is loaded. Other columns are ignored.
+//! measured. Sizes are limited before anything is held in memory. Other columns are ignored.
 
 use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 use crate::rows::json_rows;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -17,89 +19,99 @@ use std::sync::Arc;
 /// Largest parquet file, in bytes.
 const MAX_FILE: u64 = 1 << 32;
 
-/// The first `limit` problems of a file whose name ends in `.jsonl` or `.parquet`; rows count from 1.
+/// The columns that may hold a problem.
+const COLUMNS: [&str; 4] = ["target", "nums", "numbers", "reward_model"];
+
+/// The first `limit` problems, a number that `key` of the recipe sets, of a file whose name ends in `.jsonl` or
+/// `.parquet`; rows count from 1.
 ///
 /// # Errors
-/// A file that cannot be read, is of another kind or has no rows; a row without `target` or `nums`, with values other
-/// than integers from 0 to `MAX_NUMBER`, or with no numbers or more than `MAX_NUMBERS`.
-pub fn read_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
-    let problems = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl") => json_rows(path)?.take(limit).map(|row| json_problem(path, row?)).collect(),
+/// A file that cannot be read, is of another kind or has fewer rows; a row without a target or numbers, with values
+/// other than integers from 0 to `MAX_NUMBER`, or with no numbers or more than `MAX_NUMBERS`.
+pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem>> {
+    let problems: Vec<Problem> = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl") => json_rows(path)?
+            .take(limit)
+            .map(|row| {
+                let (number, row) = row?;
+                problem(&row).with_context(|| format!("{}, row {number}", path.display()))
+            })
+            .collect(),
         Some("parquet") => parquet_problems(path, limit).with_context(|| format!("in {}", path.display())),
         _ => bail!("{}: problems are read from .jsonl and .parquet files", path.display()),
     }?;
-    let problems: Vec<_> = problems;
-    ensure!(!problems.is_empty() || limit == 0, "{} has no rows", path.display());
+    let found = problems.len();
+    ensure!(found > 0 || limit == 0, "{} has no rows", path.display());
+    ensure!(
+        found == limit,
+        "{} has {found} rows, but the recipe asks for {limit}: set {key} to at most {found}",
+        path.display()
+    );
     Ok(problems)
-}
-
-fn json_problem(path: &Path, (number, row): (usize, Map<String, Value>)) -> Result<Problem> {
-    let field = |name| row.get(name).with_context(|| format!("missing field `{name}`"));
-    let integer = |value: &Value| value.as_i64().ok_or_else(|| anyhow!("{value} is not an integer"));
-    let problem = || {
-        let target = integer(field("target")?).context("field `target`")?;
-        let list = field("nums")?.as_array().context("field `nums`: expected a list of integers")?;
-        let nums = list.iter().map(integer).collect::<Result<_>>().context("field `nums`")?;
-        checked(Problem { nums, target })
-    };
-    problem().with_context(|| format!("{}, row {number}", path.display()))
 }
 
 fn parquet_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
     let file = File::open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
     let reader = SerializedFileReader::new(file)?;
-    // The other columns (often whole prompts) are not decoded.
+    // The other columns (whole prompts, often) are not decoded.
     let schema = reader.metadata().file_metadata().schema();
-    let column = |name: &str| {
-        let found = schema.get_fields().iter().find(|field| field.name() == name);
-        found.cloned().with_context(|| format!("missing column `{name}`"))
-    };
-    let columns: Vec<Arc<Type>> = vec![column("target")?, column("nums")?];
+    let columns: Vec<Arc<Type>> =
+        schema.get_fields().iter().filter(|field| COLUMNS.contains(&field.name())).cloned().collect();
+    if columns.is_empty() {
+        let found: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
+        bail!("no column `target` with `nums`, and no `reward_model`: the columns are {}", found.join(", "));
+    }
     let wanted = Type::group_type_builder(schema.name()).with_fields(columns).build()?;
     let rows = reader.get_row_iter(Some(wanted))?.take(limit).zip(1..);
     rows.map(|(row, number)| {
-        let row = row.map_err(anyhow::Error::from).and_then(|row| parquet_problem(&row.into_columns()));
-        row.with_context(|| format!("row {number}"))
+        let row = row.map(|row| row.to_json_value()).map_err(anyhow::Error::from);
+        row.and_then(|row| problem(row.as_object().context("not a row")?)).with_context(|| format!("row {number}"))
     })
     .collect()
 }
 
-fn parquet_problem(columns: &[(String, Field)]) -> Result<Problem> {
-    let mut problem = Problem { nums: vec![], target: 0 };
-    for (name, field) in columns {
-        match (name.as_str(), field) {
-            ("nums", Field::ListInternal(list)) => {
-                problem.nums = list.elements().iter().map(integer).collect::<Result<_>>().context("field `nums`")?;
+/// The problem of a row, in whichever layout.
+fn problem(row: &Map<String, Value>) -> Result<Problem> {
+    let parsed: Value;
+    let mut place = (row, "");
+    if let (None, Some(model)) = (row.get("target"), row.get("reward_model")) {
+        let truth = model.get("ground_truth").context("field `reward_model` has no `ground_truth`")?;
+        let truth = match truth.as_str() {
+            Some(text) => {
+                parsed = serde_json::from_str(text).context("field `reward_model.ground_truth` is not JSON")?;
+                &parsed
             }
-            ("nums", _) => bail!("field `nums`: expected a list of integers"),
-            (_, field) => problem.target = integer(field).context("field `target`")?,
-        }
+            None => truth,
+        };
+        let truth = truth.as_object().context("field `reward_model.ground_truth`: expected `target` and `numbers`")?;
+        place = (truth, "reward_model.ground_truth.");
     }
-    checked(problem)
+    let (row, prefix) = place;
+    let target = row.get("target").with_context(|| format!("missing field `{prefix}target`"))?;
+    let target = integer(target).with_context(|| format!("field `{prefix}target`"))?;
+    let (name, list) = ["nums", "numbers"]
+        .into_iter()
+        .find_map(|name| Some((name, row.get(name)?)))
+        .with_context(|| format!("missing field `{prefix}nums`"))?;
+    let field = || format!("field `{prefix}{name}`");
+    let list = list.as_array().with_context(|| format!("{}: expected a list of integers", field()))?;
+    let nums: Vec<i64> = list.iter().map(integer).collect::<Result<_>>().with_context(field)?;
+    let count = nums.len();
+    ensure!((1..=MAX_NUMBERS).contains(&count), "{}: {count} numbers, expected 1 to {MAX_NUMBERS}", field());
+    for (field, value) in
+        nums.iter().map(|number| (field(), *number)).chain([(format!("field `{prefix}target`"), target)])
+    {
+        ensure!((0..=MAX_NUMBER).contains(&value), "{field}: {value} is not from 0 to {MAX_NUMBER}");
+    }
+    Ok(Problem { nums, target })
 }
 
-fn integer(field: &Field) -> Result<i64> {
-    match *field {
-        Field::Byte(value) => Ok(value.into()),
-        Field::Short(value) => Ok(value.into()),
-        Field::Int(value) => Ok(value.into()),
-        Field::Long(value) => Ok(value),
-        Field::UByte(value) => Ok(value.into()),
-        Field::UShort(value) => Ok(value.into()),
-        Field::UInt(value) => Ok(value.into()),
-        Field::ULong(value) => Ok(value.try_into()?),
-        ref other => bail!("{other} is not an integer"),
-    }
-}
-
-fn checked(problem: Problem) -> Result<Problem> {
-    let count = problem.nums.len();
-    ensure!((1..=MAX_NUMBERS).contains(&count), "field `nums`: {count} numbers, expected 1 to {MAX_NUMBERS}");
-    for (field, value) in problem.nums.iter().map(|number| ("nums", *number)).chain([("target", problem.target)]) {
-        ensure!((0..=MAX_NUMBER).contains(&value), "field `{field}`: {value} is not from 0 to {MAX_NUMBER}");
-    }
-    Ok(problem)
+/// An integer, which pandas may have made `7.0` of.
+fn integer(value: &Value) -> Result<i64> {
+    let whole = |float: &f64| float.fract() == 0.0 && float.abs() < 1e15;
+    let float = || value.as_f64().filter(whole).map(|float| float as i64);
+    value.as_i64().or_else(float).ok_or_else(|| anyhow!("{value} is not an integer"))
 }
 
 #[cfg(test)]
@@ -118,16 +130,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         std::fs::write(&path, text).unwrap();
-        read_problems(&path, 3).map_err(|error| format!("{error:#}"))
+        let rows = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+        read_problems(&path, rows, "task.train").map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn jsonl_rows_are_read_or_say_what_is_wrong() {
         let rows =
-            jsonl(b"{\"nums\": [1, 2], \"target\": 3, \"more\": null}\n\n{\"target\": 9, \"nums\": [9]}").unwrap();
+            jsonl(b"{\"nums\": [1, 2], \"target\": 3, \"more\": null}\n{\"target\": 9.0, \"numbers\": [9.0]}").unwrap();
         assert_eq!(rows, [problem(&[1, 2], 3), problem(&[9], 9)]);
+        let verl =
+            r#"{"prompt": [], "reward_model": {"style": "rule", "ground_truth": {"target": 3, "numbers": [1, 2]}}}"#;
+        let text = r#"{"reward_model": {"ground_truth": "{\"target\": 3, \"numbers\": [1, 2]}"}}"#;
+        for row in [verl, text] {
+            assert_eq!(jsonl(row.as_bytes()).unwrap(), [problem(&[1, 2], 3)]);
+        }
         for (row, message) in [
             ("", "has no rows"),
+            ("{\"target\": 1, \"nums\": [1]}\n", "has 1 rows, but the recipe asks for 2: set task.train to at most 1"),
+            ("{\"reward_model\": {}}", "has no `ground_truth`"),
+            (
+                "{\"reward_model\": {\"ground_truth\": {\"target\": 1}}}",
+                "missing field `reward_model.ground_truth.nums`",
+            ),
             ("[1]", "line 1: expected a JSON object"),
             ("{\"nums\": [1]", "line 1: not valid JSON at column 12: EOF"),
             ("\n{\"nums\": [1]}", "row 2: missing field `target`"),
@@ -171,7 +196,7 @@ mod tests {
             }
             group.close().unwrap();
             writer.close().unwrap();
-            read_problems(&path, 10).map_err(|error| format!("{error:#}"))
+            read_problems(&path, 2, "task.train").map_err(|error| format!("{error:#}"))
         };
         assert_eq!(read("a.parquet", message, &[3, 3, 3]).unwrap(), [problem(&[9, 2], 18), problem(&[5, 7, 12], 67)]);
         let null = read("b.parquet", message, &[3, 2, 3]).unwrap_err();
@@ -179,8 +204,8 @@ mod tests {
         let empty = read("c.parquet", message, &[1]).unwrap_err();
         assert!(empty.contains("row 2: field `nums`: 0 numbers"), "{empty}");
         let missing = read("d.parquet", "message m { required int64 target; }", &[]).unwrap_err();
-        assert!(missing.contains("d.parquet: missing column `nums`"), "{missing}");
+        assert!(missing.contains("d.parquet: row 1: missing field `nums`"), "{missing}");
         std::fs::write(dir.path().join("e.parquet"), "no parquet").unwrap();
-        assert!(read_problems(&dir.path().join("e.parquet"), 10).is_err());
+        assert!(read_problems(&dir.path().join("e.parquet"), 1, "task.train").is_err());
     }
 }

@@ -20,6 +20,8 @@ enum Outcome {
     WrongValue(Rational),
     /// The expression is right, and what follows its `=` is not the target.
     FalseEquation,
+    /// The expression is right, and what follows its `=` is not one.
+    UnparsableSide(Fault),
 }
 
 impl fmt::Display for Outcome {
@@ -30,6 +32,7 @@ impl fmt::Display for Outcome {
             Outcome::WrongNumbers => write!(f, "wrong numbers"),
             Outcome::WrongValue(value) => write!(f, "wrong value {value}"),
             Outcome::FalseEquation => write!(f, "false equation"),
+            Outcome::UnparsableSide(fault) => write!(f, "not an expression after `=`: {fault}"),
         }
     }
 }
@@ -54,15 +57,22 @@ fn compare(answer: &str, problem: &Problem, allow_equals: bool) -> Outcome {
         Err(fault) => return Outcome::Unparsable(fault),
     };
     parsed.numbers.sort_unstable();
-    let is_target = |side| expression::parse(side).is_ok_and(|parsed| parsed.value.is_near(problem.target));
+    // What is wrong with a further side; `98.0` is spelt differently and no less right than `98`.
+    let fault = |side: &str| match expression::parse(side) {
+        Ok(parsed) if parsed.value.is_near(problem.target) => None,
+        Ok(_) => Some(Outcome::FalseEquation),
+        Err(fault) => match side.trim().parse::<f64>() {
+            Ok(value) if value == problem.target as f64 => None,
+            Ok(value) if value.is_finite() => Some(Outcome::FalseEquation),
+            _ => Some(Outcome::UnparsableSide(fault)),
+        },
+    };
     if parsed.numbers != problem.canonical().nums {
         Outcome::WrongNumbers
     } else if !parsed.value.is_near(problem.target) {
         Outcome::WrongValue(parsed.value)
-    } else if !rest.is_none_or(|rest| rest.split('=').all(is_target)) {
-        Outcome::FalseEquation
     } else {
-        Outcome::Right
+        rest.into_iter().flat_map(|rest| rest.split('=')).find_map(fault).unwrap_or(Outcome::Right)
     }
 }
 
@@ -103,6 +113,16 @@ mod tests {
             ("<think></think><answer>5*12+7</answer><answer>1</answer>", false, 0.0, 0.0, "wrong numbers"),
             ("<think></think><answer>5*12-7</answer>", false, 0.0, 1.0, "wrong value 53"),
             ("<think></think><answer>5*12+7=68</answer>", false, 0.0, 1.0, "false equation"),
+            ("<think></think><answer>5*12+7 = 67.0</answer>", false, 1.0, 1.0, "right"),
+            ("<think></think><answer>5*12+7 = 67.5</answer>", false, 0.0, 1.0, "false equation"),
+            ("<think></think><answer>5*12+7=</answer>", false, 0.0, 1.0, "not an expression after `=`: empty"),
+            (
+                "<think></think><answer>5*12+7=it</answer>",
+                false,
+                0.0,
+                1.0,
+                "not an expression after `=`: unexpected 'i'",
+            ),
             ("<think></think><answer>5*12+7=60+7=67</answer>", false, 1.0, 1.0, "right"),
             ("<think></think><answer>5*12+7+0</answer>", false, 0.0, 1.0, "wrong numbers"),
             ("<think></think><answer>67</answer>", false, 0.0, 1.0, "wrong numbers"),

@@ -36,9 +36,9 @@ impl CountdownTask {
         let problems = match (&task.train_file, &task.validation_file, &task.test_file) {
             (None, None, None) => generate::generate(task)?,
             (Some(train), Some(validation), Some(test)) => [
-                files::read_problems(train, task.train)?,
-                files::read_problems(validation, task.validation)?,
-                files::read_problems(test, task.test)?,
+                files::read_problems(train, task.train, "task.train")?,
+                files::read_problems(validation, task.validation, "task.validation")?,
+                files::read_problems(test, task.test, "task.test")?,
             ],
             _ => bail!("task: set train_file, validation_file and test_file together or not at all"),
         };

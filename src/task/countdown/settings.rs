@@ -40,6 +40,12 @@ impl Settings for Countdown {
             )?;
             at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
         }
+        for (i, (key, file)) in files.iter().enumerate() {
+            let twin = files[..i].iter().find(|(_, other)| file.is_some() && other == file);
+            if let Some((other, _)) = twin {
+                return Err(at.bad(key, format!("the file of {other} again: the splits would be the same problems")));
+            }
+        }
         let (numbers, [low, high]) = (&self.numbers, self.targets);
         at.ensure(!numbers.is_empty(), "task.numbers", "`task.numbers` is empty\nfor example [3, 4]")?;
         for n in numbers {
