@@ -4,6 +4,7 @@ use super::{Series, learning_curve, points};
 use crate::metrics::{Record, Stage, validation};
 use crate::recipe::Decoding;
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Titles of the columns of `before_and_after`.
@@ -23,19 +24,23 @@ pub fn before_and_after(records: &[Record], task: &str) -> Vec<Vec<String>> {
             format!("{:.1}", figure("response_length")?),
         ])
     };
-    let ends: Vec<&Record> = evaluations.first().into_iter().chain(evaluations.last()).copied().collect();
-    [Decoding::Sampled, Decoding::Greedy]
-        .iter()
-        .flat_map(|decoding| ends.iter().filter_map(|record| row(*decoding, record)).collect::<Vec<_>>())
-        .collect()
+    // Other hooks may have records of this stage too.
+    let rows = |decoding: Decoding| {
+        let all: Vec<_> = evaluations.iter().filter_map(|record| row(decoding, record)).collect();
+        all.first().into_iter().chain(all.last()).cloned().collect::<Vec<_>>()
+    };
+    [Decoding::Sampled, Decoding::Greedy].into_iter().flat_map(rows).collect()
 }
 
 /// Draws the validation accuracies and the training accuracy over the steps of a run.
 pub fn draw_curve(records: &[Record], picture: &Path, name: &str) -> Result<()> {
     let curves = |stage: Stage| {
-        let last = records.iter().rev().find(|record| record.stage == stage);
-        let names = last.into_iter().flat_map(Record::scalars).filter(|(name, _)| name.ends_with("/accuracy"));
-        names.map(move |(name, _)| Series { points: points(records, stage, name), name: name.to_string() })
+        let of_stage = records.iter().filter(move |record| record.stage == stage);
+        let names = of_stage.flat_map(Record::scalars).map(|(name, _)| name).filter(|name| name.ends_with("/accuracy"));
+        names
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .map(move |name| Series { points: points(records, stage, name), name: name.to_string() })
     };
     let series: Vec<Series> = curves(Stage::Evaluation).chain(curves(Stage::Ppo)).collect();
     learning_curve(picture, name, &series, "PPO step", "accuracy, %")

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ppo_train::checkpoint::Checkpoint;
+use ppo_train::bad;
+use ppo_train::checkpoint::{Checkpoint, RunFolder};
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
 use ppo_train::task::Split;
@@ -67,9 +68,20 @@ pub fn print_json(value: &Value) -> Result<()> {
 }
 
 /// The actor's folder in a checkpoint; a run's `start` is itself a model folder.
-pub fn model_of(checkpoint: &Path) -> PathBuf {
+///
+/// # Errors
+/// Bad input: a whole run's folder, with its newest step named.
+pub fn model_of(checkpoint: &Path) -> Result<PathBuf> {
     let inner = Checkpoint::at(checkpoint).model();
-    if inner.exists() { inner } else { checkpoint.to_path_buf() }
+    if inner.exists() {
+        return Ok(inner);
+    }
+    let run = RunFolder::new(checkpoint);
+    if let Some(newest) = run.latest()? {
+        let (run, step) = (checkpoint.display(), newest.path().display());
+        return Err(bad!("{run} is the folder of a run: name one of its steps, such as {step}"));
+    }
+    Ok(checkpoint.to_path_buf())
 }
 
 /// Parses the name of a split.

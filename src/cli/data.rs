@@ -19,11 +19,13 @@ use std::path::PathBuf;
 pub struct Data {
     #[command(flatten)]
     recipe: RecipeArgs,
-    #[arg(long, default_value = "train", value_parser = split())]
+    /// The split to take problems from.
+    #[arg(long, default_value = "train", value_parser = split(), conflicts_with = "traces")]
     split: Split,
     /// Write the prompts and responses of the warm start instead of problems.
     #[arg(long)]
     traces: bool,
+    /// The first so many; fewer if the recipe has fewer problems.
     #[arg(long, default_value_t = 10)]
     count: usize,
     /// The file to write (default: standard output).

@@ -21,8 +21,10 @@ use std::path::PathBuf;
 pub struct Eval {
     /// A checkpoint: the folder of a step in a run folder.
     checkpoint: PathBuf,
+    /// The split to evaluate on.
     #[arg(long, default_value = "test", value_parser = split())]
     split: Split,
+    /// The most probable token each time, or a sample at temperature 1.
     #[arg(long, default_value = "greedy", value_parser = decoding())]
     decoding: Decoding,
     /// Number of problems, from the first one on (0: all).
@@ -43,7 +45,7 @@ impl Eval {
         })?;
         let plan = plan::load(&recipe, &[], None)?;
         let env = Environment::of(&plan)?;
-        let weights = plan.weights(&model_of(folder), plan.device()?)?;
+        let weights = plan.weights(&model_of(folder)?, plan.device()?)?;
         let policy = Policy::new(&plan.config, weights);
         let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
         if self.json {

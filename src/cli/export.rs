@@ -24,7 +24,7 @@ pub struct Export {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let (dir, model) = (&self.dir, model_of(&self.checkpoint));
+        let (dir, model) = (&self.dir, model_of(&self.checkpoint)?);
         if dir.exists() {
             return Err(bad!("{} already exists: choose a folder that does not", dir.display()));
         }

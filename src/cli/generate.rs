@@ -21,15 +21,19 @@ use tch::Kind;
 pub struct Generate {
     /// A Hugging Face model folder.
     model: PathBuf,
+    /// The text to continue.
     #[arg(long)]
     prompt: String,
+    /// Longest continuation in tokens.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     /// Sampling temperature (0: always the most probable token).
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
+    /// Number of continuations.
     #[arg(long, default_value_t = 1)]
     samples: usize,
+    /// Seed of the samples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A string that ends the text; may be repeated.

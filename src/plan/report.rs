@@ -26,6 +26,7 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
     }
     let threads = match recipe.machine.threads {
         0 => "one CPU thread per core".to_string(),
+        1 => "1 CPU thread".to_string(),
         count => format!("{count} CPU threads"),
     };
     line("device", format!("{}, {}, {threads}", recipe.machine.device, word(&recipe.machine.precision)));

@@ -1,7 +1,7 @@
 //! A recipe's files, the last of which extends nothing, and its overrides, merged into one recipe.
 
 use super::keys::Recipe;
-use super::renamed::{rename, warmup_as_ratio};
+use super::renamed::{rename, supersede, warmup_as_ratio};
 use super::shape;
 use super::source::Sources;
 use super::spelling::{entries, similar};
@@ -26,17 +26,20 @@ pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput>
         let mut layer = parse(&sources, file)?;
         layer.remove(EXTENDS);
         rename(&mut layer, &mut notes);
+        supersede(&mut table, &layer);
         merge(&mut table, layer);
     }
     for (from, set) in &sets {
         let mut layer = parse_override(&sources, *from, set)?;
         rename(&mut layer, &mut notes);
+        supersede(&mut table, &layer);
         merge(&mut table, layer);
     }
     warmup_as_ratio(&mut table, &warmup, &mut notes);
     sources.locate(&table);
     sources.ensure(!sources.has(EXTENDS), EXTENDS, "`extends` can only be set in a recipe file")?;
-    shape::check(&sources, &table)?;
+    // A message about a renamed key is understood only with the note.
+    shape::check(&sources, &table).map_err(|e| BadInput([vec![e.0], notes.clone()].concat().join("\n")))?;
     sources.notes = notes;
     let table = Spanned::new(0..files[0].len(), table);
     let recipe = Recipe::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.other_error(&e))?;

@@ -7,8 +7,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Old and new names of sections and keys.
-const RENAMED: [(&str, &str); 8] = [
-    ("device", "machine"),
+const RENAMED: [(&str, &str); 10] = [
+    ("device.device", "machine.device"),
+    ("device.precision", "machine.precision"),
+    ("device.threads", "machine.threads"),
     ("rollout.stop_tokens", "rollout.stop"),
     ("reward.allow_equals", "task.allow_equals"),
     ("sft.style", "sft.data.style"),
@@ -18,22 +20,33 @@ const RENAMED: [(&str, &str); 8] = [
     ("sft.warmup", "sft.warmup_ratio"),
 ];
 
-/// Renames the keys of a file or an override.
+/// Renames the keys of a file or an override. If it has both spellings of a key, the old one stays, and is unknown.
 pub fn rename(table: &mut DeTable, notes: &mut Vec<String>) {
     spell_out_data(table, notes);
     for (old, new) in RENAMED {
-        if find(table, new).is_some() && old != "device" {
-            // If both spellings are present, the old one is reported as unknown.
-            continue;
-        }
-        if let Some((span, value)) = take(table, old) {
+        if find(table, new).is_none()
+            && let Some((span, value)) = take(table, old)
+        {
             put(table, new, span, value);
-            let section = !old.contains('.');
-            let quoted = |name: &str| if section { format!("[{name}]") } else { format!("`{name}`") };
-            notes.push(format!("note: {} is now called {}", quoted(old), quoted(new)));
+            notes.push(format!("note: `{old}` is now called `{new}`"));
+        }
+    }
+    if find(table, "device").and_then(|device| device.get_ref().as_table()).is_some_and(DeTable::is_empty) {
+        table.remove("device");
+    }
+}
+
+/// Removes what a `layer` on top of `table` sets in the other spelling of the warm-up.
+pub fn supersede(table: &mut DeTable, layer: &DeTable) {
+    for (one, other) in [(WARMUP_STEPS, WARMUP_RATIO), (WARMUP_RATIO, WARMUP_STEPS)] {
+        if find(layer, one).is_some() {
+            take(table, other);
         }
     }
 }
+
+const WARMUP_STEPS: &str = "ppo.lr_warmup_steps";
+const WARMUP_RATIO: &str = "ppo.warmup_ratio";
 
 /// Turns `sft.data = "solver"` and `sft.data = "FILE"` into the sections that replaced them.
 fn spell_out_data(table: &mut DeTable, notes: &mut Vec<String>) {
@@ -55,13 +68,13 @@ pub fn warmup_as_ratio<'a>(table: &mut DeTable<'a>, text: &'a OnceCell<String>, 
         DeValue::Integer(number) => number.as_str().parse::<u32>().ok(),
         _ => None,
     };
-    let Some(warmup) = number(table, "ppo.lr_warmup_steps") else { return };
+    let Some(warmup) = number(table, WARMUP_STEPS).filter(|_| find(table, WARMUP_RATIO).is_none()) else { return };
     let steps = number(table, "ppo.steps").map_or_else(default_steps, f64::from);
     let ratio = text.get_or_init(|| format!("{:?}", f64::from(warmup) / steps.max(1.0)));
     let parsed = DeValue::parse(ratio);
-    if let (Some((span, old)), Ok(value)) = (take(table, "ppo.lr_warmup_steps"), parsed) {
+    if let (Some((span, old)), Ok(value)) = (take(table, WARMUP_STEPS), parsed) {
         notes.push(format!("note: `ppo.lr_warmup_steps = {warmup}` is now `ppo.warmup_ratio = {ratio}`"));
-        put(table, "ppo.warmup_ratio", span, Spanned::new(old.span(), value.into_inner()));
+        put(table, WARMUP_RATIO, span, Spanned::new(old.span(), value.into_inner()));
     }
 }
 

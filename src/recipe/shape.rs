@@ -67,7 +67,11 @@ impl Walk<'_> {
     fn missing(&mut self, path: &str, key: &Key, header: Range<usize>) {
         let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
         let (what, hint) = match &key.kind {
-            Kind::Section(_) | Kind::Variants(_) => ("section", String::new()),
+            Kind::Section(_) => ("section", String::new()),
+            Kind::Variants(variants) => {
+                let kinds: Vec<String> = variants.iter().map(|(kind, _)| format!("\"{kind}\"")).collect();
+                ("section", format!("\nwrite [{}] with kind = {}", join(path, &key.name), kinds.join(" or ")))
+            }
             kind => ("key", format!("\nexpected {}", expected(kind))),
         };
         self.wrong_at(usize::MAX, header, format!("missing {what} `{}`{place}{hint}", key.name));
@@ -88,11 +92,13 @@ impl Walk<'_> {
             (Kind::Bool, DeValue::Boolean(_)) | (Kind::Text, DeValue::String(_)) => {}
             (Kind::Choice(words), DeValue::String(word)) => self.choice(path, words, word, span),
             (Kind::Integer { least, most }, DeValue::Integer(number)) => {
-                let inside = integer(number).is_some_and(|n| n >= i128::from(*least) && n <= i128::from(*most));
-                if !inside {
-                    let expected = bounds("a whole number", *least as f64, false, *most as f64);
-                    self.wrong(span, format!("`{path}` is {}, expected {expected}", number.as_str()));
-                }
+                let value = integer(number);
+                let expected = match value {
+                    Some(value) if value < i128::from(*least) => format!("at least {least}"),
+                    Some(value) if value <= i128::from(*most) => return,
+                    _ => format!("at most {most}"),
+                };
+                self.wrong(span, format!("`{path}` is {number}, expected a whole number of {expected}"));
             }
             (Kind::Number { least, above, most }, DeValue::Integer(_) | DeValue::Float(_)) => {
                 let number = match found {
@@ -134,6 +140,11 @@ impl Walk<'_> {
         let words: Vec<(String, String)> =
             variants.iter().map(|(name, section)| (name.clone(), section.about.clone())).collect();
         let Some(kind) = table.get("kind") else {
+            // A misspelt `kind` is an unknown key.
+            let known = |name: &str| variants.iter().any(|(_, section)| section.key(name).is_some());
+            for (name, value) in table.iter().filter(|(name, _)| !known(name.get_ref())) {
+                self.unknown(path, name, value);
+            }
             let expected = expected(&Kind::Choice(words));
             self.wrong_at(usize::MAX, header, format!("missing key `kind` in [{path}]\nexpected {expected}"));
             return;

@@ -15,6 +15,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("clip_range", "clip_high"),
     ("clip_ratio", "clip_high"),
     ("critic_learning_rate", "critic_lr"),
+    ("device", "machine"),
     ("dtype", "precision"),
     ("enable_gradient_checkpointing", "gradient_checkpointing"),
     ("gae_lambda", "lambda"),
@@ -71,6 +72,9 @@ fn keys(section: &str) -> &'static [&'static str] {
 /// What to write instead of the unknown key `word` of `section`.
 pub fn advice(section: &str, word: &str) -> String {
     let here = keys(section);
+    if here.contains(&word) {
+        return format!("`{word}` needs {}", kinds(section, word).join(" or "));
+    }
     if let Some(known) = alias(here, word) {
         return format!("did you mean `{known}`?");
     }
@@ -91,6 +95,23 @@ pub fn advice(section: &str, word: &str) -> String {
     }
     let place = if section.is_empty() { "a recipe".to_string() } else { format!("[{section}]") };
     format!("{place} has: {}", here.join(", "))
+}
+
+/// The kinds of a section that have a key.
+fn kinds(section: &str, key: &str) -> Vec<String> {
+    let mut here: &Section = &RECIPE;
+    let mut found = Vec::new();
+    for name in section.split('.') {
+        match here.key(name).map(|key| &key.kind) {
+            Some(Kind::Section(inner)) => here = inner,
+            Some(Kind::Variants(all)) => {
+                let having = all.iter().filter(|(_, section)| section.key(key).is_some());
+                found = having.map(|(kind, _)| format!("kind = \"{kind}\"")).collect();
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The sections that have a key.

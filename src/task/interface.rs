@@ -48,6 +48,11 @@ pub trait Settings {
         Ok(())
     }
 
+    /// Whether the task has a solver that writes traces for a warm start.
+    fn has_solver(&self) -> bool {
+        false
+    }
+
     /// The task with all its problems.
     ///
     /// # Errors

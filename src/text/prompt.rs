@@ -19,7 +19,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, co
 use std::path::Path;
 
 /// The templates that a recipe can name, with their sources.
-pub const BUILT_IN: [(&str, &str); 4] = [
+pub const BUILT_IN: &[(&str, &str)] = &[
     ("base", include_str!("templates/base.jinja")),
     ("base_think", include_str!("templates/base_think.jinja")),
     ("chat", include_str!("templates/chat.jinja")),
@@ -46,7 +46,7 @@ impl PromptTemplate {
         let source = match built_in {
             Some((_, source)) => (*source).to_string(),
             None => std::fs::read_to_string(template).map_err(|error| {
-                let names = BUILT_IN.map(|(name, _)| name).join(", ");
+                let names = BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
                 bad!("prompt template `{template}` is neither built in ({names}) nor a readable file: {error}")
             })?,
         };

@@ -28,7 +28,7 @@ struct HostSide {
 }
 
 /// How the sequences of a step were rewarded.
-pub struct Paid<'a> {
+pub struct Scored<'a> {
     /// The task's reward of each sequence.
     pub scores: &'a [f32],
     /// Tokens of each response.
@@ -39,14 +39,14 @@ pub struct Paid<'a> {
 }
 
 /// How much better than expected was each token?
-pub fn experience(ppo: &Ppo, paid: &Paid, estimates: Estimates) -> Experience {
-    let (lengths, group) = (paid.lengths, paid.group);
+pub fn experience(ppo: &Ppo, scored: &Scored, estimates: Estimates) -> Experience {
+    let (lengths, group) = (scored.lengths, scored.group);
     let kl = match &estimates.reference {
         Some(reference) => to_host(&kl_estimator(ppo.kl_estimator)(&estimates.old, reference)),
         None => vec![0.0; lengths.iter().sum()],
     };
-    let kl_coef = if ppo.kl_in == KlIn::Reward { paid.kl_coef } else { 0.0 };
-    let rewards = advantage::token_rewards(paid.scores, &kl, kl_coef, lengths);
+    let kl_coef = if ppo.kl_in == KlIn::Reward { scored.kl_coef } else { 0.0 };
+    let rewards = advantage::token_rewards(scored.scores, &kl, kl_coef, lengths);
     let by_sequence = advantage::sum_by_sequence(&rewards, lengths);
     let values = estimates.values.as_ref().map(to_host);
     let (mut advantages, returns) = match ppo.advantage {

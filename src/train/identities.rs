@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::recipe::Ppo;
     use crate::train::estimates::Estimates;
-    use crate::train::experience::{Paid, experience};
+    use crate::train::experience::{Scored, experience};
 
     fn first_step(reference: [f32; 2], value: f32) -> Experience {
         let ppo: Ppo = toml::from_str("").unwrap();
@@ -65,8 +65,8 @@ mod tests {
             reference: Some(Tensor::from_slice(&reference)),
             values: Some(Tensor::from_slice(&[0.0, value])),
         };
-        let paid = Paid { scores: &[1.0], lengths: &[2], group: 1, kl_coef: 0.001 };
-        experience(&ppo, &paid, estimates)
+        let scored = Scored { scores: &[1.0], lengths: &[2], group: 1, kl_coef: 0.001 };
+        experience(&ppo, &scored, estimates)
     }
 
     #[test]

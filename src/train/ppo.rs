@@ -6,17 +6,18 @@
 use super::batch::{Batch, Sequence};
 use super::choices::decay;
 use super::clock::Clock;
-use super::estimates::{Gap, estimate};
-use super::experience::{Paid, experience};
+use super::estimates::{Estimates, Gap, estimate};
+use super::experience::{Experience, Scored, experience};
 use super::hook::Hook;
 use super::identities;
-use super::rollouts::{self, Writer, grade, prompts};
+use super::rollouts::{self, Rollout, Writer, grade, prompts};
 use super::trainer::Trainer;
-use super::update::{StepSettings, Updates, mean};
+use super::update::{Scalars, StepSettings, Updates, mean};
 use crate::algo::{kl, schedule};
+use crate::env::Prompt;
 use crate::metrics::{Metrics, Record, Stage};
 use crate::rng::Purpose;
-use crate::rollout::Sampling;
+use crate::rollout::{Response, Sampling};
 use crate::task::Split;
 use crate::terminal::Progress;
 use anyhow::{Context, Result};
@@ -27,23 +28,17 @@ use anyhow::{Context, Result};
 /// `Stopped` on a signal, after the hooks of the step it came in.
 pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook>]) -> Result<()> {
     let Trainer { plan, ppo, env, comm, .. } = *trainer;
-    let rollout = &plan.recipe.rollout;
-    let (samples, temperature) = (rollout.samples_per_prompt, rollout.temperature);
-    let sampling = Sampling { temperature, top_p: rollout.top_p, top_k: rollout.top_k as i64, greedy: false };
-    let warmup = (ppo.warmup_ratio * ppo.steps as f64).round() as usize;
+    let (samples, temperature) = (plan.recipe.rollout.samples_per_prompt, plan.recipe.rollout.temperature);
     let mut progress = Progress::resumed(trainer.state.step as u64, ppo.steps as u64, "step");
     if trainer.state.step == 0 {
         trainer.call(hooks, metrics)?;
     }
     for step in trainer.state.step + 1..=ppo.steps {
-        let mut record = Record::new(Stage::Ppo, step as u64);
-        let mut clock = Clock::start();
-        let models = &mut trainer.models;
+        let (mut record, mut clock) = (Record::new(Stage::Ppo, step as u64), Clock::start());
 
         // The policy writes, the task grades.
         let prompts = prompts(plan, env, step)?;
-        let (policy, sampling, purpose) = (&models.actor.model, sampling.clone(), Purpose::Rollout);
-        let responses = Writer { policy, plan, env, sampling, samples, purpose, step }.write(&prompts);
+        let responses = trainer.write(step, &prompts);
         clock.lap("gen");
         let rollouts = grade(env, &prompts, responses)?;
         clock.lap("reward");
@@ -53,40 +48,25 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
 
         // What did the models expect?
         let sequences: Vec<&Sequence> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
-        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, models.actor.model.device(), comm);
-        let estimates = estimate(models, &batch, temperature, &mut clock)?;
+        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, trainer.models.actor.model.device(), comm);
+        let estimates = estimate(&trainer.models, &batch, temperature, &mut clock)?;
         let gap = Gap::between(&rollouts, &estimates.old);
 
         // How much better than expected was each token?
-        let scores: Vec<f32> = rollouts.iter().map(|rollout| rollout.grade.reward as f32).collect();
-        let (lengths, kl_coef) = (batch.lengths(0..sequences.len()), trainer.state.kl_coefficient);
-        let paid = Paid { scores: &scores, lengths: &lengths, group: samples, kl_coef };
-        let experience = experience(ppo, &paid, estimates);
-        trainer.state.kl_coefficient =
-            kl::adapted(kl_coef, experience.kl, sequences.len(), ppo.kl_target, ppo.kl_horizon);
+        let settings = trainer.settings(step);
+        let experience = trainer.experience(&rollouts, &batch, estimates);
         clock.lap("adv");
 
         // Critic and actor learn.
-        let rate = schedule::factor(decay(ppo.lr_schedule), step - 1, warmup, ppo.steps);
-        let (actor_lr, critic_lr) = (ppo.actor_lr * rate, ppo.critic_lr * rate);
-        let settings = StepSettings { actor_lr, critic_lr, kl_coef, temperature };
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
-        let critic_alone = step <= ppo.critic_warmup_steps;
-        let critic_updates = updates.critic(models, critic_alone).context("of the critic")?;
-        clock.lap("update_critic");
-        let mut actor_updates = vec![];
-        if !critic_alone {
-            actor_updates = updates.actor(models).context("of the actor")?;
-            clock.lap("update_actor");
-        }
+        let [critic, actor] = trainer.learn(step, &updates, &mut clock)?;
         if step == 1 {
-            let kind = models.actor.model.weights.flat().kind();
-            identities::check(kind, &experience, gap.mean, actor_updates.first())?;
+            identities::check(plan.kind(), &experience, gap.mean, actor.first())?;
         }
 
         rollouts::record(&rollouts, samples, &mut record);
         experience.record(ppo, &mut record);
-        for (name, value) in mean(&critic_updates).into_iter().chain(mean(&actor_updates)) {
+        for (name, value) in mean(&critic).into_iter().chain(mean(&actor)) {
             record.set(name, value);
         }
         settings.record(ppo, &mut record);
@@ -105,4 +85,69 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         trainer.call(hooks, metrics)?;
     }
     Ok(())
+}
+
+impl Trainer<'_> {
+    /// The actor's responses to the prompts of a step.
+    fn write(&self, step: usize, prompts: &[Prompt]) -> Vec<Response> {
+        let rollout = &self.plan.recipe.rollout;
+        let writer = Writer {
+            policy: &self.models.actor.model,
+            plan: self.plan,
+            env: self.env,
+            sampling: Sampling {
+                temperature: rollout.temperature,
+                top_p: rollout.top_p,
+                top_k: rollout.top_k as i64,
+                greedy: false,
+            },
+            samples: rollout.samples_per_prompt,
+            purpose: Purpose::Rollout,
+            step,
+        };
+        writer.write(prompts)
+    }
+
+    /// What differs from step to step: the learning rates on their schedule, and the KL coefficient so far.
+    fn settings(&self, step: usize) -> StepSettings {
+        let ppo = self.ppo;
+        let warmup = (ppo.warmup_ratio * ppo.steps as f64).round() as usize;
+        let rate = schedule::factor(decay(ppo.lr_schedule), step - 1, warmup, ppo.steps);
+        StepSettings {
+            actor_lr: ppo.actor_lr * rate,
+            critic_lr: ppo.critic_lr * rate,
+            kl_coef: self.state.kl_coefficient,
+            temperature: self.plan.recipe.rollout.temperature,
+        }
+    }
+
+    /// Advantages and returns; adapts the KL coefficient for the next step.
+    fn experience(&mut self, rollouts: &[Rollout], batch: &Batch, estimates: Estimates) -> Experience {
+        let ppo = self.ppo;
+        let scores: Vec<f32> = rollouts.iter().map(|rollout| rollout.grade.reward as f32).collect();
+        let scored = Scored {
+            scores: &scores,
+            lengths: &batch.lengths(0..rollouts.len()),
+            group: self.plan.recipe.rollout.samples_per_prompt,
+            kl_coef: self.state.kl_coefficient,
+        };
+        let experience = experience(ppo, &scored, estimates);
+        self.state.kl_coefficient =
+            kl::adapted(scored.kl_coef, experience.kl, rollouts.len(), ppo.kl_target, ppo.kl_horizon);
+        experience
+    }
+
+    /// The figures of the critic's updates and of the actor's, which does not learn in the first steps if the critic is
+    /// to warm up.
+    fn learn(&mut self, step: usize, updates: &Updates, clock: &mut Clock) -> Result<[Vec<Scalars>; 2]> {
+        let critic_alone = step <= self.ppo.critic_warmup_steps;
+        let critic = updates.critic(&mut self.models, critic_alone).context("the critic's update failed")?;
+        clock.lap("update_critic");
+        if critic_alone {
+            return Ok([critic, vec![]]);
+        }
+        let actor = updates.actor(&mut self.models).context("the actor's update failed")?;
+        clock.lap("update_actor");
+        Ok([critic, actor])
+    }
 }

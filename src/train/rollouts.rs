@@ -26,7 +26,7 @@ pub struct Rollout {
 /// The prompts of a step, from 1: the training problems, in a new random order for each pass over them.
 pub fn prompts(plan: &Plan, env: &Environment, step: usize) -> Result<Vec<Prompt>> {
     let (count, problems) = (plan.recipe.rollout.prompts_per_step, env.task.len(Split::Train));
-    let (mut order, mut drawn) = ((0..problems).collect::<Vec<_>>(), None);
+    let (mut order, mut drawn) = (Vec::new(), None);
     let first = (step - 1) * count;
     let mut prompts = Vec::with_capacity(count);
     for at in first..first + count {

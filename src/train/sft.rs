@@ -62,7 +62,7 @@ impl WarmStart<'_> {
                 let lr = sft.lr * schedule::factor(schedule::cosine, done, warmup, total);
                 let hyper = AdamWStep { lr, betas: BETAS, eps: EPS, weight_decay: sft.weight_decay };
                 let tokens: usize = order[mini.clone()].iter().map(|row| row.tokens()).sum();
-                let mut sums = Sums::default();
+                let mut sums = Sums::of(&["sft/loss"], batch.device);
                 let Learner { model, optimizer } = &mut *learner;
                 let mut step = [OptimizerStep { optimizer, max_norm: sft.grad_clip, hyper }];
                 let norms = descend(&batch, mini, token_mean, &mut step, |micro, weights| {

@@ -16,7 +16,7 @@ use crate::torch::{AdamWStep, to_host};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// An optimizer and the step it takes.
 pub struct OptimizerStep<'a> {
@@ -30,7 +30,7 @@ pub struct OptimizerStep<'a> {
 /// `loss`, which gets the weight of each of their tokens, [n]. Returns the norms of the gradients before clipping.
 ///
 /// # Errors
-/// A gradient that is not finite; its weights then stay unchanged.
+/// A gradient that is not finite; the weights it is for stay unchanged.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
@@ -62,14 +62,20 @@ pub fn descend(
 pub type Scalars = BTreeMap<&'static str, f64>;
 
 /// Sums of named scalars over the micro-batches of an update, on the device until they are read.
-#[derive(Default)]
 pub struct Sums(BTreeMap<&'static str, Tensor>);
 
 impl Sums {
-    pub fn add(&mut self, name: &'static str, value: &Tensor) {
-        let value = value.detach();
-        let sum = self.0.remove(name).map_or_else(|| value.shallow_clone(), |sum| sum + &value);
-        self.0.insert(name, sum);
+    /// Zeros. All ranks name the same, also one whose share of a mini-batch is empty.
+    pub fn of(names: &[&'static str], device: Device) -> Self {
+        let zero = || Tensor::zeros([0i64; 0], (Kind::Float, device));
+        Self(names.iter().map(|name| (*name, zero())).collect())
+    }
+
+    /// # Panics
+    /// On a name that `of` was not given: a mistake of ours.
+    pub fn add(&mut self, name: &str, value: &Tensor) {
+        let sum = self.0.get_mut(name).unwrap_or_else(|| panic!("no sum {name}"));
+        *sum = &*sum + value.detach();
     }
 
     /// Adds up the ranks and reads all sums at once.
@@ -79,6 +85,11 @@ impl Sums {
         Ok(self.0.into_keys().zip(to_host(&values).into_iter().map(f64::from)).collect())
     }
 }
+
+/// What the losses of actor and critic add up.
+const ACTOR: [&str; 5] =
+    ["actor/entropy", "actor/pg_clipfrac", "actor/pg_clipfrac_lower", "actor/pg_loss", "actor/ppo_kl"];
+const CRITIC: [&str; 3] = ["critic/vf_clipfrac", "critic/vf_loss", "critic/vpred_mean"];
 
 /// Means of the figures of several updates.
 pub fn mean(updates: &[Scalars]) -> Scalars {
@@ -142,7 +153,7 @@ impl Updates<'_> {
     fn learn_values(&self, optimizer: &mut AdamW, values: impl Fn(&MicroBatch) -> Tensor) -> Result<Vec<Scalars>> {
         let mut updates = Vec::new();
         for mini in self.minis(self.ppo.critic_sequences()) {
-            let mut sums = Sums::default();
+            let mut sums = Sums::of(&CRITIC, self.batch.device);
             let mut steps = [self.step(optimizer, self.settings.critic_lr)];
             let norms = self.descend(mini, &mut steps, |micro, weights| {
                 self.value_loss(&values(micro), micro, weights, &mut sums)
@@ -159,9 +170,12 @@ impl Updates<'_> {
             Some(Estimator::Head(head)) => Some(head),
             _ => None,
         };
+        let mut names = ACTOR.to_vec();
+        names.extend((self.ppo.kl_in == KlIn::Loss).then_some("actor/kl_loss"));
+        names.extend(head.iter().flat_map(|_| CRITIC));
         let mut updates = Vec::new();
         for mini in self.minis(self.ppo.mini_batch) {
-            let mut sums = Sums::default();
+            let mut sums = Sums::of(&names, self.batch.device);
             let mut steps = vec![self.step(optimizer, self.settings.actor_lr)];
             let mut values: Option<&ValueHead> = None;
             if let Some(Learner { model, optimizer }) = &mut head {

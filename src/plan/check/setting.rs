@@ -95,9 +95,10 @@ pub fn evaluation(evaluation: &Evaluation, task: &Task, at: &Sources) -> Result<
 
 pub fn prompt(prompt: &Prompt, at: &Sources) -> Result<(), BadInput> {
     let template = &prompt.template;
-    let built_in = BUILT_IN.map(|(name, _)| name);
+    let built_in: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
     if !built_in.contains(&template.as_str()) && !Path::new(template).is_file() {
-        let near = nearest(template, built_in).map_or(String::new(), |t| format!("did you mean \"{t}\"? "));
+        let near =
+            nearest(template, built_in.iter().copied()).map_or(String::new(), |t| format!("did you mean \"{t}\"? "));
         let known = built_in.join(", ");
         return Err(at.bad(
             "prompt.template",

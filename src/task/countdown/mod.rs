@@ -15,8 +15,10 @@ pub use problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 use super::{Split, Task, Verdict};
 use crate::recipe::{Countdown, Reward, Rules, SolverData};
 use crate::rng::ChaCha8Rng;
+use crate::terminal;
 use anyhow::{Result, bail};
 use serde_json::json;
+use std::collections::HashSet;
 use traces::SolverOptions;
 
 /// The problems of the three splits and the rules of their reward.
@@ -42,6 +44,7 @@ impl CountdownTask {
             ],
             _ => bail!("task: set train_file, validation_file and test_file together or not at all"),
         };
+        warn_of_shared_problems(&problems);
         Ok(Self { problems, rules: reward.rules, allow_equals: task.allow_equals })
     }
 
@@ -53,6 +56,18 @@ impl CountdownTask {
 
     pub fn problem(&self, split: Split, index: usize) -> &Problem {
         &self.problems[split as usize][index]
+    }
+}
+
+/// Says how many problems of validation and test are training problems too: accuracy on them shows no generalisation.
+fn warn_of_shared_problems([train, validation, test]: &[Vec<Problem>; 3]) {
+    let known: HashSet<Problem> = train.iter().map(Problem::canonical).collect();
+    for (name, split) in [("validation", validation), ("test", test)] {
+        let shared = split.iter().filter(|problem| known.contains(&problem.canonical())).count();
+        if shared > 0 {
+            let count = split.len();
+            terminal::warn(&format!("warning: {shared} of the {count} {name} problems are training problems too"));
+        }
     }
 }
 
@@ -100,7 +115,6 @@ impl Task for CountdownTask {
 mod tests {
     use super::*;
     use crate::task::{grade, layout};
-    use std::collections::HashSet;
 
     /// A task with these keys of [task].
     fn build(lines: &str, reward: &Reward) -> Result<CountdownTask> {

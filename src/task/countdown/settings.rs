@@ -82,12 +82,18 @@ impl Settings for Countdown {
         )
     }
 
+    fn has_solver(&self) -> bool {
+        true
+    }
+
     fn build(&self, reward: &Reward) -> Result<Box<dyn Task>> {
         Ok(Box::new(CountdownTask::new(self, reward)?))
     }
 
-    /// The training problems are drawn last, so that the first one is the same if no other follows.
+    /// The training problems are drawn last, so that the first one is the same if no other follows. Files are read
+    /// whole: whether they hold what is asked for is part of a plan.
     fn first(&self, reward: &Reward) -> Result<Box<dyn Task>> {
-        Self { train: 1, ..self.clone() }.build(reward)
+        let train = if self.train_file.is_some() { self.train } else { 1 };
+        Self { train, ..self.clone() }.build(reward)
     }
 }
