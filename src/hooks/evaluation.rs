@@ -38,7 +38,7 @@ impl Hook for Evaluation {
             if moment.state.best.is_none_or(|best| first.accuracy >= best.accuracy) {
                 moment.state.best = Some(Best { step: moment.state.step, accuracy: first.accuracy });
             }
-            let table = samples::table(first, self.samples);
+            let table = samples::table(moment.env.task.as_ref(), first, self.samples);
             terminal::print(&table);
             record.text("samples", table);
         }

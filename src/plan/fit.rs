@@ -123,8 +123,9 @@ const ALTERATIONS: [(&str, Alter); 7] = [
     ("ppo.critic", |plan| {
         let ppo = plan.recipe.ppo.as_mut().filter(|ppo| ppo.critic_is_separate())?;
         ppo.critic = CriticModel::Shared;
-        ppo.critic_mini_batch = None;
-        Some("\"shared\"".into())
+        // A shared critic learns in the actor's mini-batches.
+        let own = ppo.critic_mini_batch.take().map(|_| " with ppo.critic_mini_batch = \"unset\"");
+        Some(format!("\"shared\"{}", own.unwrap_or_default()))
     }),
 ];
 

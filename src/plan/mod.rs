@@ -3,6 +3,7 @@
 //! Decided: only a `Plan` can run, and it holds nothing that was not checked.
 
 mod check;
+mod disk;
 mod fit;
 mod memory;
 mod models;
@@ -10,6 +11,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+pub use disk::Disk;
 pub use fit::{Devices, Fit, fit};
 pub use memory::{Part, Phase, estimate, on_host, peak, total};
 pub use report::{json, report};

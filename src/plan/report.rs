@@ -1,6 +1,7 @@
 //! What `ppo-train plan` prints: a plan in aligned plain text, and the same figures as JSON.
 
 use super::Plan;
+use super::disk::Disk;
 use super::fit::{Devices, fit};
 use super::memory::{Part, Phase, estimate, on_host, peak, total};
 use crate::model::{Family, ModelConfig};
@@ -109,8 +110,9 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
     }
     line("output", plan.out.display().to_string());
     out.push('\n');
-    memory_table(&mut out, &estimate(plan, devices.count));
+    memory_table(&mut out, &estimate(plan, devices.count), devices.count as u64);
     verdict(&mut out, plan, devices);
+    disk(&mut out, Disk::of(plan));
     out
 }
 
@@ -166,7 +168,7 @@ fn checkpoints(recipe: &Recipe) -> String {
 }
 
 /// Parts by phase, in GiB or MiB, and the peak.
-fn memory_table(out: &mut String, parts: &[Part]) {
+fn memory_table(out: &mut String, parts: &[Part], devices: u64) {
     let phases: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| total(parts, *phase) > 0).collect();
     let (_, most) = peak(parts);
     let (unit, name) = if most >= 1 << 30 { (30, "GiB") } else { (20, "MiB") };
@@ -198,8 +200,26 @@ fn memory_table(out: &mut String, parts: &[Part]) {
     let resting: Vec<String> =
         parts.iter().filter(|p| p.phases.is_empty()).map(|p| format!("{} {}", p.name, amount(p.bytes))).collect();
     if !resting.is_empty() {
-        let _ = writeln!(out, "  on the host: {} {name} ({})", amount(on_host(parts)), resting.join(", "));
+        let _ = writeln!(out, "  on the host: {} {name} ({})", amount(on_host(parts) * devices), resting.join(", "));
     }
+}
+
+/// What the run folder takes.
+fn disk(out: &mut String, disk: Disk) {
+    let size = |bytes: u64| match bytes as f64 / f64::from(1 << 30) {
+        gib if gib < 1.0 => format!("{:.1} MiB", gib * 1024.0),
+        gib => format!("{gib:.1} GiB"),
+    };
+    let checkpoints = match disk.checkpoints {
+        0 => String::new(),
+        count => format!(" + {count} checkpoints of {}", size(disk.checkpoint)),
+    };
+    let free = match disk.free {
+        Some(free) if free < disk.total() => format!("; ONLY {} FREE", size(free)),
+        Some(free) => format!("; {} free", size(free)),
+        None => String::new(),
+    };
+    let _ = writeln!(out, "disk, at most {}: start {}{checkpoints}{free}", size(disk.total()), size(disk.start));
 }
 
 /// Whether the peak fits the machine, and what would make it fit.
@@ -230,7 +250,7 @@ fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
 /// The same figures for programs: counts are numbers, memory is in bytes.
 pub fn json(plan: &Plan, devices: Devices) -> Value {
     let (recipe, config) = (&plan.recipe, &plan.config);
-    let parts = estimate(plan, devices.count);
+    let (parts, disk) = (estimate(plan, devices.count), Disk::of(plan));
     let (phase, bytes) = peak(&parts);
     let part = |part: &Part| {
         let phases: Vec<_> = part.phases.iter().map(|phase| phase.name()).collect();
@@ -271,10 +291,17 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
             "parts": parts.iter().map(part).collect::<Vec<_>>(),
             "peak_bytes": bytes,
             "peak_phase": phase.name(),
-            "host_bytes": on_host(&parts),
+            "host_bytes": on_host(&parts) * devices.count as u64,
             "devices": devices.count,
             "device_bytes": devices.memory,
             "fits": fit(plan, devices).map(|fit| fit.fits()),
+        },
+        "disk": {
+            "start_bytes": disk.start,
+            "checkpoint_bytes": disk.checkpoint,
+            "checkpoints": disk.checkpoints,
+            "total_bytes": disk.total(),
+            "free_bytes": disk.free,
         },
         "recipe": recipe,
     })

@@ -415,6 +415,12 @@ fn the_report_is_narrow_and_says_what_a_run_does() {
     assert_eq!(json["ppo"]["sequences_per_step"], 64);
     assert_eq!(json["memory"]["peak_bytes"], peak(&estimate(&plan, 1)).1);
     assert_eq!(json["recipe"]["rollout"]["prompts_per_step"], 16);
+    // bfloat16: two bytes per weight, and twelve of the optimizer's; the newest two checkpoints, the best, a new one.
+    let p = plan.config.parameters();
+    let disk = Disk::of(&plan);
+    assert_eq!((disk.start, disk.checkpoint, disk.checkpoints), (2 * p, 14 * (2 * p + 65), 4));
+    assert_eq!(json["disk"]["total_bytes"], disk.total());
+    assert!(disk.free.is_some_and(|free| free > 0) && text.contains("disk, at most"));
 }
 
 #[test]
@@ -433,6 +439,15 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let sets: Vec<&str> = ["machine.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
     let changed = bench.load(bench.good(), &sets).unwrap();
     assert_eq!(peak(&estimate(&changed, 1)).1, tight.reached());
+
+    // With mini-batches of its own a critic cannot be shared: the advice takes them out, and can be followed.
+    let own = ["machine.device=cuda", "ppo.critic_mini_batch=8", "sft=unset"];
+    let own = bench.load(bench.good(), &own).unwrap();
+    let advice = fit(&own, Devices { count: 1, memory: Some(1 << 20) }).unwrap();
+    let last = advice.changes.iter().find(|change| change.key == "ppo.critic").unwrap();
+    assert_eq!(last.value, "\"shared\" with ppo.critic_mini_batch = \"unset\"");
+    let followed = ["ppo.critic_mini_batch=8", "ppo.critic=shared", "ppo.critic_mini_batch=unset"];
+    assert_eq!(bench.load(bench.good(), &followed).unwrap().recipe.ppo.unwrap().critic_mini_batch, None);
 
     let none = fit_in(1 << 20);
     let peaks: Vec<u64> = none.changes.iter().map(|change| change.peak).collect();

@@ -126,6 +126,9 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
     }
 }
 
+/// The value that takes a key out again, so that its default applies.
+const UNSET: &str = "unset";
+
 /// Merges `over` into `base`: tables are merged, anything else is replaced, as is a table of another `kind`.
 fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
     let is_another = |below: &DeTable, above: &DeTable| {
@@ -134,6 +137,10 @@ fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
     };
     for (key, value) in over {
         let span = value.span();
+        if value.get_ref().as_str() == Some(UNSET) {
+            base.remove(key.get_ref().as_ref());
+            continue;
+        }
         match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.into_inner()) {
             (Some(DeValue::Table(below)), DeValue::Table(above)) if !is_another(below, &above) => merge(below, above),
             (_, value) => {
