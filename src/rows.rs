@@ -1,6 +1,9 @@
-//! Rows of data files: JSONL.
+//! Rows of data files, JSONL or parquet, as JSON objects.
 
 use anyhow::{Context, Result, bail, ensure};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
+use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -9,11 +12,62 @@ use std::path::Path;
 /// Longest line of a JSONL file, in bytes.
 pub const MAX_LINE: u64 = 1 << 20;
 
+/// Largest parquet file, in bytes.
+const MAX_FILE: u64 = 1 << 32;
+
+/// A row's number in its file, from 1 (of a JSONL file the line), and its columns.
+pub type Row = (usize, Map<String, Value>);
+
+/// The rows of a file whose name ends in `.jsonl` or `.parquet`; of a parquet file only the given columns, if it has
+/// any of them, are decoded.
+///
+/// # Errors
+/// A file of another kind, or one that cannot be read or has none of the columns. As items: a row that is not one, with
+/// the file and its number.
+pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Result<Row>>>> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl") => Ok(Box::new(json_rows(path)?)),
+        Some("parquet") => {
+            let rows = parquet_rows(path, columns).with_context(|| format!("in {}", path.display()))?;
+            Ok(Box::new(rows))
+        }
+        _ => bail!("{}: rows are read from .jsonl and .parquet files", path.display()),
+    }
+}
+
+/// Where a row is, for messages about it.
+pub fn place(path: &Path, number: usize) -> String {
+    let unit = if path.extension().is_some_and(|extension| extension == "jsonl") { "line" } else { "row" };
+    format!("{}, {unit} {number}", path.display())
+}
+
+fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+    let file = File::open(path).context("cannot be read")?;
+    ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
+    let reader = SerializedFileReader::new(file)?;
+    let schema = reader.metadata().file_metadata().schema().clone();
+    let wanted: Vec<_> = schema.get_fields().iter().filter(|field| columns.contains(&field.name())).cloned().collect();
+    if wanted.is_empty() {
+        let found: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
+        bail!("it has the columns {}, expected some of {}", found.join(", "), columns.join(", "));
+    }
+    let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build()?;
+    let path = path.to_owned();
+    let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted))?;
+    Ok(rows.zip(1..).map(move |(row, number)| {
+        let row = row.map(|row| row.to_json_value()).with_context(|| place(&path, number))?;
+        match row {
+            Value::Object(row) => Ok((number, row)),
+            _ => bail!("{}: not a row", place(&path, number)),
+        }
+    }))
+}
+
 /// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.
 ///
 /// # Errors
 /// As items: a line that is too long, not UTF-8 or not a JSON object, with file and line.
-pub fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Map<String, Value>)>>> {
+fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut reader = BufReader::new(file);
     let path = path.to_owned();

@@ -344,3 +344,55 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::save_tensors;
+    use crate::torch::to_host;
+
+    fn config() -> ModelConfig {
+        ModelConfig::from_json(
+            r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 4, "hidden_size": 4, "intermediate_size": 4,
+                "num_hidden_layers": 1, "num_attention_heads": 1, "tie_word_embeddings": true, "attention_bias": true}"#,
+        )
+        .unwrap()
+    }
+
+    /// What a folder with these tensors is read as; `rename` gives each its name in the file.
+    fn read(dir: &Path, rename: impl Fn(&str) -> Option<String>, surplus: &[&str]) -> Result<Vec<f32>, String> {
+        let (cpu, kind) = (Device::Cpu, Kind::Float);
+        let weights = Weights::random(&config(), Head::Language, kind, cpu, 1).unwrap();
+        let entries = weights.entries().iter();
+        let mut tensors: Vec<(String, Tensor)> =
+            entries.filter_map(|(name, tensor)| Some((rename(name)?, tensor.shallow_clone()))).collect();
+        tensors.extend(surplus.iter().map(|name| (name.to_string(), Tensor::ones([2], (kind, cpu)))));
+        save_tensors(&dir.join("model.safetensors"), &tensors).unwrap();
+        let read = Weights::load(dir, &config(), Head::Language, kind, cpu);
+        read.map(|read| to_host(read.flat())).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn folders_are_read_as_transformers_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let same = |name: &str| Some(name.to_string());
+        let whole = read(dir, same, &[]).unwrap();
+        assert!(whole.iter().any(|x| *x != 0.0));
+        // Surplus tensors, a base model's names, and an index beside a whole file, whose shards are not there.
+        let surplus = ["model.layers.0.self_attn.rotary_emb.inv_freq", "visual.weight", "lm_head.weight"];
+        assert_eq!(read(dir, same, &surplus).unwrap(), whole);
+        assert_eq!(read(dir, |name| name.strip_prefix("model.").map(str::to_string), &[]).unwrap(), whole);
+        let stale = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;
+        std::fs::write(dir.join("model.safetensors.index.json"), stale).unwrap();
+        assert_eq!(read(dir, same, &[]).unwrap(), whole);
+
+        for prefix in ["_orig_mod.", "module."] {
+            let error = read(dir, |name| Some(format!("{prefix}{name}")), &[]).unwrap_err();
+            assert!(error.contains(&format!("`{prefix}model.embed_tokens.weight`")), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        let error = read(dir, |name| (name != "model.norm.weight").then(|| name.to_string()), &[]).unwrap_err();
+        assert!(error.contains("model.norm.weight: missing") && error.lines().count() == 2, "{error}");
+    }
+}

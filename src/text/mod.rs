@@ -8,7 +8,7 @@ mod prompt;
 mod tokenizer;
 
 pub use ends::Ends;
-pub use prompt::{BUILT_IN, PromptTemplate, chat, opens_think};
+pub use prompt::{BUILT_IN, PromptTemplate, chat, chat_messages, opens_think};
 pub use tokenizer::Tokenizer;
 
 use crate::bad;

@@ -55,7 +55,10 @@ impl PromptTemplate {
         // A missing or broken chat template matters only to a template that uses it.
         let chat = chat_template(tokenizer_dir).map_err(|error| format!("{error:#}"));
         prompt.environment.add_filter("chat", move |message: String| match &chat {
-            Ok((template, tokens)) => wrap(template, tokens, &message).map_err(invalid),
+            Ok((template, tokens)) => {
+                let messages = Value::from(vec![context! { role => "user", content => message }]);
+                wrap(template, tokens, messages).map_err(invalid)
+            }
             Err(error) => Err(invalid(error.clone())),
         });
         Ok(prompt)
@@ -87,8 +90,16 @@ impl PromptTemplate {
 /// # Errors
 /// Bad input: a chat template that is missing or broken, or raises an error.
 pub fn chat(tokenizer_dir: &Path, message: &str) -> Result<String> {
+    chat_messages(tokenizer_dir, &serde_json::json!([{ "role": "user", "content": message }]))
+}
+
+/// `chat` for a list of messages, each with `role` and `content`.
+///
+/// # Errors
+/// As `chat`.
+pub fn chat_messages(tokenizer_dir: &Path, messages: &serde_json::Value) -> Result<String> {
     let (template, tokens) = chat_template(tokenizer_dir)?;
-    wrap(&template, &tokens, message).map_err(|message| bad!("{message}"))
+    wrap(&template, &tokens, Value::from(Serde(messages))).map_err(|message| bad!("{message}"))
 }
 
 /// Whether a rendered prompt ends with an open think block: nothing but white space follows its last `<think>`. A
@@ -133,10 +144,10 @@ fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
     Ok((template, tokens))
 }
 
-/// A user message as the model expects it, up to where its answer begins.
-fn wrap(template: &PromptTemplate, tokens: &TokenizerConfig, message: &str) -> Result<String, String> {
+/// Messages as the model expects them, up to where its answer begins.
+fn wrap(template: &PromptTemplate, tokens: &TokenizerConfig, messages: Value) -> Result<String, String> {
     let context = context! {
-        messages => [context! { role => "user", content => message }],
+        messages,
         add_generation_prompt => true,
         bos_token => tokens.bos().unwrap_or_default(),
         eos_token => tokens.eos().unwrap_or_default(),

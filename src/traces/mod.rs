@@ -4,9 +4,11 @@ use crate::env::Environment;
 use crate::plan::Plan;
 use crate::recipe::{Sft, SftData, SolverData};
 use crate::rng::{self, Purpose};
-use crate::rows::json_rows;
+use crate::rows::{self, Row, place};
+
 use crate::task::Split;
 use crate::task::layout::after_open_think;
+use crate::text::chat_messages;
 use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
 use crate::{OrBadInput, bad};
@@ -28,7 +30,7 @@ pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
     let validation = tokenise(match &sft.data {
         SftData::Solver(solver) => solver_traces(plan, solver, env, sft.train..sft.train + sft.validation)?,
         SftData::File(file) => match &file.validation {
-            Some(path) => read(path, sft.validation)?,
+            Some(path) => read(path, sft.validation, &plan.tokenizer_dir)?,
             None => vec![],
         },
     })?;
@@ -42,7 +44,7 @@ pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
 pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result<Vec<Trace>> {
     match &sft.data {
         SftData::Solver(solver) => solver_traces(plan, solver, env, 0..count),
-        SftData::File(file) => read(&file.path, count),
+        SftData::File(file) => read(&file.path, count, &plan.tokenizer_dir),
     }
 }
 
@@ -60,8 +62,8 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
     rows.map(write).collect()
 }
 
-fn read(path: &Path, count: usize) -> Result<Vec<Trace>> {
-    let traces = first_rows(path, count).bad_input()?;
+fn read(path: &Path, count: usize, tokenizer_dir: &Path) -> Result<Vec<Trace>> {
+    let traces = first_rows(path, count, &|messages| chat_messages(tokenizer_dir, messages)).bad_input()?;
     if traces.len() < count {
         let found = traces.len();
         return Err(bad!("{} has {found} rows, but the recipe asks for {count}", path.display()));
@@ -93,28 +95,58 @@ pub struct Trace {
     pub response: String,
 }
 
-/// The first `limit` rows of a JSONL file with the keys `prompt` and `response`; other keys are ignored.
+/// The columns that may hold a row.
+const COLUMNS: [&str; 4] = ["prompt", "response", "completion", "messages"];
+
+/// The first `limit` rows of a JSONL or parquet file; other columns are ignored. `chat` renders messages up to where
+/// the answer begins. The layouts:
+///
+/// - `prompt` and `response`, or `prompt` and `completion`: two strings, or two lists of messages as TRL has them;
+/// - `messages`: a conversation, whose last message is the response.
 ///
 /// # Errors
-/// A file that cannot be read or has no rows; a row in which one of the two is missing, empty or not a string, with
-/// file, line and key.
-fn first_rows(path: &Path, limit: usize) -> Result<Vec<Trace>> {
-    let traces: Vec<_> = json_rows(path)?.take(limit).map(|row| from_row(path, row?)).collect::<Result<_>>()?;
+/// A file that cannot be read or has no rows; a row in another layout, or with an empty part, with file, row and key.
+fn first_rows(path: &Path, limit: usize, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Vec<Trace>> {
+    let read = |row: Result<Row>| {
+        let (number, row) = row?;
+        from_row(&row, chat).with_context(|| place(path, number))
+    };
+    let traces: Vec<_> = rows::read(path, &COLUMNS)?.take(limit).map(read).collect::<Result<_>>()?;
     if traces.is_empty() && limit > 0 {
         bail!("{} has no rows", path.display());
     }
     Ok(traces)
 }
 
-fn from_row(path: &Path, (line, row): (usize, Map<String, Value>)) -> Result<Trace> {
-    let text = |key| {
-        let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
+fn from_row(row: &Map<String, Value>, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Trace> {
+    let text = |key: &str, value: &Value| {
         let text = value.as_str().with_context(|| format!("key `{key}`: expected a string"))?;
         ensure!(!text.is_empty(), "key `{key}` is empty");
         Ok(text.to_string())
     };
-    let trace = || anyhow::Ok(Trace { prompt: text("prompt")?, response: text("response")? });
-    trace().with_context(|| format!("{}, line {line}", path.display()))
+    // The text of the single message of a list.
+    let content = |key: &str, message: Option<&Value>| {
+        let message = message.with_context(|| format!("key `{key}` is empty"))?;
+        ensure!(message["role"] == "assistant", "key `{key}`: the last message is not the assistant's");
+        text(&format!("{key}, content"), &message["content"])
+    };
+    if let Some(messages) = row.get("messages") {
+        let messages = messages.as_array().context("key `messages`: expected a list")?;
+        let (last, before) = messages.split_last().context("key `messages` is empty")?;
+        ensure!(!before.is_empty(), "key `messages` has one message only, so there is no prompt");
+        return Ok(Trace { prompt: chat(&before.into())?, response: content("messages", Some(last))? });
+    }
+    let prompt = row.get("prompt").context("missing key `prompt`, or `messages`")?;
+    let (key, response) = ["response", "completion"]
+        .into_iter()
+        .find_map(|key| Some((key, row.get(key)?)))
+        .context("missing key `response`, or `completion`")?;
+    let response = match response.as_array() {
+        Some(messages) => content(key, messages.last())?,
+        None => text(key, response)?,
+    };
+    let prompt = if prompt.is_array() { chat(prompt)? } else { text("prompt", prompt)? };
+    Ok(Trace { prompt, response })
 }
 
 #[cfg(test)]
@@ -127,13 +159,29 @@ mod tests {
         let path = dir.path().join("traces.jsonl");
         let rows = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            first_rows(&path, 1).map_err(|error| format!("{error:#}"))
+            let chat = |messages: &Value| Ok(format!("<chat>{messages}"));
+            first_rows(&path, 1, &chat).map_err(|error| format!("{error:#}"))
         };
         let trace = Trace { prompt: "a".into(), response: "b\n".into() };
         assert_eq!(rows("{\"prompt\": \"a\", \"response\": \"b\\n\", \"id\": 1}\nnot read").unwrap(), [trace]);
+        let user = r#"{"role": "user", "content": "a"}"#;
+        let assistant = r#"{"role": "assistant", "content": "b"}"#;
+        let chat =
+            Trace { prompt: format!("<chat>[{}]", user.replace(": ", ":").replace(", ", ",")), response: "b".into() };
+        for row in [
+            format!("{{\"messages\": [{user}, {assistant}]}}"),
+            format!("{{\"prompt\": [{user}], \"completion\": [{assistant}]}}"),
+        ] {
+            assert_eq!(rows(&row).unwrap()[0], chat);
+        }
+        let plain = Trace { prompt: "a".into(), response: "b".into() };
+        assert_eq!(rows(r#"{"prompt": "a", "completion": "b"}"#).unwrap(), [plain]);
         for (row, message) in [
             ("", "has no rows"),
-            ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`"),
+            ("{\"messages\": []}", "line 1: key `messages` is empty"),
+            ("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "so there is no prompt"),
+            ("{\"text\": \"a\"}", "missing key `prompt`, or `messages`"),
+            ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`, or `completion`"),
             ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a string"),
             ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
             ("a", "line 1: not valid JSON at column 1"),

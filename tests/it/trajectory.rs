@@ -26,8 +26,9 @@ const ANY_PROCESSOR: [(&str, &str); 4] = [
 /// The records of a run without what depends on the machine, and hashes of its last checkpoint.
 fn trajectory(run: &Path) -> Value {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let machine =
-        |name: &str| ["timing", "perf/", "time", "sft/tokens_per_s"].iter().any(|start| name.starts_with(start));
+    let machine = |name: &str| {
+        ["timing", "perf/", "time", "sft/tokens_per_s", "texts"].iter().any(|start| name.starts_with(start))
+    };
     let record = |line: &str| {
         let all: Map<String, Value> = serde_json::from_str(line).unwrap();
         Value::Object(all.into_iter().filter(|(name, _)| !machine(name)).collect())

@@ -7,17 +7,10 @@
 //! measured. Sizes are limited before anything is held in memory. Other columns are ignored.
 
 use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
-use crate::rows::json_rows;
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::Type;
+use crate::rows::{self, Row, place};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
-
-/// Largest parquet file, in bytes.
-const MAX_FILE: u64 = 1 << 32;
 
 /// The columns that may hold a problem.
 const COLUMNS: [&str; 4] = ["target", "nums", "numbers", "reward_model"];
@@ -29,17 +22,11 @@ const COLUMNS: [&str; 4] = ["target", "nums", "numbers", "reward_model"];
 /// A file that cannot be read, is of another kind or has fewer rows; a row without a target or numbers, with values
 /// other than integers from 0 to `MAX_NUMBER`, or with no numbers or more than `MAX_NUMBERS`.
 pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem>> {
-    let problems: Vec<Problem> = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl") => json_rows(path)?
-            .take(limit)
-            .map(|row| {
-                let (number, row) = row?;
-                problem(&row).with_context(|| format!("{}, row {number}", path.display()))
-            })
-            .collect(),
-        Some("parquet") => parquet_problems(path, limit).with_context(|| format!("in {}", path.display())),
-        _ => bail!("{}: problems are read from .jsonl and .parquet files", path.display()),
-    }?;
+    let read = |row: Result<Row>| {
+        let (number, row) = row?;
+        problem(&row).with_context(|| place(path, number))
+    };
+    let problems: Vec<Problem> = rows::read(path, &COLUMNS)?.take(limit).map(read).collect::<Result<_>>()?;
     let found = problems.len();
     ensure!(found > 0 || limit == 0, "{} has no rows", path.display());
     ensure!(
@@ -48,27 +35,6 @@ pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem
         path.display()
     );
     Ok(problems)
-}
-
-fn parquet_problems(path: &Path, limit: usize) -> Result<Vec<Problem>> {
-    let file = File::open(path).context("cannot be read")?;
-    ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
-    let reader = SerializedFileReader::new(file)?;
-    // The other columns (whole prompts, often) are not decoded.
-    let schema = reader.metadata().file_metadata().schema();
-    let columns: Vec<Arc<Type>> =
-        schema.get_fields().iter().filter(|field| COLUMNS.contains(&field.name())).cloned().collect();
-    if columns.is_empty() {
-        let found: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
-        bail!("no column `target` with `nums`, and no `reward_model`: the columns are {}", found.join(", "));
-    }
-    let wanted = Type::group_type_builder(schema.name()).with_fields(columns).build()?;
-    let rows = reader.get_row_iter(Some(wanted))?.take(limit).zip(1..);
-    rows.map(|(row, number)| {
-        let row = row.map(|row| row.to_json_value()).map_err(anyhow::Error::from);
-        row.and_then(|row| problem(row.as_object().context("not a row")?)).with_context(|| format!("row {number}"))
-    })
-    .collect()
 }
 
 /// The problem of a row, in whichever layout.
@@ -117,9 +83,13 @@ fn integer(value: &Value) -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::basic::Compression;
     use parquet::data_type::Int64Type;
+    use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
+    use std::fs::File;
+    use std::sync::Arc;
 
     fn problem(numbers: &[i64], target: i64) -> Problem {
         Problem { nums: numbers.to_vec(), target }
@@ -155,8 +125,8 @@ mod tests {
             ),
             ("[1]", "line 1: expected a JSON object"),
             ("{\"nums\": [1]", "line 1: not valid JSON at column 12: EOF"),
-            ("\n{\"nums\": [1]}", "row 2: missing field `target`"),
-            ("{\"target\": 1}", "row 1: missing field `nums`"),
+            ("\n{\"nums\": [1]}", "line 2: missing field `target`"),
+            ("{\"target\": 1}", "line 1: missing field `nums`"),
             ("{\"target\": 1.5, \"nums\": [1]}", "field `target`: 1.5 is not an integer"),
             ("{\"target\": 1, \"nums\": 1}", "field `nums`: expected a list"),
             ("{\"target\": 1, \"nums\": [\"1\"]}", "field `nums`: \"1\" is not an integer"),
@@ -178,11 +148,11 @@ mod tests {
             repeated group list { optional int64 element; } } }";
         let dir = tempfile::tempdir().unwrap();
         // Two rows; the second one's list has the levels given.
-        let read = |name: &str, message: &str, levels: &[i16]| {
+        let read_packed = |name: &str, message: &str, levels: &[i16], codec: Compression| {
             let path = dir.path().join(name);
             let schema = Arc::new(parse_message_type(message).unwrap());
-            let mut writer =
-                SerializedFileWriter::new(File::create(&path).unwrap(), schema, Default::default()).unwrap();
+            let properties = Arc::new(WriterProperties::builder().set_compression(codec).build());
+            let mut writer = SerializedFileWriter::new(File::create(&path).unwrap(), schema, properties).unwrap();
             let mut group = writer.next_row_group().unwrap();
             let mut column = group.next_column().unwrap().unwrap();
             column.typed::<Int64Type>().write_batch(&[18, 67], None, None).unwrap();
@@ -198,13 +168,25 @@ mod tests {
             writer.close().unwrap();
             read_problems(&path, 2, "task.train").map_err(|error| format!("{error:#}"))
         };
-        assert_eq!(read("a.parquet", message, &[3, 3, 3]).unwrap(), [problem(&[9, 2], 18), problem(&[5, 7, 12], 67)]);
+        let read = |name: &str, message: &str, levels: &[i16]| read_packed(name, message, levels, Compression::SNAPPY);
+        // polars writes zstd, pandas and datasets snappy; the others can be asked for.
+        for codec in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::ZSTD(Default::default()),
+            Compression::GZIP(Default::default()),
+            Compression::BROTLI(Default::default()),
+            Compression::LZ4_RAW,
+        ] {
+            let problems = read_packed("a.parquet", message, &[3, 3, 3], codec).unwrap();
+            assert_eq!(problems, [problem(&[9, 2], 18), problem(&[5, 7, 12], 67)], "{codec}");
+        }
         let null = read("b.parquet", message, &[3, 2, 3]).unwrap_err();
-        assert!(null.contains("b.parquet: row 2: field `nums`: null is not an integer"), "{null}");
+        assert!(null.contains("b.parquet, row 2: field `nums`: null is not an integer"), "{null}");
         let empty = read("c.parquet", message, &[1]).unwrap_err();
         assert!(empty.contains("row 2: field `nums`: 0 numbers"), "{empty}");
         let missing = read("d.parquet", "message m { required int64 target; }", &[]).unwrap_err();
-        assert!(missing.contains("d.parquet: row 1: missing field `nums`"), "{missing}");
+        assert!(missing.contains("d.parquet, row 1: missing field `nums`"), "{missing}");
         std::fs::write(dir.path().join("e.parquet"), "no parquet").unwrap();
         assert!(read_problems(&dir.path().join("e.parquet"), 1, "task.train").is_err());
     }
