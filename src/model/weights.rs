@@ -354,7 +354,8 @@ mod tests {
     fn config() -> ModelConfig {
         ModelConfig::from_json(
             r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 4, "hidden_size": 4, "intermediate_size": 4,
-                "num_hidden_layers": 1, "num_attention_heads": 1, "tie_word_embeddings": true, "attention_bias": true}"#,
+                "num_hidden_layers": 1, "num_attention_heads": 1, "tie_word_embeddings": true,
+                "attention_bias": true}"#,
         )
         .unwrap()
     }

@@ -30,8 +30,11 @@
 //!
 //! Each of several devices holds all models and a share of the sequences.
 //!
+//! On a CPU the program itself is counted, with the gaps that tensors leave in its heap, a share measured on SmolLM2
+//! (see README). In bfloat16 the norms of a CPU keep their inputs in float32 too, 4 H each.
+//!
 //! A micro-batch is assumed to be full and to hold only response tokens, which is nearly true with short prompts. Not
-//! counted: the CUDA context and kernel workspaces, fragmentation, batches of token ids, rotary tables.
+//! counted: the CUDA context and kernel workspaces, fragmentation on a GPU, batches of token ids.
 
 use super::Plan;
 use crate::model::{PRODUCTS_TOKENS, VOCABULARY_PART};
@@ -92,12 +95,14 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let host = recipe.machine.device != "cpu";
     let offloaded = memory.offload_optimizer && host;
     let optimizer = if half || offloaded { 12.0 } else { 8.0 };
+    // On a CPU the norms keep copies of their inputs in float32.
+    let copies = if half && !host { 4.0 * h } else { 0.0 };
     let activations = |tokens: f64| {
         let longest = plan.max_sequence_tokens() as f64;
         let attention = if half && !host && longest <= PRODUCTS_TOKENS as f64 { n * longest * w } else { 4.0 * n };
-        let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + attention + 8.0;
+        let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + attention + 2.0 * copies + 8.0;
         let kept = if memory.gradient_checkpointing { layers * h * w + layer } else { layers * layer };
-        tokens * (kept + 2.0 * h * w)
+        tokens * (kept + 2.0 * h * w + copies)
     };
     let logits = |tokens: f64| (tokens * v).min((VOCABULARY_PART as f64).max(v)) * (20.0 + if half { w } else { 0.0 });
     let scoring = |tokens: f64| tokens * (4.0 * h + 3.0 * q + 4.0 * i) * w;
@@ -164,8 +169,29 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     if ppo.critic_is_separate() {
         part("activations", activations(micro(ppo.critic_sequences()) as f64), &[CriticUpdate]);
     }
+    with_program(parts, host)
+}
+
+/// On a CPU, the program itself and the gaps that tensors leave in its heap.
+fn with_program(mut parts: Vec<Part>, host: bool) -> Vec<Part> {
+    const EACH: [&[Phase]; 5] = [&[WarmStart], &[Rollout], &[Scoring], &[ActorUpdate], &[CriticUpdate]];
+    if host {
+        return parts;
+    }
+    let sums = EACH.map(|phase| (phase, total(&parts, phase[0])));
+    for (phases, sum) in sums.into_iter().filter(|(_, sum)| *sum > 0) {
+        parts.push(Part { name: PROGRAM_AND_GAPS, bytes: PROGRAM + (sum as f64 * GAPS) as u64, phases });
+    }
     parts
 }
+
+/// The part that only a CPU has.
+pub const PROGRAM_AND_GAPS: &str = "program and gaps";
+
+/// Bytes of the program with libtorch, on a CPU.
+const PROGRAM: u64 = 300 << 20;
+/// What the gaps between tensors in the heap add to them, as a share.
+const GAPS: f64 = 0.1;
 
 /// Bytes that stay on the host.
 pub fn on_host(parts: &[Part]) -> u64 {

@@ -3,7 +3,7 @@
 use super::Plan;
 use super::disk::Disk;
 use super::fit::{Devices, fit};
-use super::memory::{Part, Phase, estimate, on_host, peak, total};
+use super::memory::{PROGRAM_AND_GAPS, Part, Phase, estimate, on_host, peak, total};
 use crate::model::{Family, ModelConfig};
 use crate::recipe::{KlIn, Recipe, SftData};
 use crate::task::settings;
@@ -191,12 +191,12 @@ fn memory_table(out: &mut String, parts: &[Part], devices: u64) {
     }
     row("  total", phases.iter().map(|phase| amount(total(parts, *phase))).collect());
     let (phase, bytes) = peak(parts);
-    let _ = writeln!(
-        out,
-        "  peak {} {name} ({}): an upper bound, excluding the CUDA context and fragmentation",
-        amount(bytes),
-        phase.name()
-    );
+    // Where the program is a part, the device is a CPU.
+    let without = match parts.iter().any(|part| part.name == PROGRAM_AND_GAPS) {
+        true => "",
+        false => ", excluding the CUDA context and fragmentation",
+    };
+    let _ = writeln!(out, "  peak {} {name} ({}): an upper bound{without}", amount(bytes), phase.name());
     let resting: Vec<String> =
         parts.iter().filter(|p| p.phases.is_empty()).map(|p| format!("{} {}", p.name, amount(p.bytes))).collect();
     if !resting.is_empty() {
