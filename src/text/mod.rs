@@ -53,7 +53,11 @@ impl TokenizerConfig {
     fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer_config.json");
         match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| bad!("in {}: {error}", path.display())),
+            Ok(text) => {
+                let json = &mut serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+                serde_path_to_error::deserialize(json)
+                    .map_err(|error| bad!("in {}, key `{}`: {}", path.display(), error.path(), error.inner()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(bad!("{} cannot be read: {error}", path.display())),
         }

@@ -36,6 +36,9 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
     if !dir.is_dir() {
         let source = SOURCES.iter().find(|(name, _)| dir.ends_with(name));
         let hint = source.map_or_else(|| similar(dir), |(_, command)| format!("\nto get it: {command}{shown}"));
+        let trial = "to try the recipe without weights: a folder with config.json and the tokenizer's files, and \
+                     model.random_weights = true";
+        let hint = if hint.is_empty() { format!("\n{trial}") } else { format!("{hint}\n{trial}") };
         return Err(at.bad(key, format!("there is no model folder {shown}{hint}")));
     }
     let has = |dir: &Path, file: &str| dir.join(file).is_file();

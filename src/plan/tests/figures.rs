@@ -1,0 +1,121 @@
+//! What a plan counts: memory, disk, and whether it fits.
+
+use super::*;
+use crate::plan::memory::PROGRAM_AND_GAPS;
+
+#[test]
+fn memory_adds_up() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &["machine.precision=bfloat16", "ppo.micro_batch_tokens=128"]).unwrap();
+    let parts = estimate(&plan, 1);
+    let bytes = |name: &str, phase: Phase| {
+        parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
+    };
+    let p = plan.config.parameters();
+    assert_eq!(bytes("actor weights", Phase::WarmStart), 2 * p);
+    assert_eq!((bytes("actor gradients", Phase::ActorUpdate), bytes("actor gradients", Phase::Rollout)), (6 * p, 0));
+    assert_eq!(bytes("critic optimizer", Phase::Rollout), 12 * (p + 65));
+    assert_eq!(bytes("reference weights", Phase::WarmStart), 0);
+    // 64 sequences of 64 tokens, 2 layers, keys and values of 2 heads of 16, 2 bytes.
+    assert_eq!(bytes("KV cache", Phase::Rollout), 64 * 64 * 2 * 2 * 32 * 2);
+    let layer = (4 * 64 + 4 * 64 + 4 * 128) * 2 + 4 * 4 + 8;
+    assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * layer + 2 * 64 * 2));
+    assert_eq!(bytes("logits", Phase::ActorUpdate), 128 * 512 * 22);
+    assert_eq!(bytes("logits", Phase::CriticUpdate), 0);
+    let (phase, most) = peak(&parts);
+    assert_eq!((phase, most), (Phase::WarmStart, total(&parts, Phase::WarmStart)));
+
+    // What is offloaded leaves the device, if there is one besides the CPU; recomputed layers keep only their inputs.
+    for (device, elsewhere) in [("cuda", 2 * p + 12 * (2 * p + 65)), ("cpu", 0)] {
+        let sets = [
+            &format!("machine.device={device}"),
+            "machine.precision=bfloat16",
+            "ppo.micro_batch_tokens=128",
+            "memory.gradient_checkpointing=true",
+            "memory.offload_reference=true",
+            "memory.offload_optimizer=true",
+        ];
+        let parts = estimate(&bench.load(bench.good(), &sets).unwrap(), 1);
+        let bytes = |name: &str, phase: Phase| {
+            parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
+        };
+        assert_eq!(on_host(&parts), elsewhere, "{device}");
+        assert_eq!(bytes("reference weights", Phase::Scoring), 2 * p);
+        assert_eq!(bytes("reference weights", Phase::Rollout), if device == "cpu" { 2 * p } else { 0 });
+        // On a CPU attention keeps weights of 4 heads over 64 tokens, not their log-sum-exp.
+        let attention = if device == "cpu" { 4 * 64 * 2 } else { 4 * 4 };
+        // In bfloat16 a CPU's norms keep float32 copies of their inputs.
+        let copies = if device == "cpu" { 4 * 64 } else { 0 };
+        let layer = layer - 4 * 4 + attention + 2 * copies;
+        assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * 64 * 2 + layer + 2 * 64 * 2 + copies));
+        let program = bytes(PROGRAM_AND_GAPS, Phase::Scoring);
+        assert!(if device == "cpu" { program > 300 << 20 } else { program == 0 }, "{program}");
+    }
+
+    let plan = bench.load(bench.good(), &["machine.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
+    let parts = estimate(&plan, 1);
+    assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));
+    assert!(parts.iter().any(|p| p.name == "actor optimizer" && p.bytes == 8 * plan.config.parameters()));
+}
+
+#[test]
+fn the_report_is_narrow_and_says_what_a_run_does() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &[]).unwrap();
+    let devices = Devices { count: 1, memory: None };
+    let text = report(&plan, devices);
+    for line in text.lines().filter(|line| !line.contains("tiny-model")) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    for fragment in
+        ["10 steps of 64 sequences", "2 actor updates", "50 steps", "4,096 per step", "checkpoints/trial", "peak"]
+    {
+        assert!(text.contains(fragment), "{fragment}:\n{text}");
+    }
+    let json = json(&plan, devices);
+    assert_eq!(json["ppo"]["sequences_per_step"], 64);
+    assert_eq!(json["memory"]["peak_bytes"], peak(&estimate(&plan, 1)).1);
+    assert_eq!(json["recipe"]["rollout"]["prompts_per_step"], 16);
+    // bfloat16: two bytes per weight, and twelve of the optimizer's; the newest two checkpoints, the best, a new one.
+    let p = plan.config.parameters();
+    let disk = Disk::of(&plan);
+    assert_eq!((disk.start, disk.checkpoint, disk.checkpoints), (2 * p, 14 * (2 * p + 65), 4));
+    assert_eq!(json["disk"]["total_bytes"], disk.total());
+    assert!(disk.free.is_some_and(|free| free > 0) && text.contains("disk, at most"));
+}
+
+#[test]
+fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
+    let bench = Bench::new();
+    let plan = bench.load(bench.good(), &["machine.device=cuda"]).unwrap();
+    let (_, needed) = peak(&estimate(&plan, 1));
+    let fit_in = |bytes: u64| fit(&plan, Devices { count: 1, memory: Some(bytes) }).unwrap();
+    assert!(fit_in(needed * 2).fits());
+    assert!(fit_in(needed * 2).changes.is_empty());
+
+    let tight = fit_in(needed);
+    assert!(!tight.fits() && tight.reached() <= tight.room, "{tight:?}");
+    // The recipe with these changes has the peak that was promised.
+    let sets: Vec<String> = tight.changes.iter().map(|change| format!("{}={}", change.key, change.value)).collect();
+    let sets: Vec<&str> = ["machine.device=cuda"].into_iter().chain(sets.iter().map(String::as_str)).collect();
+    let changed = bench.load(bench.good(), &sets).unwrap();
+    assert_eq!(peak(&estimate(&changed, 1)).1, tight.reached());
+
+    // With mini-batches of its own a critic cannot be shared: the advice takes them out, and can be followed.
+    let own = ["machine.device=cuda", "ppo.critic_mini_batch=8", "sft=unset"];
+    let own = bench.load(bench.good(), &own).unwrap();
+    let advice = fit(&own, Devices { count: 1, memory: Some(1 << 20) }).unwrap();
+    let last = advice.changes.iter().find(|change| change.key == "ppo.critic").unwrap();
+    assert_eq!(last.value, "\"shared\" with ppo.critic_mini_batch = \"unset\"");
+    let followed = ["ppo.critic_mini_batch=8", "ppo.critic=shared", "ppo.critic_mini_batch=unset"];
+    assert_eq!(bench.load(bench.good(), &followed).unwrap().recipe.ppo.unwrap().critic_mini_batch, None);
+
+    let none = fit_in(1 << 20);
+    let peaks: Vec<u64> = none.changes.iter().map(|change| change.peak).collect();
+    assert!(peaks.is_sorted_by(|a, b| a > b), "{peaks:?}");
+    assert!(none.reached() > none.room);
+    let text = report(&plan, Devices { count: 2, memory: Some(1 << 20) });
+    for fragment in ["IT DOES NOT FIT", "memory.offload_optimizer = true", "still too much", "each of 2 devices"] {
+        assert!(text.contains(fragment), "{fragment}:\n{text}");
+    }
+}
