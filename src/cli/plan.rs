@@ -6,10 +6,15 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
-use ppo_train::plan::{Devices, json, report};
+use ppo_train::plan::{self, Devices, json, report};
+use ppo_train::recipe::{
+    self,
+    identity::{Difference, differences},
+};
 use ppo_train::task::{Split, settings};
 use ppo_train::terminal;
 use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// Check a recipe and print what a run would do and need, without running it.
 ///
@@ -26,6 +31,9 @@ pub struct Plan {
     /// memory, if the device is the CPU).
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
+    /// Print only the keys in which the recipe differs from another one, defaults included.
+    #[arg(long, value_name = "RECIPE")]
+    against: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -35,6 +43,9 @@ impl Plan {
     /// Prints the plan, and the first prompt as the model will read it.
     pub fn run(self) -> Result<()> {
         let plan = self.recipe.load()?;
+        if let Some(other) = &self.against {
+            return self.differences(&plan, other);
+        }
         let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Devices::of(&plan).memory);
         let devices = Devices { count: self.devices, memory };
         if let Some(missing) = plan.missing_weights() {
@@ -49,5 +60,21 @@ impl Plan {
         }
         let report = report(&plan, devices);
         print(format_args!("{report}\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text))
+    }
+
+    /// Prints the keys in which the plan's recipe differs from `other`, side by side.
+    fn differences(&self, plan: &plan::Plan, other: &Path) -> Result<()> {
+        let differences = differences(&recipe::stored(other)?, &plan.recipe);
+        if self.json {
+            let entry = |d: &Difference| json!({ "key": d.key, "against": d.before, "recipe": d.now });
+            return print_json(&differences.iter().map(entry).collect());
+        }
+        if differences.is_empty() {
+            return print("the recipes do not differ");
+        }
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
+        let rows: Vec<_> = differences.iter().map(|d| vec![d.key.clone(), shown(&d.before), shown(&d.now)]).collect();
+        let [against, recipe] = [other, &self.recipe.recipe].map(|path| path.display().to_string());
+        print(terminal::table(&["key", &against, &recipe], &rows))
     }
 }

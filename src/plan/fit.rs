@@ -98,7 +98,8 @@ pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
 /// Alters a plan if it can still be altered in this way, and returns the key's new value.
 type Alter = fn(&mut Plan) -> Option<String>;
 
-const ALTERATIONS: [(&str, Alter); 7] = [
+const ALTERATIONS: [(&str, Alter); 8] = [
+    ("memory.return_freed", |plan| switch_on(&mut plan.recipe.memory.return_freed)),
     ("memory.gradient_checkpointing", |plan| switch_on(&mut plan.recipe.memory.gradient_checkpointing)),
     ("memory.offload_optimizer", |plan| switch_on(&mut plan.recipe.memory.offload_optimizer)),
     ("memory.offload_reference", |plan| switch_on(&mut plan.recipe.memory.offload_reference)),

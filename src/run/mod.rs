@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
+use crate::torch::return_large_blocks;
 use crate::traces;
 use crate::train::hook::State;
 use crate::train::learner::{Learner, Models};
@@ -33,6 +34,9 @@ use std::path::Path;
 /// `BadInput` for what the user can fix, `Stopped` on a signal once a checkpoint is written.
 pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     plan.device()?;
+    if plan.recipe.memory.return_freed {
+        return_large_blocks();
+    }
     if let Some(missing) = plan.missing_weights() {
         return Err(bad!("{missing}"));
     }

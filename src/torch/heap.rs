@@ -7,11 +7,6 @@
 //! cores, seconds, peak GiB): glibc as it is 23.1, 5.41; like this 18.7, 5.62; jemalloc 22.5, 5.35; mimalloc 24.6,
 //! 5.41. A user's own GLIBC_TUNABLES or MALLOC_ variables take precedence.
 
-/// Blocks from here on are mapped separately and returned when they are freed, in bytes: the largest that glibc allows.
-/// They are few (logits, gradients), and in the heap they would leave gaps that nothing else fits.
-#[cfg(target_env = "gnu")]
-const LARGE: i32 = 32 << 20;
-
 /// Makes the heap keep what is freed. Must be called before the first tensor is made.
 pub fn keep_freed_memory() {
     let chosen = |name: &str| name == "GLIBC_TUNABLES" || name.starts_with("MALLOC_");
@@ -21,8 +16,22 @@ pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: plain settings of the allocator; an allocator that replaces glibc's ignores them.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE); // smaller blocks are not mapped separately
+        libc::mallopt(libc::M_MMAP_MAX, 0); // no block is mapped separately
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1); // the end of the heap is not returned
         libc::mallopt(libc::M_TOP_PAD, 64 << 20); // and it grows by at least this many bytes
+    }
+}
+
+/// Makes the heap return large blocks when they are freed, from now on: less memory, in which they would leave gaps
+/// that nothing else fits, for the time to clear their pages.
+pub fn return_large_blocks() {
+    /// Bytes of a large block: the largest threshold that glibc allows.
+    #[cfg(target_env = "gnu")]
+    const LARGE: i32 = 32 << 20;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: as above.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 1 << 16); // glibc's own value
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }

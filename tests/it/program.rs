@@ -1,7 +1,7 @@
 //! The program as a user runs it: whole runs of recipes/smoke.toml, and what they leave behind.
 
-use super::support::{SMOKE, json, run, stdout, steps};
-use serde_json::Value;
+use super::support::{self, SMOKE, run, stdout, steps};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// The metrics that common dashboards look for in each step, besides times and memory.
@@ -70,7 +70,8 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
     let weights = |run: &Path| std::fs::read(run.join("step_000004/model/model.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&parts), "the resumed run's weights differ");
 
-    let compared = json(&run(0, &["compare", &path(&whole), &path(&parts), "--metric", "critic/score/mean", "--json"]));
+    let compared =
+        support::json(&run(0, &["compare", &path(&whole), &path(&parts), "--metric", "critic/score/mean", "--json"]));
     assert_eq!(compared["runs"][0]["points"], compared["runs"][1]["points"]);
     assert_eq!(compared["runs"][0]["points"].as_array().unwrap().len(), 4);
 
@@ -80,7 +81,7 @@ fn a_run_leaves_everything_a_resumed_one_needs() {
 
     // The means that eval reports are those of its rows.
     let checkpoint = path(&whole.join("step_000004"));
-    let eval = json(&run(0, &["eval", &checkpoint, "--split", "test", "--decoding", "sampled", "--json"]));
+    let eval = support::json(&run(0, &["eval", &checkpoint, "--split", "test", "--decoding", "sampled", "--json"]));
     let rows = eval["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 16);
     let mean = |name: &str| rows.iter().map(|r| r[name].as_f64().unwrap()).sum::<f64>() / 16.0;
@@ -164,8 +165,8 @@ fn memory_options_do_not_change_results() {
             run(0, &args);
             steps(&out)
         };
-        let keys =
-            ["gradient_checkpointing", "offload_optimizer", "offload_reference"].map(|k| format!("memory.{k}=true"));
+        let keys = ["gradient_checkpointing", "offload_optimizer", "offload_reference", "return_freed"]
+            .map(|k| format!("memory.{k}=true"));
         assert_eq!(train("plain", &[]), train("spare", &keys.each_ref().map(String::as_str)), "{precision}");
     }
 }
@@ -194,7 +195,7 @@ fn a_warm_start_reads_prompts_and_responses_from_a_file() {
 
 #[test]
 fn the_other_commands_work() {
-    let plan = json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
+    let plan = support::json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
     assert!(plan["first_prompt"]["text"].as_str().unwrap().starts_with("Numbers: "));
     assert_eq!(plan["first_prompt"]["ids"].as_array().unwrap().len() as u64, plan["first_prompt"]["tokens"]);
     let small = stdout(&run(0, &["plan", SMOKE, "--memory", "0.001", "--devices", "2"]));
@@ -250,6 +251,21 @@ fn bad_input_is_one_message_and_exit_code_2() {
         let errors = message.lines().filter(|line| line.starts_with("error")).count();
         assert!(!message.contains("panicked") && errors == 1, "{message}");
     }
+}
+
+/// Two arms differ in what they say, and nothing else.
+#[test]
+fn a_plan_shows_how_it_differs_from_another() {
+    let sets = ["--set", "ppo.kl_coef=0.5", "--set", "sft.data.style=dialogue"];
+    let shown = stdout(&run(0, &[&["plan", SMOKE, "--against", SMOKE, "--json"], &sets[..]].concat()));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let expected = json!([
+        {"key": "ppo.kl_coef", "against": "0.001", "recipe": "0.5"},
+        {"key": "sft.data.style", "against": "\"monologue\"", "recipe": "\"dialogue\""},
+    ]);
+    assert_eq!(shown, expected);
+    assert!(stdout(&run(0, &["plan", SMOKE, "--against", SMOKE])).contains("do not differ"));
+    assert!(stdout(&run(0, &[&["plan", SMOKE, "--against", SMOKE], &sets[..]].concat())).contains("ppo.kl_coef"));
 }
 
 /// The files for editors and readers are the ones the program writes.

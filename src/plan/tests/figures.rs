@@ -31,6 +31,7 @@ fn memory_adds_up() {
             &format!("machine.device={device}"),
             "machine.precision=bfloat16",
             "ppo.micro_batch_tokens=128",
+            "memory.return_freed=true",
             "memory.gradient_checkpointing=true",
             "memory.offload_reference=true",
             "memory.offload_optimizer=true",

@@ -154,6 +154,9 @@ pub enum Precision {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
+    /// On a CPU, return the memory of large tensors to the system whenever they are freed.
+    #[serde(default)]
+    pub return_freed: bool,
     /// Keep only each layer's input during updates, and recompute the layer in the backward pass.
     #[serde(default)]
     pub gradient_checkpointing: bool,
