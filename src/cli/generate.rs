@@ -3,9 +3,12 @@
 use super::common::{STDOUT, precision, print};
 use anyhow::{Context, Result};
 use clap::Args;
-use ppo_train::model::{Head, ModelConfig, Policy, Weights};
+use clap::builder::NonEmptyStringValueParser;
+use ppo_train::env::end_tokens;
+use ppo_train::model::{Head, ModelConfig, Policy, Weights, missing_files};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Engine, Sampling, Stop};
+use ppo_train::terminal;
 use ppo_train::text::{Ends, Tokenizer, chat};
 use ppo_train::torch::device;
 use ppo_train::{OrBadInput, bad};
@@ -37,7 +40,7 @@ pub struct Generate {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A string that ends the text; may be repeated.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// The precision of weights and activations.
     #[arg(long, default_value = "float32", value_parser = precision())]
@@ -54,6 +57,9 @@ impl Generate {
     /// A single sample is printed as it is generated, several samples one after another.
     pub fn run(self) -> Result<()> {
         let config = ModelConfig::from_dir(&self.model).bad_input()?;
+        if let Some(missing) = missing_files(&self.model) {
+            return Err(bad!("{missing}"));
+        }
         let tokenizer = Tokenizer::from_dir(&self.model)?;
         let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
         let ids = tokenizer.encode_prompt(&prompt)?;
@@ -67,8 +73,9 @@ impl Generate {
         let weights = Weights::load(&self.model, &config, Head::Language, self.precision, device("auto")?);
         let weights = weights.bad_input()?;
         let policy = Policy::new(&config, weights);
-        let tokens = config.eos_token_ids.iter().copied().chain(tokenizer.named_end()).collect();
-        let ends = Ends::new(&tokenizer, tokens, &self.stop);
+        let tokens = end_tokens(&config, &tokenizer);
+        tokens.notes.iter().for_each(|note| terminal::warn(note));
+        let ends = Ends::new(&tokenizer, tokens.ids, &self.stop);
         let greedy = self.temperature == 0.0;
         let temperature = if greedy { 1.0 } else { self.temperature };
         let engine = Engine {
