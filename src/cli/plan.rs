@@ -52,7 +52,7 @@ impl Plan {
         if let Some(missing) = plan.missing_weights() {
             terminal::warn(&format!("note: {missing}"));
         }
-        plan.check_weights()?;
+        plan.check_weights()?.iter().for_each(|note| terminal::warn(note));
         let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
         let env = Environment::new(&plan, first)?;
         let prompt = env.prompt(Split::Train, 0)?;

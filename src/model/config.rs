@@ -94,8 +94,8 @@ impl ModelConfig {
     /// are impossible (such as heads that do not divide), each with the file's path and the key.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("no model folder at {}: config.json cannot be read", dir.display()))?;
+        ensure!(path.exists(), "no model folder at {}: there is no config.json", dir.display());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config = Self::from_json(&text).with_context(|| format!("in {}", path.display()))?;
         let generation = dir.join("generation_config.json");
         if generation.exists() {

@@ -1,6 +1,6 @@
 //! `config.json` and `generation_config.json` as they are in the file. `null` is as good as absent.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -53,7 +53,9 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
     ensure!(!text.trim_start().starts_with('['), "expected a JSON object");
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let (path, cause) = (error.path().to_string(), plain(&error.inner().to_string()));
+        let odd = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
+        let hint = odd.map_or(String::new(), |word| format!(" (JSON has no {word})"));
+        let (path, cause) = (error.path().to_string(), plain(&error.inner().to_string()) + &hint);
         if path == "." { anyhow!(cause) } else { anyhow!("`{path}`: {cause}") }
     })?;
     json.end()?;
@@ -117,9 +119,10 @@ impl Rope {
             }
             None | Some("default") => Ok((theta, None)),
             Some("llama3") => {
-                let scaling = serde_json::from_value(Value::Object(self.rest.clone()))
-                    .context("in the rope scaling of type llama3")?;
-                Ok((theta, Some(scaling)))
+                let scaling = serde_json::from_value(Value::Object(self.rest.clone()));
+                scaling
+                    .map(|scaling| (theta, Some(scaling)))
+                    .map_err(|error| anyhow!("the rope scaling of type llama3: {}", plain(&error.to_string())))
             }
             Some(other) => bail!("rope type `{other}` is not supported: expected default or llama3"),
         }

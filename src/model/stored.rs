@@ -19,8 +19,8 @@ const INDEX: &str = "model.safetensors.index.json";
 pub fn missing_files(dir: &Path) -> Option<String> {
     let shown = dir.display();
     if !dir.join(WHOLE).is_file() && !dir.join(INDEX).is_file() {
-        let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        let files = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_file());
+        let names: Vec<String> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
         let has = |end: &str| names.iter().find(|name| name.ends_with(end));
         let known = format!("{WHOLE}, or {INDEX} and its shards");
         return Some(match (has(".bin"), has(".safetensors")) {
@@ -100,7 +100,7 @@ impl Stored {
         if let Some(prefix) = common_prefix(&missing, &surplus) {
             bail!(
                 "the tensors in {} are named `{prefix}{}` and so on: save the model without the wrapper that adds \
-                 `{prefix}` (torch.compile adds `_orig_mod.`, data parallelism `module.`)",
+                 `{prefix}` (torch.compile adds `_orig_mod.`, data parallelism `module.`, PEFT `base_model.model.`)",
                 dir.display(),
                 missing[0]
             );
@@ -109,11 +109,9 @@ impl Stored {
         let shown = dir.display();
         ensure!(wrong.is_empty(), "the weights in {shown} do not fit its config.json:\n  {}", wrong.join("\n  "));
         if !surplus.is_empty() {
-            let (count, first) = (surplus.len(), surplus.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
-            let more = if count > 3 { ", ..." } else { "" };
-            stored.notes.push(format!(
-                "note: {count} tensors in {shown} are not part of this architecture and are ignored: {first}{more}"
-            ));
+            let first = surplus.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            let more = if surplus.len() > 3 { format!(" and {} more", surplus.len() - 3) } else { String::new() };
+            stored.notes.push(format!("note: not part of this architecture and ignored in {shown}: {first}{more}"));
         }
         Ok(stored)
     }

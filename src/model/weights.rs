@@ -120,13 +120,13 @@ impl Weights {
         Ok(())
     }
 
-    /// Whether the weights of a Hugging Face folder have the names, shapes and types that `fill` needs; only the heads
-    /// of its files are read.
+    /// Whether the weights of a Hugging Face folder have the names, shapes and types that `fill` needs, and what it
+    /// would ignore; only the heads of its files are read.
     ///
     /// # Errors
     /// Those of `Stored::find`.
-    pub fn check(dir: &Path, config: &ModelConfig, head: Head) -> Result<()> {
-        Stored::find(dir, shapes(config, head), config.tie_word_embeddings).map(drop)
+    pub fn check(dir: &Path, config: &ModelConfig, head: Head) -> Result<Vec<String>> {
+        Ok(Stored::find(dir, shapes(config, head), config.tie_word_embeddings)?.notes)
     }
 
     /// Overwrites in place every tensor that `other` has too, by name.
@@ -368,7 +368,7 @@ mod tests {
         assert!(missing().contains("two.safetensors is a Git LFS pointer"));
         write("two.safetensors", "");
         assert_eq!(missing_files(dir), None);
-        let error = format!("{:#}", Weights::check(dir, &config(), Head::Language).unwrap_err());
+        let error = format!("{:#}", Weights::check(dir, &config(), Head::Language).err().unwrap());
         assert!(error.contains("one.safetensors is damaged or was not fetched completely (0 bytes)"), "{error}");
     }
 

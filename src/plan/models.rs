@@ -33,14 +33,15 @@ impl Plan {
         missing.map(|missing| format!("{missing}\nto start from random weights set model.random_weights = true"))
     }
 
-    /// Checks the names, shapes and types of the weights that are in the recipe's model folder.
+    /// Checks the names, shapes and types of the weights that are in the recipe's model folder; returns notes about
+    /// what would be ignored.
     ///
     /// # Errors
     /// Bad input: weights that the run could not start from.
-    pub fn check_weights(&self) -> Result<()> {
+    pub fn check_weights(&self) -> Result<Vec<String>> {
         let model = &self.recipe.model;
         match model.random_weights || missing_files(&model.path).is_some() {
-            true => Ok(()),
+            true => Ok(vec![]),
             false => Weights::check(&model.path, &self.config, Head::Language).bad_input(),
         }
     }
