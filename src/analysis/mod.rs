@@ -2,6 +2,8 @@
 
 mod compare;
 mod curve;
+mod resample;
+mod statistics;
 mod summary;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
