@@ -26,10 +26,6 @@ impl Grid {
         self.0[0].len()
     }
 
-    pub fn rows(&self) -> &[Vec<f64>] {
-        &self.0
-    }
-
     /// The mean of each seed, [S].
     pub fn means(&self) -> Vec<f64> {
         self.0.iter().map(|row| mean(row)).collect()
@@ -37,6 +33,11 @@ impl Grid {
 
     pub fn mean(&self) -> f64 {
         mean(&self.means())
+    }
+
+    /// Only the mean of each seed, [S, 1].
+    pub fn by_seed(&self) -> Self {
+        Self(self.means().into_iter().map(|mean| vec![mean]).collect())
     }
 
     /// `self - other`, seed by seed and problem by problem; `None` if the shapes differ.
@@ -162,7 +163,7 @@ mod tests {
         let values = grid(&[&[0.0, 1.0, 2.0], &[10.0, 11.0, 12.0]]);
         for draw in Bootstrap::new(50, 3).draws([2, 2], 3) {
             let mut all = Vec::new();
-            for (row, seeds) in values.rows().iter().zip(&draw.seeds[0]) {
+            for (row, seeds) in values.0.iter().zip(&draw.seeds[0]) {
                 for (value, problems) in row.iter().zip(&draw.problems) {
                     all.extend(vec![*value; (seeds * problems) as usize]);
                 }
