@@ -114,8 +114,9 @@ impl Task for CountdownTask {
         terms.join("+")
     }
 
-    fn trace(&self, index: usize, solver: &SolverData, rng: &mut ChaCha8Rng) -> Option<String> {
-        let options = SolverOptions { tries: solver.tries, insight: solver.insight, max_value: traces::MAX_VALUE };
+    fn trace(&self, index: usize, solver: &SolverData, more: usize, rng: &mut ChaCha8Rng) -> Option<String> {
+        let SolverData { tries, insight, .. } = *solver;
+        let options = SolverOptions { tries, insight, more, max_value: traces::MAX_VALUE };
         Some(traces::solver_trace(self.problem(Split::Train, index), solver.style, &options, rng))
     }
 }
