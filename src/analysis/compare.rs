@@ -111,6 +111,7 @@ impl Comparison {
         let steps = chosen(&common, settings.steps.as_deref())?;
         notes.extend(data.gaps(&common));
         notes.extend(ends(&data, &common));
+        notes.extend(pairs::unpaired(&data, &arms));
         let bootstrap = Bootstrap::new(settings.resamples, data.problems());
         let usual: &[f64] = if metric.is_share() || metric.figure() == "reward" { &[0.25, 0.5] } else { &[] };
         Ok(Self {

@@ -47,6 +47,23 @@ pub fn two_by_two(arms: &[Arm]) -> impl Iterator<Item = (&Arm, &Arm)> {
     arms.iter().enumerate().flat_map(|(i, first)| arms[i + 1..].iter().map(move |second| (first, second)))
 }
 
+/// Which runs of two arms have no partner.
+pub fn unpaired(data: &Data, arms: &[Arm]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (first, second) in two_by_two(arms) {
+        let (runs, names) = (data.pairs(first, second), format!("{} and {}", first.name, second.name));
+        let all = || first.runs.iter().chain(&second.runs);
+        let left = all().filter(|run| !runs.first.contains(run) && !runs.second.contains(run));
+        let left: Vec<&str> = left.map(|run| data.runs[*run].name.as_str()).collect();
+        if !runs.paired {
+            notes.push(format!("{names} have no seed in common: their differences are not paired by seed"));
+        } else if !left.is_empty() {
+            notes.push(format!("differences between {names} leave out {}, without a partner", left.join(", ")));
+        }
+    }
+    notes
+}
+
 /// The differences at each of `steps`, and between the areas over `common`.
 pub fn differences(data: &Data, arms: &[Arm], steps: &[u64], common: &[u64], bootstrap: &Bootstrap) -> Vec<Differing> {
     let weights = area_weights(common);
