@@ -59,12 +59,12 @@ impl Arms {
 
 fn recipes<'a>(runs: &'a [Run], allowed: &Allowed) -> Result<Vec<Option<&'a Recipe>>> {
     let recipe = |run: &'a Run| match &run.recipe {
-        None if !allowed.any => Err(bad!(
-            "{} has no recipe.toml that can be read, so nothing shows that it is the same experiment; \
-             --any compares it nevertheless",
+        Err(reason) if !allowed.any => Err(bad!(
+            "{} has no recipe that can be read, so nothing shows that it is the same experiment; --any compares it \
+             nevertheless\n{reason}",
             run.dir.display()
         )),
-        recipe => Ok(recipe.as_ref()),
+        recipe => Ok(recipe.as_ref().ok()),
     };
     runs.iter().map(recipe).collect()
 }
@@ -98,7 +98,7 @@ fn check(
 
 /// Names arms after their recipes: the name that the recipes have in common, or what their names begin with.
 fn label(arms: &mut [Arm], runs: &[Run], spread: &Spread) {
-    let name = |run: &usize| runs[*run].recipe.as_ref().map_or(runs[*run].name.clone(), |recipe| recipe.name.clone());
+    let name = |run: &usize| runs[*run].recipe.as_ref().map_or(&runs[*run].name, |recipe| &recipe.name).clone();
     let names: Vec<String> =
         arms.iter().map(|arm| common_start(&arm.runs.iter().map(name).collect::<Vec<_>>())).collect();
     for (arm, name) in arms.iter_mut().zip(&names) {

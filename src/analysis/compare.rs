@@ -82,7 +82,7 @@ pub struct Area {
     pub to: u64,
     pub area: f64,
     pub band: Option<[f64; 2]>,
-    /// Of each run, in the arm's order.
+    /// Of each run, in the order of the arm's runs.
     pub runs: Vec<f64>,
 }
 
@@ -139,7 +139,10 @@ fn chosen(common: &[u64], asked: Option<&[u64]>) -> Result<Vec<u64>> {
             let known: Vec<String> = thinned(common, 30).iter().map(u64::to_string).collect();
             return Err(bad!("not every run has the step {missing}; they share {}", known.join(", ")));
         }
-        return Ok(asked.to_vec());
+        let mut asked = asked.to_vec();
+        asked.sort_unstable();
+        asked.dedup();
+        return Ok(asked);
     }
     let paper: Vec<u64> = PAPER.into_iter().filter(|step| common.contains(step)).collect();
     Ok(if paper.is_empty() { thinned(common, MOST_STEPS) } else { paper })

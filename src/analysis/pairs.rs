@@ -22,7 +22,7 @@ pub struct Differing {
     pub seeds: [usize; 2],
     /// Problems that all of these runs answered; 1 if only means are known.
     pub problems: usize,
-    /// The p-value of the exact sign-flip test over pairs of seeds.
+    /// The p-value of the exact sign-flip test over pairs of seeds, if there are at least two.
     pub sign_flip: Option<f64>,
 }
 
@@ -85,7 +85,7 @@ pub fn differences(data: &Data, arms: &[Arm], steps: &[u64], common: &[u64], boo
 fn differing(step: Option<u64>, arms: [&Arm; 2], runs: &Pairs, grids: [&Grid; 2], bootstrap: &Bootstrap) -> Differing {
     let [a, b] = grids;
     let pairs = if runs.paired { b.minus(a) } else { None };
-    let flipped = pairs.as_ref().and_then(|pairs| sign_flip(&pairs.means()));
+    let flipped = pairs.as_ref().filter(|pairs| pairs.seeds() > 1).and_then(|pairs| sign_flip(&pairs.means()));
     Differing {
         step,
         first: arms[0].name.clone(),
