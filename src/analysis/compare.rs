@@ -137,7 +137,8 @@ fn chosen(common: &[u64], asked: Option<&[u64]>) -> Result<Vec<u64>> {
     if let Some(asked) = asked {
         if let Some(missing) = asked.iter().find(|step| !common.contains(step)) {
             let known: Vec<String> = thinned(common, 30).iter().map(u64::to_string).collect();
-            return Err(bad!("not every run has the step {missing}; they share {}", known.join(", ")));
+            let known = if known.is_empty() { "no step".into() } else { known.join(", ") };
+            return Err(bad!("not every run has the step {missing}; they share {known}"));
         }
         let mut asked = asked.to_vec();
         asked.sort_unstable();
