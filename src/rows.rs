@@ -22,8 +22,8 @@ const MAX_FILE: u64 = 1 << 32;
 /// A row's number in its file, from 1 (of a JSONL file the line), and its columns.
 pub type Row = (usize, Map<String, Value>);
 
-/// The rows of a file whose name ends in `.jsonl` or `.parquet`; of a parquet file only the given columns, if it has
-/// any of them, are decoded.
+/// The rows of a file whose name ends in `.jsonl`, `.json` (a list of objects) or `.parquet`; of a parquet file only
+/// the given columns, if it has any of them, are decoded.
 ///
 /// # Errors
 /// A file of another kind, or one that cannot be read or has none of the columns. As items: a row that is not one, with
@@ -34,11 +34,12 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl") => Ok(Box::new(json_rows(path)?)),
+        Some("json") => Ok(Box::new(json_list(path)?)),
         Some("parquet") => {
             let rows = parquet_rows(path, columns).with_context(|| format!("in {}", path.display()))?;
             Ok(Box::new(rows))
         }
-        _ => bail!("{}: rows are read from .jsonl and .parquet files", path.display()),
+        _ => bail!("{}: rows are read from .jsonl, .json and .parquet files", path.display()),
     }
 }
 
@@ -75,6 +76,17 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
             _ => bail!("{}: not a row", place(&path, number)),
         }
     }))
+}
+
+/// The objects in the list of a JSON file with their numbers, from 1.
+fn json_list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+    let read = || -> Result<Vec<Object>> {
+        ensure!(std::fs::metadata(path)?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
+        let text = std::fs::read_to_string(path)?;
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of JSON objects")
+    };
+    let rows = read().with_context(|| format!("in {}", path.display()))?;
+    Ok((1..).zip(rows).map(|(number, Object(row))| Ok((number, row))))
 }
 
 /// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.

@@ -39,6 +39,11 @@ impl RunFolder {
         self.0.join(metrics::EVALUATIONS)
     }
 
+    /// What the traces of the warm start are like; see `traces::Stats`.
+    pub fn traces(&self) -> PathBuf {
+        self.0.join("traces.json")
+    }
+
     /// The learning curve of a finished run.
     pub fn curve(&self) -> PathBuf {
         self.0.join("curve.svg")

@@ -1,19 +1,19 @@
 //! `ppo-train data`
 
-use super::common::{RecipeArgs, STDOUT, split};
+use super::common::{RecipeArgs, STDOUT, print, print_json, split};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::env::Environment;
 use ppo_train::task::Split;
-use ppo_train::{bad, traces};
+use ppo_train::{bad, terminal, traces};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-/// Write a recipe's problems, or the traces of its warm start, as JSONL.
+/// Write a recipe's problems, or the traces of its warm start, as JSONL; or show what these traces are like.
 ///
-/// Example: ppo-train data recipes/quickstart.toml --split test --count 5
+/// Example: ppo-train data recipes/quickstart.toml --stats
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Data {
@@ -25,6 +25,12 @@ pub struct Data {
     /// Write the prompts and responses of the warm start instead of problems.
     #[arg(long)]
     traces: bool,
+    /// Print what the traces of the warm start are like: lengths, personas, what the reward makes of them, hashes.
+    #[arg(long, conflicts_with_all = ["traces", "split", "file"])]
+    stats: bool,
+    /// With --stats: print JSON.
+    #[arg(long, requires = "stats")]
+    json: bool,
     /// The first so many; fewer if the recipe has fewer.
     #[arg(long, default_value_t = 10)]
     count: usize,
@@ -37,6 +43,15 @@ impl Data {
     pub fn run(self) -> Result<()> {
         let plan = self.recipe.load()?;
         let env = Environment::of(&plan)?;
+        let sft =
+            || plan.recipe.sft.as_ref().ok_or_else(|| bad!("the recipe has no [sft] section, so there are no traces"));
+        if self.stats {
+            let stats = traces::prepare(&plan, sft()?, &env)?.stats;
+            return match self.json {
+                true => print_json(&serde_json::to_value(&stats)?),
+                false => print(terminal::table(&["warm start", ""], &stats.table())),
+            };
+        }
         let (mut out, place): (Box<dyn Write>, _) = match &self.file {
             None => (Box::new(std::io::stdout().lock()), STDOUT.to_string()),
             Some(path) => {
@@ -45,8 +60,7 @@ impl Data {
             }
         };
         if self.traces {
-            let sft = plan.recipe.sft.as_ref();
-            let sft = sft.ok_or_else(|| bad!("the recipe has no [sft] section, so there are no traces"))?;
+            let sft = sft()?;
             for trace in traces::traces(&plan, sft, &env, self.count.min(sft.train))? {
                 writeln!(out, "{}", json!({"prompt": trace.prompt, "response": trace.response}))
                     .with_context(|| place.clone())?;

@@ -13,7 +13,7 @@ use ppo_train::recipe::{
 };
 use ppo_train::task::{Split, settings};
 use ppo_train::terminal;
-use ppo_train::traces;
+use ppo_train::traces::{self, Prepared};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,8 @@ impl Plan {
         let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
         let env = Environment::new(&plan, first)?;
         let prompt = env.prompt(Split::Train, 0)?;
-        let rows = match &plan.recipe.sft {
-            Some(sft) if sft.files().is_some() => Some(traces::rows(&plan, sft, &env)?),
+        let prepared = match &plan.recipe.sft {
+            Some(sft) if sft.files().is_some() => Some(traces::prepare(&plan, sft, &env)?),
             _ => None,
         };
         if self.json {
@@ -67,8 +67,10 @@ impl Plan {
             return print_json(&all);
         }
         print(report(&plan, devices))?;
-        if let Some(rows) = rows {
-            print(rows.summary())?;
+        if let (Some(prepared), Some(sft)) = (&prepared, &plan.recipe.sft) {
+            let Prepared { rows, stats } = prepared;
+            print(format_args!("{}\n{}", rows.summary(), stats.verdict()))?;
+            prepared.check(&plan, sft)?;
         }
         let ends = [env.tokenizer.list(&env.ends)].into_iter();
         let ends = ends.chain(plan.recipe.rollout.stop.iter().map(|string| format!("after {string:?}")));

@@ -20,7 +20,7 @@ use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
 use crate::torch::return_large_blocks;
-use crate::traces;
+use crate::traces::{self, Prepared};
 use crate::train::hook::State;
 use crate::train::learner::{Learner, Models};
 use crate::train::ppo;
@@ -167,7 +167,11 @@ fn warm_start(
     let policy = match &plan.recipe.sft {
         None => Policy::new(&plan.config, weights),
         Some(recipe) => {
-            let rows = traces::rows(plan, recipe, env)?;
+            let prepared = traces::prepare(plan, recipe, env)?;
+            prepared.check(plan, recipe)?;
+            let Prepared { rows, stats } = prepared;
+            terminal::print(&stats.verdict());
+            write_file(&folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
             let mut learner = Learner::policy(plan, weights);
             let seed = recipe.seed.unwrap_or(plan.recipe.seed);
             let warm_start = WarmStart { sft: recipe, seed, rows: &rows, comm, stop };

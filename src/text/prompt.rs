@@ -24,6 +24,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("base_think", include_str!("templates/base_think.jinja")),
     ("chat", include_str!("templates/chat.jinja")),
     ("compact", include_str!("templates/compact.jinja")),
+    ("task", include_str!("templates/task.jinja")),
 ];
 
 /// Bound on the work of one rendering, in minijinja's units of about an instruction; a long chat template takes

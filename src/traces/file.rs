@@ -1,5 +1,7 @@
 //! Rows of a warm start from files, in the layouts that people have.
 
+use super::task::{self, Tasks, Unreadable, has_trace};
+use super::trace::Trace;
 use crate::rows::{self, Row, place};
 use crate::text::chat_messages;
 use crate::{OrBadInput, bad};
@@ -7,21 +9,31 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// What the model is shown, and what it should write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    pub prompt: String,
-    pub response: String,
-    /// Where it comes from, for messages.
-    pub place: String,
+/// A file of rows, as the recipe names it.
+pub struct Source<'a> {
+    pub path: &'a Path,
+    /// The file whose traces give these their lengths.
+    pub partner: Option<&'a Path>,
+    /// How many rows the recipe wants, and the key that says so.
+    pub wanted: (&'static str, usize),
 }
 
-/// The first `limit` rows of a file of which the recipe wants more: `wanted`, a key and its value.
+/// What a file holds.
+#[derive(Default)]
+pub struct Found {
+    pub traces: Vec<Trace>,
+    /// Why the others cannot be read, with their places.
+    pub unreadable: Vec<String>,
+}
+
+/// The first `limit` rows of a file of which the recipe may want more.
 ///
 /// # Errors
 /// Bad input: those of `first_rows`; fewer rows than the recipe wants.
-pub fn read(path: &Path, limit: usize, wanted: (&str, usize), tokenizer_dir: &Path) -> Result<Vec<Trace>> {
-    let traces = first_rows(path, limit, &|messages| chat_messages(tokenizer_dir, messages)).bad_input()?;
+pub fn read(source: &Source, limit: usize, tasks: &Tasks, tokenizer_dir: &Path) -> Result<Found> {
+    let Source { path, partner, wanted } = *source;
+    let found = first_rows(path, limit, &|messages| chat_messages(tokenizer_dir, messages), (tasks, partner));
+    let traces = found.bad_input()?;
     if traces.len() < limit {
         let (found, (key, count)) = (traces.len(), wanted);
         return Err(bad!(
@@ -29,28 +41,54 @@ pub fn read(path: &Path, limit: usize, wanted: (&str, usize), tokenizer_dir: &Pa
             path.display()
         ));
     }
-    Ok(traces)
+    let mut found = Found::default();
+    for trace in traces {
+        match trace {
+            Ok(trace) => found.traces.push(trace),
+            Err(unreadable) => found.unreadable.push(unreadable),
+        }
+    }
+    Ok(found)
 }
 
 /// The columns that may hold a row.
 const COLUMNS: [&str; 4] = ["prompt", "response", "completion", "messages"];
 
+/// Rows of tasks, and the file with their partners.
+type Traces<'a> = (&'a Tasks<'a>, Option<&'a Path>);
+
 /// The first `limit` rows of a JSONL or parquet file; other columns are ignored. `chat` renders messages up to where
 /// the answer begins. The layouts:
 ///
 /// - `prompt` and `response`, or `prompt` and `completion`: two strings, or two lists of messages as TRL has them;
-/// - `messages`: a conversation, whose last message is the response.
+/// - `messages`: a conversation, whose last message is the response;
+/// - `task`, `answer` and `dialogue` or `monologue`: see `Tasks`.
 ///
 /// # Errors
 /// A file that cannot be read or has no rows; a row in another layout, or with an empty part, with file, row and key.
-fn first_rows(path: &Path, limit: usize, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Vec<Trace>> {
+fn first_rows(
+    path: &Path,
+    limit: usize,
+    chat: &dyn Fn(&Value) -> Result<String>,
+    (tasks, partner): Traces,
+) -> Result<Vec<Result<Trace, String>>> {
+    let columns = [COLUMNS.as_slice(), &task::COLUMNS].concat();
+    let mut partners = partner.map(|path| rows::read(path, &columns)).transpose()?;
     let read = |row: Result<Row>| {
         let (number, row) = row?;
         let place = place(path, number);
-        let trace = from_row(&row, chat).with_context(|| place.clone())?;
-        Ok(Trace { place, ..trace })
+        let partner = match &mut partners {
+            None => None,
+            Some(rows) => Some(rows.next().with_context(|| format!("{place}: the file to match has no such row"))??.1),
+        };
+        let trace = if has_trace(&row) { tasks.trace(&row, partner.as_ref()) } else { from_row(&row, chat) };
+        match trace {
+            Ok(trace) => Ok(Ok(Trace { place, ..trace })),
+            Err(error) if error.is::<Unreadable>() => Ok(Err(format!("{place}: {error:#}"))),
+            Err(error) => Err(error.context(place)),
+        }
     };
-    let traces: Vec<_> = rows::read(path, &COLUMNS)?.take(limit).map(read).collect::<Result<_>>()?;
+    let traces: Vec<_> = rows::read(path, &columns)?.take(limit).map(read).collect::<Result<_>>()?;
     if traces.is_empty() && limit > 0 {
         bail!("{} has no rows", path.display());
     }
@@ -97,7 +135,7 @@ fn from_row(row: &Map<String, Value>, chat: &dyn Fn(&Value) -> Result<String>) -
 }
 
 fn trace(prompt: String, response: String) -> Result<Trace> {
-    Ok(Trace { prompt, response, place: String::new() })
+    Ok(Trace { problem: prompt.clone(), prompt, response, ..Trace::default() })
 }
 
 /// A text that is not blank.
@@ -131,6 +169,8 @@ fn answer(key: &str, message: &Value) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::FileData;
+    use crate::text::Tokenizer;
 
     #[test]
     fn rows_are_read_or_say_what_is_wrong() {
@@ -139,11 +179,18 @@ mod tests {
         let rows = |text: &str| {
             std::fs::write(&path, text).unwrap();
             let chat = |messages: &Value| Ok(format!("<chat>{messages}"));
-            first_rows(&path, 1, &chat).map_err(|error| format!("{error:#}"))
+            let data: FileData = toml::from_str("path = 'x'").unwrap();
+            let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
+            let tokenizer = Tokenizer::from_dir(&base).unwrap();
+            let tasks = Tasks::new(&data, &tokenizer, &base).unwrap();
+            let rows = first_rows(&path, 1, &chat, (&tasks, None)).map_err(|error| format!("{error:#}"))?;
+            rows.into_iter().collect::<Result<Vec<Trace>, String>>()
         };
         let trace = |prompt: &str, response: &str| Trace {
             prompt: prompt.into(),
             response: response.into(),
+            problem: prompt.into(),
+            index: None,
             place: format!("{}, line 1", path.display()),
         };
         assert_eq!(

@@ -1,13 +1,18 @@
 //! Where the rows of a warm start come from: a file, or our own solver.
 
 mod file;
+mod lengths;
+mod stats;
+mod task;
+mod trace;
 
-pub use file::Trace;
+pub use stats::{Spread, Stats};
+pub use trace::Trace;
 
 use crate::bad;
 use crate::env::Environment;
 use crate::plan::Plan;
-use crate::recipe::{FileData, Sft, SftData, SolverData, TraceStyle};
+use crate::recipe::{Sft, SftData, SolverData, TraceStyle};
 use crate::rng::{self, Purpose};
 use crate::task::Split;
 use crate::task::layout::after_open_think;
@@ -15,22 +20,47 @@ use crate::terminal;
 use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
 use anyhow::Result;
+use file::{Found, Source};
+use lengths::nearest;
 use std::collections::HashSet;
 use std::ops::Range;
+use task::Tasks;
+
+/// The rows of a warm start, and what they are like.
+pub struct Prepared {
+    pub rows: Rows,
+    pub stats: Stats,
+}
+
+impl Prepared {
+    /// Refuses to start PPO from rows that its reward cannot reward.
+    ///
+    /// # Errors
+    /// Bad input: with PPO, a share of rows with an answer below `sft.min_answered`.
+    pub fn check(&self, plan: &Plan, sft: &Sft) -> Result<()> {
+        if plan.recipe.ppo.is_none() || self.stats.answered_share() >= sft.min_answered {
+            return Ok(());
+        }
+        Err(bad!(
+            "{}: PPO would start from a layout that cannot be rewarded\n\
+             set sft.data.answer_tags = true or reward.dialogue_format = true, whichever is meant; or, if it is \
+             meant so, lower sft.min_answered ({})",
+            self.stats.verdict(),
+            sft.min_answered
+        ))
+    }
+}
 
 /// Reads or writes the traces of `sft` and tokenises them; each response ends with the end-of-text token.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read, too few rows, a row without prompt or response or with an end within it.
-pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
-    let train = traces(plan, sft, env, sft.train)?;
-    let validation = match &sft.data {
-        Some(SftData::Solver(solver)) => solver_traces(plan, sft, solver, env, sft.train..sft.train + sft.validation)?,
-        Some(SftData::File(FileData { validation: Some(path), .. })) => {
-            file::read(path, sft.validation, ("sft.validation", sft.validation), &plan.tokenizer_dir)?
-        }
-        _ => vec![],
-    };
+pub fn prepare(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Prepared> {
+    let (train, validation) =
+        (read(plan, sft, env, Part::Train, sft.train)?, read(plan, sft, env, Part::Validation, sft.validation)?);
+    let unreadable = train.unreadable.len();
+    warn_of_unreadable(&[train.unreadable, validation.unreadable].concat());
+    let (train, validation) = (train.traces, validation.traces);
     if sft.files().is_some() {
         warn_of_doubles(&train, &validation);
     }
@@ -39,16 +69,49 @@ pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
         traces.iter().map(|trace| sequence(trace, sft, env, &mut changes)).collect()
     };
     let rows = Rows { train: tokenise(&train)?, validation: tokenise(&validation)? };
-    let Changes { cut, ends } = changes;
-    if cut > 0 {
-        terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {}", sft.context));
+    changes.warn(sft);
+    let reward = &plan.recipe.reward;
+    let stats = Stats::of(&train, &rows.train, (env, reward))?;
+    let stats = Stats { validation_rows: validation.len(), unreadable, cut: changes.cut, ..stats };
+    Ok(Prepared { rows, stats })
+}
+
+/// Rows to train on, or for the validation loss.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Train,
+    Validation,
+}
+
+/// The first `count` rows of a part: written by the solver, or read from the part's file if there is one.
+fn read(plan: &Plan, sft: &Sft, env: &Environment, part: Part, count: usize) -> Result<Found> {
+    let data = match &sft.data {
+        None => return Ok(Found::default()),
+        Some(SftData::Solver(solver)) => {
+            let first = if part == Part::Train { 0 } else { sft.train };
+            let traces = solver_traces(plan, sft, solver, env, first..first + count)?;
+            return Ok(Found { traces, unreadable: vec![] });
+        }
+        Some(SftData::File(data)) => data,
+    };
+    let (path, partner, wanted) = match part {
+        Part::Train => (Some(&data.path), &data.match_lengths, ("sft.train", sft.train)),
+        Part::Validation => (data.validation.as_ref(), &data.match_validation, ("sft.validation", sft.validation)),
+    };
+    let Some(path) = path else { return Ok(Found::default()) };
+    let tasks = Tasks::new(data, &env.tokenizer, &plan.tokenizer_dir)?;
+    file::read(&Source { path, partner: partner.as_deref(), wanted }, count, &tasks, &plan.tokenizer_dir)
+}
+
+/// Says which rows cannot be read.
+fn warn_of_unreadable(unreadable: &[String]) {
+    const SHOWN: usize = 5;
+    for message in unreadable.iter().take(SHOWN) {
+        terminal::warn(&format!("warning: left out: {message}"));
     }
-    if ends > 0 {
-        terminal::warn(&format!(
-            "note: {ends} rows of the warm start had more end tokens or white space after their end token: left out"
-        ));
+    if unreadable.len() > SHOWN {
+        terminal::warn(&format!("warning: and {} more rows that cannot be read", unreadable.len() - SHOWN));
     }
-    Ok(rows)
 }
 
 /// How many rows are not as their source has them.
@@ -58,6 +121,20 @@ struct Changes {
     cut: usize,
     /// Without what followed the end token.
     ends: usize,
+}
+
+impl Changes {
+    fn warn(&self, sft: &Sft) {
+        let Self { cut, ends } = self;
+        if *cut > 0 {
+            terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {}", sft.context));
+        }
+        if *ends > 0 {
+            terminal::warn(&format!(
+                "note: {ends} rows of the warm start had more end tokens or white space after their end token: left out"
+            ));
+        }
+    }
 }
 
 /// Says how many rows a file has twice, or has in both splits.
@@ -81,13 +158,11 @@ fn warn_of_doubles(train: &[Trace], validation: &[Trace]) {
 /// The first `count` training rows of the warm start as text: read, or written by the solver.
 ///
 /// # Errors
-/// As `rows`.
+/// As `prepare`.
 pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result<Vec<Trace>> {
-    match &sft.data {
-        None => Ok(vec![]),
-        Some(SftData::Solver(solver)) => solver_traces(plan, sft, solver, env, 0..count),
-        Some(SftData::File(data)) => file::read(&data.path, count, ("sft.train", sft.train), &plan.tokenizer_dir),
-    }
+    let found = read(plan, sft, env, Part::Train, count)?;
+    warn_of_unreadable(&found.unreadable);
+    Ok(found.traces)
 }
 
 /// Rows that the task's solver writes, each with its own random stream.
@@ -109,33 +184,21 @@ fn solver_traces(
         };
         let response = if solver.match_lengths {
             let dialogue = attempt(&SolverData { style: TraceStyle::Dialogue, ..solver.clone() }, 0)?;
-            as_long(&dialogue, env, |more| attempt(solver, more))?
+            let wanted = env.tokenizer.encode(&dialogue)?.len();
+            nearest(&env.tokenizer, wanted, (0..).map(|more| attempt(solver, more)))?
         } else {
             attempt(solver, 0)?
         };
         let response = if prompt.opens_think { after_open_think(&response) } else { &response };
-        Ok(Trace { response: response.to_string(), prompt: prompt.text, place: format!("the solver's row {row}") })
+        Ok(Trace {
+            response: response.to_string(),
+            prompt: prompt.text,
+            problem: env.task.variables(Split::Train, index).to_string(),
+            index: Some(index),
+            place: format!("the solver's row {row}"),
+        })
     };
     rows.map(write).collect()
-}
-
-/// The text among `write(0)`, `write(1)` and so on whose number of tokens is nearest to that of `model`, which is
-/// longer than the first of them. Texts that do not get longer end the search.
-fn as_long(model: &str, env: &Environment, write: impl Fn(usize) -> Result<String>) -> Result<String> {
-    let tokens = |text: &str| Ok::<_, anyhow::Error>(env.tokenizer.encode(text)?.len());
-    let wanted = tokens(model)?;
-    let (mut text, mut more) = (write(0)?, 0);
-    let mut length = tokens(&text)?;
-    while length < wanted {
-        more += 1;
-        let next = write(more)?;
-        let longer = tokens(&next)?;
-        if longer <= length || longer.abs_diff(wanted) >= wanted - length {
-            break;
-        }
-        (text, length) = (next, longer);
-    }
-    Ok(text)
 }
 
 /// A trace as tokens: the response ends with one end token, whether or not its text has it.
@@ -185,11 +248,12 @@ mod tests {
             format!("model.path={:?}", root.join("checkpoints/countdown-base")),
             format!("sft={{ data = {{ kind = \"file\", path = {file:?} }}, train = 1, validation = 0, batch = 1 }}"),
             "sft.context=32".into(),
+            "sft.min_answered=0".into(),
         ];
         let plan = plan::load(&root.join("recipes/smoke.toml"), &sets, None).map_err(|error| error.to_string())?;
         let env = Environment::of(&plan).map_err(|error| error.to_string())?;
-        let rows = rows(&plan, plan.recipe.sft.as_ref().unwrap(), &env).map_err(|error| error.to_string())?;
-        Ok(env.tokenizer.decode(&rows.train[0].response).unwrap())
+        let prepared = prepare(&plan, plan.recipe.sft.as_ref().unwrap(), &env).map_err(|error| error.to_string())?;
+        Ok(env.tokenizer.decode(&prepared.rows.train[0].response).unwrap())
     }
 
     #[test]

@@ -52,6 +52,11 @@ pub struct Sft {
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub grad_clip: f64,
+    /// Least share of the training rows that can be read and in which the recipe's reward finds an answer; below it a
+    /// run with PPO stops before it starts, since it would learn a layout that cannot be rewarded.
+    #[serde_inline_default(0.9)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_answered: f64,
     /// Tokens, including padding, per forward and backward pass; affects memory and speed, never the gradient.
     #[serde_inline_default(16_384)]
     #[schemars(range(min = 1))]
@@ -104,7 +109,8 @@ pub struct SolverData {
     pub match_lengths: bool,
 }
 
-/// Rows from a file.
+/// Rows from a file: prompts and responses, or traces of tasks (docs/data.md).
+#[serde_inline_default]
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileData {
@@ -112,6 +118,20 @@ pub struct FileData {
     pub path: PathBuf,
     /// The same for the validation loss.
     pub validation: Option<PathBuf>,
+    /// Template of the prompt of a trace, with the variable `task`: a built-in name or the path of a file.
+    #[serde_inline_default("task".to_string())]
+    pub template: String,
+    /// A dialogue's utterances become one `<think>` block, followed by its conclusion: the paper's rule for Llama.
+    #[serde(default)]
+    pub merge_utterances: bool,
+    /// A trace's conclusion is put in `<answer>` tags, whatever tags it has in the file.
+    #[serde(default)]
+    pub answer_tags: bool,
+    /// The file of the other arm, with the same tasks in the same order: each trace is made as long in tokens as its
+    /// partner there. Whole utterances or paragraphs are left out, or a monologue's paragraphs are repeated.
+    pub match_lengths: Option<PathBuf>,
+    /// The same for the validation rows.
+    pub match_validation: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -102,6 +102,38 @@ impl<'a> Reader<'a> {
         Ok(Block { tag: open.tag, text, span: start..start + text.len() })
     }
 
+    /// Reads a block without blocks in it, which may lack its end if one of `after` follows, or end like `other` before
+    /// that: both are noted. An end whose name is no tag of the layout is left out of the text.
+    ///
+    /// # Errors
+    /// Those of `block`.
+    pub fn block_before(&mut self, tag: Tag, other: Tag, after: [(Tag, bool); 2]) -> Result<Block<'a>, Remark> {
+        let open = self.open(tag)?;
+        let stray = self.peek().filter(|mark| mark.closes && mark.tag == other);
+        let next = self.marks.get(self.next + usize::from(stray.is_some())).copied();
+        let Some(next) = next.filter(|mark| after.contains(&(mark.tag, mark.closes))) else {
+            return self.close(open);
+        };
+        let end = stray.unwrap_or(next).start;
+        let content = &self.text[open.end..end];
+        let mut text = content.trim();
+        if let Some((before, stray)) = text.rsplit_once("</")
+            && stray.find('>') == Some(stray.len() - 1)
+        {
+            text = before.trim_end();
+        }
+        if text.is_empty() {
+            return Err(self.remark(open.start, format_args!("{open} is empty")));
+        }
+        self.notes.push(self.remark(open.start, format_args!("{open} is not closed before {next}")));
+        if stray.is_some() {
+            self.step();
+        }
+        self.end = next.start;
+        let start = open.end + content.len() - content.trim_start().len();
+        Ok(Block { tag, text, span: start..start + text.len() })
+    }
+
     /// Reads the end of a block of blocks, if it is next.
     pub fn ends(&mut self, tag: Tag) -> bool {
         let Some(mark) = self.peek().filter(|mark| mark.tag == tag && mark.closes) else { return false };

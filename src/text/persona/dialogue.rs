@@ -3,7 +3,7 @@
 //! An error is whatever leaves it unclear who says what or which answer counts: a block that is not closed, blocks that
 //! cross, a speaker who is not of the cast, an empty block, a second solution. What is untidy and still clear is a
 //! note: text between the blocks, which is lost in what is made of the dialogue; a tag that opens twice in a row; a
-//! persona who never speaks.
+//! persona who never speaks, or whose description lacks its end.
 
 use super::blocks::{Block, Reader};
 use crate::text::tags::{Mark, Remark, Tag, marks};
@@ -93,7 +93,10 @@ fn cast<'a>(reader: &mut Reader<'a>) -> Result<Vec<Block<'a>>, Remark> {
     while cast.is_empty() || !reader.ends(Tag::Cast) {
         let persona = Tag::Persona(cast.len() + 1);
         match reader.peek() {
-            Some(Mark { tag, closes: false, .. }) if tag == persona => cast.push(reader.block(persona)?),
+            Some(Mark { tag, closes: false, .. }) if tag == persona => {
+                let (other, next) = (Tag::Turn(cast.len() + 1), Tag::Persona(cast.len() + 2));
+                cast.push(reader.block_before(persona, other, [(next, false), (Tag::Cast, true)])?);
+            }
             _ if cast.is_empty() => return Err(reader.unexpected("`<persona1>`")),
             _ => return Err(reader.unexpected(format_args!("`<{persona}>` or `</{}>`", Tag::Cast))),
         }
@@ -238,8 +241,8 @@ mod tests {
                 "line 1, byte 64: expected `<persona3>` or `</cast_of_characters>`, found `<conversation>`",
             ),
             (
-                tidy().replace("<persona1>A</persona1>", "<persona1>A</thinker1>"),
-                "line 1, byte 20: `<persona1>` is not closed before `<persona2>`",
+                tidy().replace("<persona1>A</persona1>", "<persona1>A<think1>"),
+                "line 1, byte 20: `<persona1>` is not closed before `<think1>`",
             ),
             (tidy().replace(">B</persona2>", "> </persona2>"), "line 1, byte 42: `<persona2>` is empty"),
             (format!("{CAST}{solution}"), "line 1, byte 85: expected `<conversation>`, found `<group_solution>`"),
@@ -286,6 +289,24 @@ mod tests {
             "line 3, byte 66: persona 2 never speaks",
         ];
         assert_eq!(notes, expected);
+    }
+
+    #[test]
+    fn a_description_without_its_end_is_clear() {
+        for (one, two) in [
+            ("</thinker1>", "</persona2>"),
+            ("", "</persona2>"),
+            ("\n", "</b>\n"),
+            ("</x>", ""),
+            ("</think1>", "</think2>"),
+        ] {
+            let text = tidy().replace("</persona1>", one).replace("</persona2>", two);
+            let dialogue = Dialogue::parse(&text).unwrap();
+            assert_eq!(dialogue.cast.iter().map(|block| block.text).collect::<Vec<_>>(), ["A", "B"], "{text}");
+            assert!(dialogue.notes[0].to_string().ends_with("`<persona1>` is not closed before `<persona2>`"));
+            assert_eq!(dialogue.notes.len(), if two == "</persona2>" { 1 } else { 2 });
+            assert_eq!(Dialogue::parse(&dialogue.write()).unwrap().notes, []);
+        }
     }
 
     /// Text that a block may hold: no tags, no blanks around it.

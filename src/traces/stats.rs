@@ -1,0 +1,181 @@
+//! What the traces of a warm start are like: figures to look at before training, hashes that show what two arms share.
+
+use super::trace::Trace;
+use crate::env::Environment;
+use crate::recipe::Reward;
+use crate::task::{Split, layout};
+use crate::text::opens_think;
+use crate::text::persona::Dialogue;
+use crate::train::batch::Sequence;
+use anyhow::Result;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// The fewest, the mean and the most of a count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    pub fewest: usize,
+    pub mean: f64,
+    pub most: usize,
+}
+
+impl Spread {
+    /// Of these counts; zeros if there are none.
+    pub fn of(counts: impl Iterator<Item = usize> + Clone) -> Self {
+        let number = counts.clone().count().max(1);
+        Self {
+            fewest: counts.clone().min().unwrap_or(0),
+            mean: counts.clone().sum::<usize>() as f64 / number as f64,
+            most: counts.max().unwrap_or(0),
+        }
+    }
+}
+
+/// Figures of the training rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stats {
+    pub rows: usize,
+    pub validation_rows: usize,
+    /// Training rows of the file that were left out, because their layout is broken.
+    pub unreadable: usize,
+    /// Rows cut off at `sft.context`.
+    pub cut: usize,
+    /// As blanks divide them, of the responses.
+    pub words: Spread,
+    /// Under the recipe's tokenizer.
+    pub prompt_tokens: Spread,
+    /// Under the recipe's tokenizer, with the end token, after rows were cut.
+    pub response_tokens: Spread,
+    /// Number of personas -> number of rows; rows in the persona layout alone.
+    pub personas: BTreeMap<usize, usize>,
+    /// Utterances of the rows in the persona layout.
+    pub turns: Spread,
+    /// Rows in which the recipe's reward finds an answer.
+    pub answered: usize,
+    /// Rows that earn the recipe's format reward.
+    pub formatted: usize,
+    /// Rows whose answer the task judges right; none if the rows are not the task's.
+    pub right: Option<usize>,
+    /// SHA-256 of the problems and their answers in order: equal if two arms have the same ones.
+    pub problems_sha256: String,
+    /// SHA-256 of the prompts and responses in order.
+    pub traces_sha256: String,
+}
+
+impl Stats {
+    /// Of training traces and the rows that they became; what these cannot show is 0.
+    ///
+    /// # Errors
+    /// A prompt that cannot be rendered.
+    pub fn of(traces: &[Trace], sequences: &[Sequence], (env, reward): (&Environment, &Reward)) -> Result<Self> {
+        let mut stats = Self {
+            rows: traces.len(),
+            validation_rows: 0,
+            unreadable: 0,
+            cut: 0,
+            words: Spread::of(traces.iter().map(|trace| trace.response.split_whitespace().count())),
+            prompt_tokens: Spread::of(sequences.iter().map(|row| row.prompt.len())),
+            response_tokens: Spread::of(sequences.iter().map(|row| row.response.len())),
+            personas: BTreeMap::new(),
+            turns: Spread::default(),
+            answered: 0,
+            formatted: 0,
+            right: traces.iter().any(|trace| trace.index.is_some()).then_some(0),
+            problems_sha256: digest(traces.iter().map(|trace| trace.problem.as_str())),
+            traces_sha256: digest(traces.iter().flat_map(|trace| [trace.prompt.as_str(), trace.response.as_str()])),
+        };
+        let mut turns = Vec::new();
+        for trace in traces {
+            if let Ok(dialogue) = Dialogue::parse(&trace.response) {
+                *stats.personas.entry(dialogue.cast.len()).or_default() += 1;
+                turns.push(dialogue.turns.len());
+            }
+            let layout = layout::read(&trace.response, reward, opens_think(&trace.prompt));
+            stats.answered += usize::from(layout.answer.is_ok());
+            stats.formatted += usize::from(layout.format);
+            if let (Some(index), Some(right)) = (trace.index, &mut stats.right) {
+                let grade = env.grade(&env.prompt(Split::Train, index)?, &trace.response);
+                *right += usize::from(grade.accuracy == 1.0);
+            }
+        }
+        stats.turns = Spread::of(turns.iter().copied());
+        Ok(stats)
+    }
+
+    /// The share of all rows, those left out included, in which the reward finds an answer, 0 to 1.
+    pub fn answered_share(&self) -> f64 {
+        self.answered as f64 / (self.rows + self.unreadable).max(1) as f64
+    }
+
+    /// What the recipe's reward makes of the rows, in one line.
+    pub fn verdict(&self) -> String {
+        let all = self.rows + self.unreadable;
+        let share = |count: usize| format!("{count} ({:.0} %)", 100.0 * count as f64 / all.max(1) as f64);
+        let right = self.right.map_or(String::new(), |count| format!(", and {} are right", share(count)));
+        format!(
+            "of {all} warm-start rows {} can be read; the reward finds an answer in {} and gives the format reward to \
+             {}{right}",
+            share(self.rows),
+            share(self.answered),
+            share(self.formatted)
+        )
+    }
+
+    /// Rows of a table: what, and how much.
+    pub fn table(&self) -> Vec<Vec<String>> {
+        let spread = |s: &Spread| format!("{:.1} on average, {} to {}", s.mean, s.fewest, s.most);
+        let personas = self.personas.iter().map(|(count, rows)| format!("{count} in {rows} rows"));
+        let personas: Vec<String> = personas.collect();
+        let mut table = vec![
+            vec!["rows".into(), format!("{} for training, {} for validation", self.rows, self.validation_rows)],
+            vec!["left out".into(), format!("{} whose layout is broken", self.unreadable)],
+            vec!["words".into(), spread(&self.words)],
+            vec!["prompt tokens".into(), spread(&self.prompt_tokens)],
+            vec!["response tokens".into(), spread(&self.response_tokens)],
+            vec!["cut off".into(), self.cut.to_string()],
+        ];
+        if !personas.is_empty() {
+            table.push(vec!["personas".into(), personas.join(", ")]);
+            table.push(vec!["utterances".into(), spread(&self.turns)]);
+        }
+        table.push(vec!["with an answer".into(), self.answered.to_string()]);
+        table.push(vec!["format reward".into(), self.formatted.to_string()]);
+        table.extend(self.right.map(|count| vec!["right".into(), count.to_string()]));
+        table.push(vec!["problems".into(), format!("sha256 {}", self.problems_sha256)]);
+        table.push(vec!["traces".into(), format!("sha256 {}", self.traces_sha256)]);
+        table
+    }
+}
+
+/// SHA-256 of texts, each with its length, in hexadecimal.
+fn digest<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_has_the_mean_of_all() {
+        let spread = Spread::of([3, 1, 8].into_iter());
+        assert_eq!(spread, Spread { fewest: 1, mean: 4.0, most: 8 });
+        assert_eq!(Spread::of(std::iter::empty()), Spread::default());
+    }
+
+    /// As Python's hashlib makes it of the same bytes.
+    #[test]
+    fn a_digest_depends_on_where_texts_end() {
+        assert_ne!(digest(["ab", "c"].into_iter()), digest(["a", "bc"].into_iter()));
+        let known = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest(std::iter::empty()), known);
+        let one = digest(["a"].into_iter());
+        assert_eq!(one, "ae6121c88ba555f64c3d812123eb799d128015541f850c5e9bf1d54c08ad8481");
+    }
+}

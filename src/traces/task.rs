@@ -1,0 +1,231 @@
+//! Traces of tasks, as priming sets have them: rows with a `task`, its `answer`, and how it was solved, as a `dialogue`
+//! of personas or a `monologue`.
+
+use super::lengths::{lengthened, nearest, shortened};
+use super::trace::Trace;
+use crate::recipe::FileData;
+use crate::task::layout::after_open_think;
+use crate::text::persona::{Block, Dialogue, Monologue, merge_utterances};
+use crate::text::tags::Tag;
+use crate::text::{PromptTemplate, Tokenizer, opens_think};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+
+/// The columns of such a row.
+pub const COLUMNS: [&str; 5] = ["pid", "task", "answer", "dialogue", "monologue"];
+
+/// What a monologue says before its paragraphs are repeated.
+const AGAIN: &str = "Let me go over this once more.";
+
+/// Whether a row has a trace.
+pub fn has_trace(row: &Map<String, Value>) -> bool {
+    ["dialogue", "monologue"].iter().any(|key| row.get(*key).is_some_and(|value| !value.is_null()))
+}
+
+/// Makes prompts and responses of rows with a task, as the recipe wants them.
+pub struct Tasks<'a> {
+    data: &'a FileData,
+    template: PromptTemplate,
+    tokenizer: &'a Tokenizer,
+}
+
+impl<'a> Tasks<'a> {
+    /// # Errors
+    /// Bad input: a template that cannot be used.
+    pub fn new(data: &'a FileData, tokenizer: &'a Tokenizer, tokenizer_dir: &Path) -> Result<Self> {
+        Ok(Self { data, template: PromptTemplate::new(&data.template, tokenizer_dir)?, tokenizer })
+    }
+
+    /// The trace of a row, as long as that of its `partner` if there is one.
+    ///
+    /// # Errors
+    /// `Unreadable`: a layout that cannot be read, with tag and place. Else: a missing or empty key; a partner that
+    /// solves another task.
+    pub fn trace(&self, row: &Map<String, Value>, partner: Option<&Map<String, Value>>) -> Result<Trace> {
+        let task = text(row, "task")?;
+        let solved = Solved::of(row)?;
+        let mut response = solved.write(self.data, None);
+        if let Some(partner) = partner {
+            for key in ["task", "answer"] {
+                ensure!(row.get(key) == partner.get(key), "key `{key}`: it is not that of the partner to be matched");
+            }
+            let other = Solved::of(partner).context("in the partner to be matched")?.write(self.data, None);
+            response = self.as_long_as(&solved, &other, response)?;
+        }
+        let prompt = self.template.render(&json!({ "task": task }))?;
+        if opens_think(&prompt) {
+            response = after_open_think(&response).to_string();
+        }
+        let problem = json!([task, row.get("answer")]).to_string();
+        Ok(Trace { prompt, response, problem, ..Trace::default() })
+    }
+
+    /// `solved` as long in tokens as `other`; `plain` is its text as it is.
+    fn as_long_as(&self, solved: &Solved, other: &str, plain: String) -> Result<String> {
+        let wanted = self.tokenizer.encode(other)?.len();
+        let units = solved.units();
+        let texts: Box<dyn Iterator<Item = Vec<&str>>> = match solved {
+            _ if self.tokenizer.encode(&plain)?.len() > wanted => Box::new(shortened(&units)),
+            Solved::Monologue(_) => Box::new(lengthened(&units, AGAIN)),
+            // Nobody can be made to say more.
+            Solved::Dialogue(_) => return Ok(plain),
+        };
+        nearest(self.tokenizer, wanted, texts.map(|units| Ok(solved.write(self.data, Some(&units)))))
+    }
+}
+
+/// Why a trace cannot be read. Models write traces, so some of them are broken.
+#[derive(Debug)]
+pub struct Unreadable(String);
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Unreadable {}
+
+/// A trace that was read.
+enum Solved<'a> {
+    Dialogue(Dialogue<'a>),
+    Monologue(Monologue<'a>),
+}
+
+impl<'a> Solved<'a> {
+    fn of(row: &'a Map<String, Value>) -> Result<Self> {
+        let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
+        match (has("dialogue"), has("monologue")) {
+            (true, true) => bail!("both `dialogue` and `monologue`: keep one of them"),
+            (true, false) => {
+                let dialogue = Dialogue::parse(text(row, "dialogue")?);
+                Ok(Self::Dialogue(dialogue.map_err(|remark| Unreadable(format!("key `dialogue`, {remark}")))?))
+            }
+            (false, _) => {
+                let monologue = Monologue::parse(text(row, "monologue")?);
+                Ok(Self::Monologue(monologue.map_err(|remark| Unreadable(format!("key `monologue`, {remark}")))?))
+            }
+        }
+    }
+
+    /// What a length is made of: utterances, or paragraphs (lines, if there are hardly any).
+    fn units(&self) -> Vec<&'a str> {
+        match self {
+            Self::Dialogue(dialogue) => dialogue.turns.iter().map(|turn| turn.text).collect(),
+            Self::Monologue(monologue) => {
+                let units = |divider| monologue.thought.text.split(divider).filter(|unit| !unit.trim().is_empty());
+                let paragraphs: Vec<_> = units("\n\n").collect();
+                if paragraphs.len() > 2 { paragraphs } else { units("\n").collect() }
+            }
+        }
+    }
+
+    /// The response, as the recipe's keys change it, with these units in the place of its own.
+    fn write(&self, data: &FileData, units: Option<&[&str]>) -> String {
+        match self {
+            Self::Dialogue(dialogue) => {
+                let mut dialogue = dialogue.clone();
+                if let Some(units) = units {
+                    // What is left out is no longer among them; texts are compared by place, since two may be equal.
+                    dialogue.turns.retain(|turn| units.iter().any(|unit| std::ptr::eq(*unit, turn.text)));
+                }
+                if data.merge_utterances {
+                    return merge_utterances(&dialogue, data.answer_tags || dialogue.answer().is_some());
+                }
+                if data.answer_tags {
+                    let text = dialogue.conclusion();
+                    dialogue.ending = vec![Block { tag: Tag::Answer, text, span: 0..0 }];
+                }
+                dialogue.write()
+            }
+            Self::Monologue(monologue) => {
+                let thought = units.map(|units| units.join("\n\n"));
+                let text = thought.as_deref().unwrap_or(monologue.thought.text);
+                let thought = Block { text, ..monologue.thought.clone() };
+                let tagged = monologue.tagged || data.answer_tags;
+                Monologue { thought, tagged, answer: monologue.answer, notes: vec![] }.write()
+            }
+        }
+    }
+}
+
+/// A text that is not blank.
+fn text<'a>(row: &'a Map<String, Value>, key: &str) -> Result<&'a str> {
+    let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
+    let text = value.as_str().with_context(|| format!("key `{key}`: expected a string"))?;
+    ensure!(!text.trim().is_empty(), "key `{key}` is blank");
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIALOGUE: &str = "<cast_of_characters>\n<persona1>\nA cook\n</persona1>\n<persona2>\nA clerk\n</persona2>\n\
+        </cast_of_characters>\n<conversation>\n<think1>\nIs it 1+2?\n</think1>\n<think2>\nNo, it is 2+2.\n</think2>\n\
+        <think1>\nThat is 4.\n</think1>\n</conversation>\n<group_solution>\n4\n</group_solution>";
+    const MONOLOGUE: &str = "<think>\nIt may be 1+2.\n\nNo, 2+2.\n\nThat is 4.\n</think>\n\n4";
+
+    /// The response to a row with one of the two, under these keys, and its number of tokens.
+    fn response(key: &str, text: &str, keys: &str, partner: Option<(&str, &str)>) -> Result<(String, usize), String> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
+        let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+        let data: FileData = toml::from_str(&format!("path = 'x'\n{keys}")).unwrap();
+        let tasks = Tasks::new(&data, &tokenizer, &dir).unwrap();
+        let row = |key: &str, text: &str| match json!({ "task": "What is 2+2?", "answer": "4", key: text }) {
+            Value::Object(row) => row,
+            _ => unreachable!(),
+        };
+        let partner = partner.map(|(key, text)| row(key, text));
+        let trace = tasks.trace(&row(key, text), partner.as_ref()).map_err(|error| format!("{error:#}"))?;
+        assert!(trace.prompt.ends_with("\nUser: What is 2+2?\nAssistant:"), "{}", trace.prompt);
+        assert_eq!(trace.problem, r#"["What is 2+2?","4"]"#);
+        let tokens = tokenizer.encode(&trace.response).unwrap().len();
+        Ok((trace.response, tokens))
+    }
+
+    #[test]
+    fn the_keys_of_a_recipe_change_traces() {
+        let plain = |key: &str, text: &str, keys: &str| response(key, text, keys, None).unwrap().0;
+        assert_eq!(plain("dialogue", DIALOGUE, ""), DIALOGUE);
+        assert_eq!(plain("monologue", MONOLOGUE, ""), MONOLOGUE);
+        let (before, _) = DIALOGUE.split_once("<group_solution>").unwrap();
+        assert_eq!(plain("dialogue", DIALOGUE, "answer_tags = true"), format!("{before}<answer>\n4\n</answer>"));
+        let tagged = MONOLOGUE.replace("\n\n4", "\n<answer>4</answer>");
+        assert_eq!(plain("monologue", MONOLOGUE, "answer_tags = true"), tagged);
+        let merged = "<think>\nIs it 1+2?\nNo, it is 2+2.\nThat is 4.\n</think>\n\n4";
+        assert_eq!(plain("dialogue", DIALOGUE, "merge_utterances = true"), merged);
+    }
+
+    #[test]
+    fn traces_get_the_length_of_their_partners() {
+        let (_, dialogue) = response("dialogue", DIALOGUE, "", None).unwrap();
+        let (_, monologue) = response("monologue", MONOLOGUE, "", None).unwrap();
+        assert!(monologue < dialogue);
+        let (text, longer) = response("monologue", MONOLOGUE, "", Some(("dialogue", DIALOGUE))).unwrap();
+        assert!(text.contains("That is 4.\n\nLet me go over this once more.\n\nIt may be 1+2."), "{text}");
+        assert!(longer.abs_diff(dialogue) < monologue.abs_diff(dialogue) / 3, "{longer} {dialogue}");
+        let (text, shorter) = response("dialogue", DIALOGUE, "", Some(("monologue", MONOLOGUE))).unwrap();
+        assert!(!text.contains("2+2.") && text.contains("1+2?") && text.contains("That is 4."), "{text}");
+        assert!(shorter < dialogue);
+        let long = MONOLOGUE.replace("No", &"No, no, no. ".repeat(30));
+        let unchanged = response("dialogue", DIALOGUE, "", Some(("monologue", &long))).unwrap();
+        assert_eq!(unchanged, (DIALOGUE.to_string(), dialogue));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for (key, text, message) in [
+            ("dialogue", "", "key `dialogue` is blank"),
+            ("dialogue", MONOLOGUE, "key `dialogue`, line 1, byte 0: expected `<cast_of_characters>`, found `<think>`"),
+            ("monologue", "4", "key `monologue`, line 1, byte 1: expected `<think>`, found the end"),
+        ] {
+            assert_eq!(response(key, text, "", None).unwrap_err(), message);
+        }
+        let error = response("monologue", MONOLOGUE, "", Some(("dialogue", "x"))).unwrap_err();
+        assert!(error.starts_with("in the partner to be matched: key `dialogue`, line 1"), "{error}");
+    }
+}

@@ -1,0 +1,14 @@
+//! One row of a warm start, as text.
+
+/// What the model is shown, and what it should write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    pub prompt: String,
+    pub response: String,
+    /// What is solved and the right answer, as far as known: what two arms have in common.
+    pub problem: String,
+    /// The training problem of the run's task, if it is one.
+    pub index: Option<usize>,
+    /// Where it comes from, for messages.
+    pub place: String,
+}
