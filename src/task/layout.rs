@@ -14,6 +14,7 @@
 //! Tags are looked for in decoded text and matched exactly; one pass over the response finds them all.
 
 use crate::recipe::{Reward, Rules};
+use crate::text::tags::{self, Mark, Tag};
 use std::fmt;
 
 /// What the tags of a response mean.
@@ -75,53 +76,10 @@ pub fn after_open_think(response: &str) -> &str {
     response.strip_prefix("<think>").unwrap_or(response)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tag {
-    Think,
-    Answer,
-    Cast,
-    /// 1 to 4.
-    Persona(usize),
-    Conversation,
-    /// `<thinkN>`: a turn of persona N.
-    Turn(usize),
-    GroupSolution,
-}
-
-/// A tag found in a text.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    tag: Tag,
-    closes: bool,
-    /// Byte offsets of the tag itself.
-    start: usize,
-    end: usize,
-}
-
-/// All tags of a text, in order.
+/// The tags that the rules know, in order; a cast has at most 4 personas.
 fn marks(text: &str) -> Vec<Mark> {
-    const LONGEST: usize = "</cast_of_characters>".len();
-    let mut marks = vec![];
-    for (start, _) in text.match_indices('<') {
-        let bytes = &text.as_bytes()[start + 1..];
-        let Some(length) = bytes.iter().take(LONGEST).position(|&b| b == b'>') else { continue };
-        let (closes, name) = match &bytes[..length] {
-            [b'/', name @ ..] => (true, name),
-            name => (false, name),
-        };
-        let tag = match name {
-            b"think" => Tag::Think,
-            b"answer" => Tag::Answer,
-            b"cast_of_characters" => Tag::Cast,
-            b"conversation" => Tag::Conversation,
-            b"group_solution" => Tag::GroupSolution,
-            [b't', b'h', b'i', b'n', b'k', n @ b'1'..=b'4'] => Tag::Turn(usize::from(n - b'0')),
-            [b'p', b'e', b'r', b's', b'o', b'n', b'a', n @ b'1'..=b'4'] => Tag::Persona(usize::from(n - b'0')),
-            _ => continue,
-        };
-        marks.push(Mark { tag, closes, start, end: start + length + 2 });
-    }
-    marks
+    let known = |mark: &Mark| !matches!(mark.tag, Tag::Persona(5..) | Tag::Turn(5..) | Tag::GroupConsensus);
+    tags::marks(text).into_iter().filter(known).collect()
 }
 
 /// The text of the last answer that is opened, or why there is none.

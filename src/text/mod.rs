@@ -1,10 +1,12 @@
-//! Between text and the model: the tokenizer, and the prompt templates.
+//! Between text and the model: the tokenizer, and the prompt templates; and the tags and layouts of responses.
 //!
 //! Whatever a user can get wrong here (a missing file, a template that names an unknown variable) is `BadInput`.
 
 mod ends;
 mod jinja;
+pub mod persona;
 mod prompt;
+pub mod tags;
 mod tokenizer;
 
 pub use ends::Ends;

@@ -1,0 +1,134 @@
+//! Blocks: a tag, text, and the tag's end.
+
+use crate::text::tags::{Mark, Remark, Tag, marks};
+use std::fmt::Display;
+use std::ops::Range;
+
+/// A block's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block<'a> {
+    pub tag: Tag,
+    /// Without the blanks around it; never empty.
+    pub text: &'a str,
+    /// Where `text` is in what was read, in bytes.
+    pub span: Range<usize>,
+}
+
+/// Reads blocks one after another, and notes the text between them.
+pub struct Reader<'a> {
+    text: &'a str,
+    marks: Vec<Mark>,
+    /// Index of the next mark.
+    next: usize,
+    /// Where the last mark that was read ends.
+    end: usize,
+    pub notes: Vec<Remark>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { text, marks: marks(text), next: 0, end: 0, notes: vec![] }
+    }
+
+    /// The next mark, which has not been read.
+    pub fn peek(&self) -> Option<Mark> {
+        self.marks.get(self.next).copied()
+    }
+
+    pub fn remark(&self, at: usize, what: impl Display) -> Remark {
+        Remark::new(self.text, at, what)
+    }
+
+    /// That the next mark is not what should be here.
+    pub fn unexpected(&self, expected: impl Display) -> Remark {
+        match self.peek() {
+            Some(mark) => self.remark(mark.start, format_args!("expected {expected}, found {mark}")),
+            None => self.remark(self.text.len(), format_args!("expected {expected}, found the end")),
+        }
+    }
+
+    /// Reads a block without blocks in it.
+    ///
+    /// # Errors
+    /// It is not next, not closed, or empty.
+    pub fn block(&mut self, tag: Tag) -> Result<Block<'a>, Remark> {
+        let open = self.open(tag)?;
+        self.close(open)
+    }
+
+    /// Reads the beginning of a block; the same tag twice in a row is one.
+    ///
+    /// # Errors
+    /// It is not next.
+    pub fn open(&mut self, tag: Tag) -> Result<Mark, Remark> {
+        let is_open = |mark: &Mark| mark.tag == tag && !mark.closes;
+        let mut open = self.peek().filter(is_open).ok_or_else(|| self.unexpected(format_args!("`<{tag}>`")))?;
+        self.note_text(open.start);
+        self.step();
+        while let Some(again) = self.peek().filter(is_open) {
+            if !self.text[open.end..again.start].trim().is_empty() {
+                break;
+            }
+            self.notes.push(self.remark(again.start, format_args!("{again} opens twice")));
+            open = again;
+            self.step();
+        }
+        Ok(open)
+    }
+
+    /// Reads the end of a block whose content is text.
+    ///
+    /// # Errors
+    /// It is not next, or the block is empty.
+    pub fn close(&mut self, open: Mark) -> Result<Block<'a>, Remark> {
+        let ends = |mark: &Mark| mark.tag == open.tag && mark.closes;
+        let close = match self.peek() {
+            Some(mark) if ends(&mark) => mark,
+            Some(mark) if !mark.closes && self.marks[self.next..].iter().any(ends) => {
+                return Err(self.remark(mark.start, format_args!("{mark} opens within {open}")));
+            }
+            Some(mark) => {
+                return Err(self.remark(open.start, format_args!("{open} is not closed before {mark}")));
+            }
+            None => return Err(self.remark(open.start, format_args!("{open} is not closed"))),
+        };
+        self.step();
+        let content = &self.text[open.end..close.start];
+        let text = content.trim();
+        if text.is_empty() {
+            return Err(self.remark(open.start, format_args!("{open} is empty")));
+        }
+        let start = open.end + content.len() - content.trim_start().len();
+        Ok(Block { tag: open.tag, text, span: start..start + text.len() })
+    }
+
+    /// Reads the end of a block of blocks, if it is next.
+    pub fn ends(&mut self, tag: Tag) -> bool {
+        let Some(mark) = self.peek().filter(|mark| mark.tag == tag && mark.closes) else { return false };
+        self.note_text(mark.start);
+        self.step();
+        true
+    }
+
+    /// Skips the next mark.
+    pub fn step(&mut self) {
+        if let Some(mark) = self.peek() {
+            self.end = mark.end;
+            self.next += 1;
+        }
+    }
+
+    /// What follows the last mark.
+    pub fn rest(&self) -> &'a str {
+        &self.text[self.end..]
+    }
+
+    /// Notes text between the last mark and the byte `to`.
+    pub fn note_text(&mut self, to: usize) {
+        let between = &self.text[self.end..to];
+        let blank = between.len() - between.trim_start().len();
+        if blank < between.len() {
+            self.notes.push(self.remark(self.end + blank, "text outside of the blocks"));
+        }
+    }
+}
