@@ -1,4 +1,4 @@
-//! Rows of data files, JSONL or parquet, as JSON objects.
+//! Rows of data files, JSONL, JSON or parquet, as JSON objects.
 
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -15,11 +15,14 @@ pub const MAX_LINE: u64 = 1 << 20;
 /// Largest parquet file, in bytes.
 const MAX_FILE: u64 = 1 << 32;
 
+/// Largest JSON file, which is read whole, in bytes.
+const MAX_JSON: u64 = 1 << 28;
+
 /// A row's number in its file, from 1 (of a JSONL file the line), and its columns.
 pub type Row = (usize, Map<String, Value>);
 
-/// The rows of a file whose name ends in `.jsonl` or `.parquet`; of a parquet file only the given columns, if it has
-/// any of them, are decoded.
+/// The rows of a file whose name ends in `.jsonl`, `.json` (a list of objects) or `.parquet`; of a parquet file only the
+/// given columns, if it has any of them, are decoded.
 ///
 /// # Errors
 /// A file of another kind, or one that cannot be read or has none of the columns. As items: a row that is not one, with
@@ -31,7 +34,11 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
             let rows = parquet_rows(path, columns).with_context(|| format!("in {}", path.display()))?;
             Ok(Box::new(rows))
         }
-        _ => bail!("{}: rows are read from .jsonl and .parquet files", path.display()),
+        Some("json") => {
+            let rows = list(path).with_context(|| format!("in {}", path.display()))?;
+            Ok(Box::new(rows))
+        }
+        _ => bail!("{}: rows are read from .jsonl, .json and .parquet files", path.display()),
     }
 }
 
@@ -39,6 +46,20 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
 pub fn place(path: &Path, number: usize) -> String {
     let unit = if path.extension().is_some_and(|extension| extension == "jsonl") { "line" } else { "row" };
     format!("{}, {unit} {number}", path.display())
+}
+
+/// The objects of a JSON file that is a list of them.
+fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+    let file = File::open(path).context("cannot be read")?;
+    ensure!(file.metadata()?.len() <= MAX_JSON, "larger than {MAX_JSON} bytes: make it a .jsonl file");
+    let text = std::io::read_to_string(file).context("cannot be read")?;
+    let rows: Vec<Value> =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of objects")?;
+    let path = path.to_owned();
+    Ok(rows.into_iter().zip(1..).map(move |(row, number)| match row {
+        Value::Object(row) => Ok((number, row)),
+        _ => bail!("{}: expected a JSON object", place(&path, number)),
+    }))
 }
 
 fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
@@ -113,5 +134,34 @@ fn json_row(reader: &mut impl BufRead) -> Result<Line> {
                 bail!("not valid JSON at column {}: {what}", error.column())
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_objects_is_read_or_says_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.json");
+        let rows = |text: &str| -> Result<Vec<Row>, String> {
+            std::fs::write(&path, text).unwrap();
+            let rows = read(&path, &[]).and_then(Iterator::collect);
+            rows.map_err(|error| format!("{error:#}"))
+        };
+        let read = rows("\u{feff}[{\"a\": 1},\n {\"a\": 2}]").unwrap();
+        assert_eq!(
+            read.iter().map(|(number, row)| (*number, row["a"].clone())).collect::<Vec<_>>(),
+            [(1, 1.into()), (2, 2.into())]
+        );
+        for (text, message) in [
+            ("[{}, 3]", "rows.json, row 2: expected a JSON object"),
+            ("{\"a\": 1}", "rows.json: expected a list of objects: invalid type: map"),
+            ("[{\"a\": 1}", "EOF while parsing a list at line 1"),
+        ] {
+            let error = rows(text).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
     }
 }

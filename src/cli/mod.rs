@@ -4,6 +4,7 @@ mod common;
 mod compare;
 mod completions;
 mod data;
+mod dialogues;
 mod eval;
 mod export;
 mod generate;
@@ -24,7 +25,7 @@ macro_rules! commands {
     ($($name:ident($arguments:path)),* $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($name($arguments)),*
+            $($name(Box<$arguments>)),*
         }
 
         impl Command {
@@ -44,6 +45,7 @@ commands! {
     Export(export::Export),
     Compare(compare::Compare),
     Data(data::Data),
+    Dialogues(dialogues::Dialogues),
     Schema(schema::Schema),
     Completions(completions::Completions),
 }

@@ -1,6 +1,6 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
-mod signals;
+pub mod signals;
 #[cfg(test)]
 mod tests;
 

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["algo", "analysis", "dist", "terminal"],
     &["model", "task"],
     &["checkpoint", "optim", "rollout"],
-    &["plan"],
+    &["plan", "teacher"],
     &["env"],
     &["train"],
     &["hooks", "traces"],

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, since each links libtorch.
 
+mod dialogues;
 mod durability;
 mod events;
 mod export;
@@ -7,5 +8,6 @@ mod golden_model;
 mod golden_ppo;
 mod house;
 mod program;
+mod server;
 mod support;
 mod trajectory;
