@@ -60,7 +60,8 @@ impl<T> OrBadInput<T> for anyhow::Result<T> {
     }
 }
 
-/// A signal stopped the program after its work so far was saved; how to go on. Exit code 75: a scheduler may restart it.
+/// A signal stopped the program after its work so far was saved; says how to go on. Exit code 75: a scheduler may
+/// restart it.
 #[derive(Debug)]
 pub struct Stopped(pub &'static str);
 

@@ -21,8 +21,8 @@ const MAX_JSON: u64 = 1 << 28;
 /// A row's number in its file, from 1 (of a JSONL file the line), and its columns.
 pub type Row = (usize, Map<String, Value>);
 
-/// The rows of a file whose name ends in `.jsonl`, `.json` (a list of objects) or `.parquet`; of a parquet file only the
-/// given columns, if it has any of them, are decoded.
+/// The rows of a file whose name ends in `.jsonl`, `.json` (a list of objects) or `.parquet`; of a parquet file only
+/// the given columns, if it has any of them, are decoded.
 ///
 /// # Errors
 /// A file of another kind, or one that cannot be read or has none of the columns. As items: a row that is not one, with

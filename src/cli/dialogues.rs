@@ -197,6 +197,16 @@ impl Dialogues {
             return Ok((Box::new(server), Some(address)));
         }
         let seed = self.sampling.seed.unwrap_or(0);
+        if let Some(dir) = &self.teacher {
+            let sampling = teacher::Sampling {
+                temperature: self.sampling.temperature,
+                max_tokens: self.sampling.max_tokens as usize,
+                seed,
+                batch: self.batch as usize,
+                precision: self.precision,
+            };
+            return Ok((Box::new(teacher::Local::open(dir, sampling, Arc::clone(stop))?), None));
+        }
         Ok((Box::new(teacher::Solver::new(problems, seed)?), None))
     }
 

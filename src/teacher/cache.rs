@@ -1,7 +1,8 @@
 //! Answers on disk, a file each, so that nothing is asked twice: `HASH.json`, written whole or not at all, holds the
 //! request and the reply. A file that cannot be used is asked for again.
 
-use super::interface::{Reply, Request, hash};
+use super::hash::hash;
+use super::interface::{Reply, Request};
 use crate::checkpoint::write_file;
 use crate::terminal;
 use anyhow::{Context, Result};

@@ -78,24 +78,24 @@ impl Right {
     /// Compares a conclusion.
     ///
     /// # Errors
-    /// Why it is not right, in a few words.
+    /// What it is instead, in a few words.
     pub fn judge(&self, conclusion: &str) -> Result<(), String> {
-        let wrong = || Err(format!("wrong answer: {}", short(conclusion)));
+        let wrong = || Err(short(conclusion));
         match self {
             Right::Countdown(problem) => {
                 let verdict = judge(conclusion, problem, Rules::Strict, true);
-                if verdict.right { Ok(()) } else { Err(format!("wrong answer: {}", verdict.reason)) }
+                if verdict.right { Ok(()) } else { Err(verdict.reason) }
             }
             Right::Choice(letter, text) => match chosen(conclusion) {
                 Some(chosen) if chosen == *letter => Ok(()),
                 None if text.as_ref().is_some_and(|text| *text == plain(conclusion)) => Ok(()),
                 Some(_) => wrong(),
-                None => Err(format!("no choice in the answer: {}", short(conclusion))),
+                None => Err(format!("no choice in: {}", short(conclusion))),
             },
             Right::Number(right) => match last_number(conclusion) {
                 Some(value) if (value - right).abs() <= 1e-6 * right.abs().max(1e-6) => Ok(()),
                 Some(_) => wrong(),
-                None => Err(format!("no number in the answer: {}", short(conclusion))),
+                None => Err(format!("no number in: {}", short(conclusion))),
             },
             Right::Exact(right) => {
                 if *right == plain(conclusion) {
@@ -241,24 +241,24 @@ mod tests {
             (&choice, "a cup.", Ok(())),
             (&choice, "The answer is (C), not a plate", Ok(())),
             (&choice, "Of (A) and (C), the answer is C.", Ok(())),
-            (&choice, "A cup is it", Err("no choice in the answer: A cup is it")),
-            (&choice, "(A)", Err("wrong answer: (A)")),
-            (&choice, "Answer: B", Err("wrong answer: Answer: B")),
-            (&choice, "a saucer", Err("no choice in the answer: a saucer")),
+            (&choice, "A cup is it", Err("no choice in: A cup is it")),
+            (&choice, "(A)", Err("(A)")),
+            (&choice, "Answer: B", Err("Answer: B")),
+            (&choice, "a saucer", Err("no choice in: a saucer")),
             (&number, "1250.5", Ok(())),
             (&number, "x = $1,250.50", Ok(())),
             (&number, "It is 1250.5 metres.", Ok(())),
-            (&number, "1250.6", Err("wrong answer: 1250.6")),
-            (&number, "many", Err("no number in the answer: many")),
+            (&number, "1250.6", Err("1250.6")),
+            (&number, "many", Err("no number in: many")),
             (&half, "0.5", Ok(())),
             (&half, "2/4", Ok(())),
-            (&half, "-1/2", Err("wrong answer: -1/2")),
+            (&half, "-1/2", Err("-1/2")),
             (&exact, "0, 1.", Ok(())),
             (&exact, "\\boxed{0,1}", Ok(())),
-            (&exact, "1,0", Err("wrong answer: 1,0")),
+            (&exact, "1,0", Err("1,0")),
             (&countdown, "5*12+7", Ok(())),
             (&countdown, "5*12+7 = 67", Ok(())),
-            (&countdown, "5*12-7", Err("wrong answer: wrong value 53")),
+            (&countdown, "5*12-7", Err("wrong value 53")),
         ] {
             assert_eq!(right.judge(conclusion), verdict.map_err(str::to_string), "{conclusion}");
         }

@@ -2,7 +2,6 @@
 
 use super::problems::Problem;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,11 +41,6 @@ impl Request {
     pub fn identity(&self, identity: &Value) -> Value {
         json!({ "teacher": identity, "attempt": self.attempt, "prompt": self.prompt })
     }
-}
-
-/// SHA-256 in hexadecimal digits.
-pub fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a teacher wrote.

@@ -53,7 +53,7 @@ impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Flaw::Wrong(detail) | Flaw::Layout(detail) | Flaw::Refused(detail) => f.write_str(detail),
-            Flaw::Cut => f.write_str("cut off at the longest length"),
+            Flaw::Cut => f.write_str("at the longest length"),
         }
     }
 }
@@ -66,10 +66,11 @@ pub fn judge(problem: &Problem, arm: Arm, reply: &Reply) -> Result<Trace, Flaw> 
     if reply.cut {
         return Err(Flaw::Cut);
     }
+    let text = without_reasoning(&reply.text);
     let layout = |what: &dyn fmt::Display| Flaw::Layout(what.to_string());
     let (trace, conclusion) = match arm {
         Arm::Dialogue { personas } => {
-            let dialogue = Dialogue::parse(&reply.text).map_err(|remark| layout(&remark))?;
+            let dialogue = Dialogue::parse(text).map_err(|remark| layout(&remark))?;
             let counts = dialogue.counts();
             if counts.personas != personas {
                 return Err(layout(&format_args!("{} personas, {personas} were asked for", counts.personas)));
@@ -81,13 +82,20 @@ pub fn judge(problem: &Problem, arm: Arm, reply: &Reply) -> Result<Trace, Flaw> 
             (trace, dialogue.conclusion().to_string())
         }
         Arm::Monologue => {
-            let monologue = Monologue::parse(&reply.text).map_err(|remark| layout(&remark))?;
+            let monologue = Monologue::parse(text).map_err(|remark| layout(&remark))?;
             let trace = Trace { text: monologue.write(), words: monologue.words(), turns: 1 };
             (trace, monologue.answer.to_string())
         }
     };
     problem.right.judge(&conclusion).map_err(Flaw::Wrong)?;
     Ok(trace)
+}
+
+/// What a reasoning model writes after a think block of its own.
+fn without_reasoning(text: &str) -> &str {
+    let after = text.trim_start().strip_prefix("<think>").and_then(|rest| rest.split_once("</think>"));
+    let after = after.map(|(_, after)| after.trim_start());
+    after.filter(|after| after.starts_with("<think>") || after.starts_with("<cast_of_characters>")).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -113,11 +121,17 @@ mod tests {
         assert_eq!(detail(three, text), flaw("layout", "2 personas, 3 were asked for"));
         let silent = text.replace("think1", "think2");
         assert_eq!(detail(pair, &silent), flaw("layout", "persona 1 never speaks"));
-        assert_eq!(detail(pair, &text.replace(">7<", ">8<")), flaw("wrong answer", "wrong answer: 8"));
+        assert_eq!(detail(pair, &text.replace(">7<", ">8<")), flaw("wrong answer", "8"));
         let broken = flaw("layout", "line 1, byte 0: expected `<cast_of_characters>`, found `<think>`");
         assert_eq!(detail(pair, "<think>a</think>7"), broken);
         assert_eq!(judged(Arm::Monologue, "<think>a b</think>7").unwrap().words, 2);
         assert_eq!(detail(Arm::Monologue, "7").unwrap_err().0, "layout");
+        // A reasoning model thinks in a block of its own first.
+        let own = "<think>\nHm <persona1>\n</think>\n\n";
+        let dialogue = text.trim_start_matches("Sure!\n");
+        assert_eq!(judged(pair, &format!("{own}{dialogue}")).unwrap(), trace);
+        let monologue = judged(Arm::Monologue, &format!("{own}<think>a b</think>7")).unwrap();
+        assert_eq!(monologue.text, "<think>\na b\n</think>\n\n7");
         let cut = Reply { text: "<think>a</think>7".into(), cut: true, ..Reply::default() };
         assert_eq!(judge(&problem, Arm::Monologue, &cut), Err(Flaw::Cut));
     }

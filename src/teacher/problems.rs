@@ -5,7 +5,7 @@
 //! otherwise its place in the file. A bad row is an error with its file, row and column.
 
 use super::grading::{Kind, Right};
-use super::interface::hash;
+use super::hash::hash;
 use crate::OrBadInput;
 use crate::recipe::spelling::nearest;
 use crate::rows::{self, Row, place};

@@ -120,7 +120,7 @@ pub fn markdown(report: &Value) -> String {
         shown(&problems["sha256"]),
         kept["train"],
         kept["validation"],
-        kept["personas"],
+        counts(&kept["personas"]),
         report["teacher"],
         report["address"].as_str().map_or(String::new(), |address| format!(", {address}")),
     );
@@ -141,6 +141,13 @@ pub fn markdown(report: &Value) -> String {
         spent["requests"], spent["from_cache"], spent["prompt_tokens"], spent["completion_tokens"]
     );
     page + &dropped(report["dropped"].as_array().map_or(&[], Vec::as_slice))
+}
+
+/// `2 (167), 3 (167)`
+fn counts(personas: &Value) -> String {
+    let all = personas.as_object().into_iter().flatten();
+    let all: Vec<String> = all.map(|(personas, pairs)| format!("{personas} ({pairs})")).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 fn dropped(all: &[Value]) -> String {

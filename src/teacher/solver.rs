@@ -1,7 +1,8 @@
-//! Our own solver as the teacher of Countdown: no model, no costs. It draws traces until one is right, so that a problem
-//! is dropped only if it has no solution within bounds.
+//! Our own solver as the teacher of Countdown: no model, no costs. It draws traces until one is right, so that it drops a
+//! problem only if that has no solution within bounds.
 
 use super::grading::Right;
+use super::hash::number;
 use super::interface::{Arm, Refusal, Reply, Request, Teacher};
 use super::judge::judge;
 use super::problems::Problem;
@@ -31,15 +32,15 @@ impl Solver {
         match problems.iter().find(|problem| !matches!(problem.right, Right::Countdown(_))) {
             None => Ok(Self { seed }),
             Some(other) => Err(bad!(
-                "`{}` is not a problem of Countdown, which is all that our solver solves: name a teacher with --url and \
-                 --model, or with --teacher",
+                "`{}` is not a problem of Countdown, which is all that our solver solves: name a teacher with --url \
+                 and --model, or with --teacher",
                 other.pid
             )),
         }
     }
 
     fn trace(&self, problem: &countdown::Problem, request: &Request, draw: u64) -> String {
-        let index = problem.nums.iter().fold(problem.target as u64, |sum, n| sum.wrapping_mul(1_000_003) ^ *n as u64);
+        let index = number(format!("{problem:?}").as_bytes());
         let step = request.attempt * DRAWS + draw;
         let mut rng = rng::stream(self.seed, Purpose::Traces, step, index);
         match request.arm {

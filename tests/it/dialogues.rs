@@ -176,8 +176,8 @@ fn what_is_dropped_is_reported() {
     let details: Vec<&str> =
         report["dropped"].as_array().unwrap().iter().filter_map(|entry| entry["dialogue"]["detail"].as_str()).collect();
     let unclosed = "line 13, byte 137: `<think2>` is not closed before `</conversation>`";
-    assert_eq!(details, [unclosed, "cut off at the longest length", "status 400: too long for me"]);
-    assert_eq!(report["dropped"][0]["monologue"]["detail"], "wrong answer: 4");
+    assert_eq!(details, [unclosed, "at the longest length", "status 400: too long for me"]);
+    assert_eq!(report["dropped"][0]["monologue"]["detail"], "4");
     let page = std::fs::read_to_string(bench.path("out/report.md")).unwrap();
     assert!(page.contains("| sum/5 | 2 | no reply: status 400: too long for me |"), "{page}");
 }
@@ -315,6 +315,32 @@ fn the_solver_writes_dialogues_of_countdown() {
         (&Value::from("problems/1"), &Value::from("67"), &serde_json::json!([5, 7, 12]))
     );
     assert!(row["dialogue"].as_str().unwrap().starts_with("<cast_of_characters>\n<persona1>\n"));
+}
+
+#[test]
+fn a_local_model_is_a_teacher_too() {
+    let bench = Bench::new(3);
+    let (problems, out) = (bench.path("problems.jsonl"), bench.path("out"));
+    let mut args = vec!["dialogues", problems.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
+    args.extend(["--teacher", "checkpoints/countdown-base", "--max-tokens", "12", "--temperature", "1"]);
+    let first = support::run(0, &[&args[..], &["--batch", "2"]].concat());
+    assert!(stderr(&first).contains("has no `chat_template`"), "{}", stderr(&first));
+    let report = support::json(&first);
+    // It has learnt nothing but sums.
+    assert_eq!((&report["solved"]["neither"], &report["spent"]["requests"]), (&Value::from(3), &Value::from(6)));
+    assert!(report["spent"]["completion_tokens"].as_u64().unwrap() > 6);
+    // Another batch size asks for nothing new, and would not get other replies.
+    let again = support::json(&support::run(0, &[&args[..], &["--batch", "1"]].concat()));
+    assert_eq!(again["spent"]["from_cache"], 6);
+    let answers = |out: &Path| {
+        let mut texts: Vec<String> = files(out).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        texts.sort();
+        texts
+    };
+    let before = answers(&out.join("answers"));
+    std::fs::remove_dir_all(out.join("answers")).unwrap();
+    support::run(0, &[&args[..], &["--batch", "1"]].concat());
+    assert!(answers(&out.join("answers")) == before, "the replies depend on the batch");
 }
 
 #[test]
