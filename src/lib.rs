@@ -26,6 +26,9 @@ pub mod traces;
 pub mod train;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 /// User input that cannot be used, as one message that says what was expected. Exit code 2.
 #[derive(Debug)]
@@ -77,3 +80,13 @@ impl fmt::Display for Stopped {
 }
 
 impl std::error::Error for Stopped {}
+
+/// Names a file that Git LFS has not fetched as what it is: its pointer, a small text in its place.
+pub fn lfs_pointer(path: &Path) -> Option<String> {
+    const START: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+    let mut start = [0; START.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    (read.is_ok() && start == START).then(|| {
+        format!("{} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder", path.display())
+    })
+}

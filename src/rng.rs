@@ -23,6 +23,8 @@ pub enum Purpose {
     Evaluation = 5,
     /// The order of rows or mini-batches within a step.
     Shuffle = 7,
+    /// Which seeds and problems a comparison of runs draws; the step is the resample.
+    Resample = 8,
 }
 
 /// The stream at an address. Equal addresses give equal streams, all others independent ones: the four numbers are the

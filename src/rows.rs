@@ -1,12 +1,16 @@
 //! Rows of data files, JSONL, JSON or parquet, as JSON objects.
 
+use crate::lfs_pointer;
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Longest line of a JSONL file, in bytes.
@@ -28,6 +32,9 @@ pub type Row = (usize, Map<String, Value>);
 /// A file of another kind, or one that cannot be read or has none of the columns. As items: a row that is not one, with
 /// the file and its number.
 pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Result<Row>>>> {
+    if let Some(pointer) = lfs_pointer(path) {
+        bail!(pointer);
+    }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl") => Ok(Box::new(json_rows(path)?)),
         Some("parquet") => {
@@ -53,18 +60,21 @@ fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let file = File::open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_JSON, "larger than {MAX_JSON} bytes: make it a .jsonl file");
     let text = std::io::read_to_string(file).context("cannot be read")?;
-    let rows: Vec<Value> =
+    let rows: Vec<Object> =
         serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of objects")?;
-    let path = path.to_owned();
-    Ok(rows.into_iter().zip(1..).map(move |(row, number)| match row {
-        Value::Object(row) => Ok((number, row)),
-        _ => bail!("{}: expected a JSON object", place(&path, number)),
-    }))
+    Ok(rows.into_iter().zip(1..).map(|(Object(row), number)| Ok((number, row))))
 }
 
 fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let file = File::open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
+    let mark = |at: SeekFrom| {
+        let mut bytes = [0; 4];
+        let read = (&file).seek(at).and_then(|_| (&file).read_exact(&mut bytes));
+        read.is_ok() && bytes == *b"PAR1"
+    };
+    ensure!(mark(SeekFrom::Start(0)), "it is not a parquet file ({} bytes)", file.metadata()?.len());
+    ensure!(mark(SeekFrom::End(-4)), "it ends early: was it fetched completely? ({} bytes)", file.metadata()?.len());
     let reader = SerializedFileReader::new(file)?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let wanted: Vec<_> = schema.get_fields().iter().filter(|field| columns.contains(&field.name())).cloned().collect();
@@ -125,15 +135,48 @@ fn json_row(reader: &mut impl BufRead) -> Result<Line> {
     match line.trim_start_matches('\u{feff}').trim() {
         "" if length == 0 => Ok(Line::End),
         "" => Ok(Line::Empty),
+        text if !text.starts_with('{') && serde_json::from_str::<Value>(text).is_ok() => {
+            bail!("expected a JSON object")
+        }
         text => match serde_json::from_str(text) {
-            Ok(Value::Object(row)) => Ok(Line::Row(row)),
-            Ok(_) => bail!("expected a JSON object"),
+            Ok(Object(row)) => Ok(Line::Row(row)),
+            Err(error) if error.is_data() => bail!("{}", without_place(&error)),
             Err(error) => {
-                let what = error.to_string();
-                let what = what.rsplit_once(" at line").map_or(what.as_str(), |(what, _)| what);
-                bail!("not valid JSON at column {}: {what}", error.column())
+                bail!("not valid JSON at column {}: {}", error.column(), without_place(&error))
             }
         },
+    }
+}
+
+fn without_place(error: &serde_json::Error) -> String {
+    let what = error.to_string();
+    what.rsplit_once(" at line").map_or(what.clone(), |(what, _)| what.to_string())
+}
+
+/// A JSON object that has each of its keys once: of two values, a parser would take one silently.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
+                let mut map = Map::new();
+                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+                    if map.insert(key.clone(), value).is_some() {
+                        return Err(A::Error::custom(format_args!("the key `{key}` is there twice")));
+                    }
+                }
+                Ok(Object(map))
+            }
+        }
+        deserializer.deserialize_map(Keys)
     }
 }
 
@@ -156,7 +199,8 @@ mod tests {
             [(1, 1.into()), (2, 2.into())]
         );
         for (text, message) in [
-            ("[{}, 3]", "rows.json, row 2: expected a JSON object"),
+            ("[{}, 3]", "invalid type: integer `3`, expected a JSON object at line 1 column 6"),
+            ("[{\"a\": 1, \"a\": 2}]", "the key `a` is there twice at line 1"),
             ("{\"a\": 1}", "rows.json: expected a list of objects: invalid type: map"),
             ("[{\"a\": 1}", "EOF while parsing a list at line 1"),
         ] {

@@ -1,73 +1,233 @@
-//! Several runs side by side: one metric of each, from its records.
+//! Runs side by side, arms and seeds: what `ppo-train compare` computes. docs/compare.md says what each figure means.
 
-use super::{Series, learning_curve, points, read_jsonl};
+use super::arms::{Arm, Arms};
+use super::data::Data;
+use super::lengths::{self, Layout, Matched};
+use super::pairs::{self, Differing, Exact};
+use super::reference::Reference;
+use super::resample::{Bootstrap, Grid};
+use super::runs::{Metric, Run};
+use super::statistics::{area_weights, first_at_least, mean};
 use crate::bad;
-use crate::metrics::{JSONL, Record, Stage};
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use serde::Serialize;
 
-/// A metric over the steps of several runs.
+/// The steps at which the paper (arXiv:2601.10825) gives figures.
+const PAPER: [u64; 4] = [40, 70, 150, 250];
+/// Most steps of a table if none are asked for.
+const MOST_STEPS: usize = 6;
+
+/// What a user can choose.
+pub struct Settings {
+    /// Steps of the tables.
+    pub steps: Option<Vec<u64>>,
+    /// Values whose first step is looked for (default: a quarter and a half, for shares and rewards).
+    pub thresholds: Option<Vec<f64>>,
+    /// Resamples of the bootstrap.
+    pub resamples: usize,
+}
+
+/// Everything that is computed, in the layout of its JSON.
+#[derive(Serialize)]
 pub struct Comparison {
     pub metric: String,
-    series: Vec<Series>,
+    /// Whether the metric's values are shares from 0 to 1.
+    pub shares: bool,
+    pub notes: Vec<String>,
+    /// The steps of the tables.
+    pub steps: Vec<u64>,
+    pub runs: Vec<RunCurve>,
+    pub arms: Vec<ArmCurve>,
+    pub differences: Vec<Differing>,
+    pub exact: Vec<Exact>,
+    pub areas: Vec<Area>,
+    pub thresholds: Vec<Reached>,
+    pub matched: Vec<Matched>,
+    pub layout: Vec<Layout>,
+    pub reference: Option<Reference>,
+}
+
+/// A run's values.
+#[derive(Serialize)]
+pub struct RunCurve {
+    pub run: String,
+    pub arm: String,
+    pub seed: Option<u64>,
+    /// (step, value)
+    pub points: Vec<(u64, f64)>,
+}
+
+/// An arm's mean over its runs, at the steps that all of them have.
+#[derive(Serialize)]
+pub struct ArmCurve {
+    pub arm: String,
+    pub points: Vec<Point>,
+}
+
+/// A mean with its bootstrap band.
+#[derive(Serialize)]
+pub struct Point {
+    pub step: u64,
+    pub mean: f64,
+    pub band: Option<[f64; 2]>,
+    /// What the bootstrap draws: `seeds`, `problems`, `seeds and problems`, or nothing.
+    pub over: Option<&'static str>,
+}
+
+/// The mean height of a curve between two steps, straight lines between evaluations.
+#[derive(Serialize)]
+pub struct Area {
+    pub arm: String,
+    pub from: u64,
+    pub to: u64,
+    pub area: f64,
+    pub band: Option<[f64; 2]>,
+    /// Of each run, in the arm's order.
+    pub runs: Vec<f64>,
+}
+
+/// The first evaluation at or above a threshold.
+#[derive(Serialize)]
+pub struct Reached {
+    pub arm: String,
+    /// `None`: the arm's mean.
+    pub run: Option<String>,
+    pub threshold: f64,
+    pub step: Option<u64>,
 }
 
 impl Comparison {
-    /// Reads the runs' folders. `metric`: a scalar's name (default: the first validation accuracy of the first run).
+    /// Compares the arms of `runs`.
     ///
     /// # Errors
-    /// Bad input: a folder without records, or records without the metric.
-    pub fn read(runs: &[PathBuf], metric: Option<&str>) -> Result<Self> {
-        let records = runs.iter().map(|run| read_run(run)).collect::<Result<Vec<_>>>()?;
-        let metric = match metric {
-            Some(metric) => metric.to_string(),
-            None => validation_accuracy(records.first().map_or(&[], Vec::as_slice))
-                .ok_or_else(|| bad!("the first run has no evaluation; choose a metric with --metric"))?,
-        };
-        let stage = if metric.starts_with("val/") { Stage::Evaluation } else { Stage::Ppo };
-        let series = runs.iter().zip(&records).map(|(run, records)| {
-            let points = points(records, stage, &metric);
-            if points.is_empty() {
-                return Err(bad!("{} has no metric {metric}", run.display()));
-            }
-            Ok(Series { name: run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned(), points })
-        });
-        Ok(Self { series: series.collect::<Result<_>>()?, metric })
-    }
-
-    /// One row per run: its name, first and last value, and the difference.
-    pub fn rows(&self) -> Vec<Vec<String>> {
-        let row = |s: &Series| {
-            let ((first_step, first), (last_step, last)) = (s.points[0], s.points[s.points.len() - 1]);
-            let at = |step: f64, value: f64| format!("{value:.3} (step {step})");
-            vec![s.name.clone(), at(first_step, first), at(last_step, last), format!("{:+.3}", last - first)]
-        };
-        self.series.iter().map(row).collect()
-    }
-
-    /// The same as JSON, with every point.
-    pub fn json(&self) -> Value {
-        let runs: Vec<Value> = self.series.iter().map(|s| json!({"run": s.name, "points": s.points})).collect();
-        json!({"metric": self.metric, "runs": runs})
-    }
-
-    /// Draws the curves into one picture.
-    pub fn draw(&self, picture: &Path) -> Result<()> {
-        let share = if self.metric.ends_with("/accuracy") || self.metric.ends_with("/format") { ", %" } else { "" };
-        learning_curve(picture, &self.metric, &self.series, "PPO step", &format!("{}{share}", self.metric))
+    /// Bad input: a run without the metric; steps that not every run has.
+    pub fn of(runs: &[Run], arms: Arms, metric: &Metric, settings: &Settings) -> Result<Self> {
+        let data = Data::new(runs, metric);
+        if let Some(run) = (0..runs.len()).find(|run| data.points(*run).is_empty()) {
+            return Err(bad!("{} has no metric {}", runs[run].dir.display(), metric.name));
+        }
+        let Arms { arms, mut notes } = arms;
+        let common = data.common_steps(&(0..runs.len()).collect::<Vec<_>>());
+        let steps = chosen(&common, settings.steps.as_deref())?;
+        notes.extend(data.gaps(&common));
+        notes.extend(ends(&data, &common));
+        let bootstrap = Bootstrap::new(settings.resamples, data.problems());
+        let usual: &[f64] = if metric.is_share() || metric.figure() == "reward" { &[0.25, 0.5] } else { &[] };
+        Ok(Self {
+            metric: metric.name.clone(),
+            shares: metric.is_share(),
+            runs: run_curves(&data, &arms),
+            arms: arms.iter().map(|arm| arm_curve(&data, arm, &bootstrap)).collect(),
+            differences: pairs::differences(&data, &arms, &steps, &common, &bootstrap),
+            exact: pairs::exact(&data, &arms, &steps),
+            areas: areas(&data, &arms, &common, &bootstrap),
+            thresholds: thresholds(&data, &arms, settings.thresholds.as_deref().unwrap_or(usual)),
+            matched: lengths::matched(&data, &arms, &steps, &bootstrap),
+            layout: lengths::layout(&data, &arms, &steps),
+            reference: None,
+            notes,
+            steps,
+        })
     }
 }
 
-fn read_run(run: &Path) -> Result<Vec<Record>> {
-    let path = run.join(JSONL);
-    if !path.exists() {
-        return Err(bad!("{} is not a run folder: it has no metrics.jsonl", run.display()));
+/// The steps of the tables.
+fn chosen(common: &[u64], asked: Option<&[u64]>) -> Result<Vec<u64>> {
+    if let Some(asked) = asked {
+        if let Some(missing) = asked.iter().find(|step| !common.contains(step)) {
+            let known: Vec<String> = thinned(common, 30).iter().map(u64::to_string).collect();
+            return Err(bad!("not every run has the step {missing}; they share {}", known.join(", ")));
+        }
+        return Ok(asked.to_vec());
     }
-    read_jsonl(&path).with_context(|| format!("cannot read {}", path.display()))
+    let paper: Vec<u64> = PAPER.into_iter().filter(|step| common.contains(step)).collect();
+    Ok(if paper.is_empty() { thinned(common, MOST_STEPS) } else { paper })
 }
 
-fn validation_accuracy(records: &[Record]) -> Option<String> {
-    let evaluations = records.iter().filter(|record| record.stage == Stage::Evaluation);
-    evaluations.flat_map(Record::scalars).map(|(name, _)| name).find(|n| n.ends_with("/accuracy")).map(String::from)
+/// At most `most` of the steps, evenly, with the first and the last.
+fn thinned(steps: &[u64], most: usize) -> Vec<u64> {
+    if steps.len() <= most {
+        return steps.to_vec();
+    }
+    (0..most).map(|i| steps[i * (steps.len() - 1) / (most - 1)]).collect()
+}
+
+/// Which runs end before others.
+fn ends(data: &Data, common: &[u64]) -> Option<String> {
+    let last = |run: usize| data.points(run).last().map_or(0, |(step, _)| *step);
+    let longest = (0..data.runs.len()).map(last).max().unwrap_or(0);
+    let early = (0..data.runs.len()).filter(|run| last(*run) < longest);
+    let early: Vec<String> = early.map(|run| format!("{} at step {}", data.runs[run].name, last(run))).collect();
+    let covered = match (common.first(), common.last()) {
+        (Some(first), Some(last)) => format!("tables and areas cover the steps {first} to {last}, which all runs have"),
+        _ => "the runs share no step, so there are only curves".into(),
+    };
+    (!early.is_empty() || common.is_empty()).then(|| match early.is_empty() {
+        true => covered,
+        false => format!("ended early: {}; {covered}", early.join(", ")),
+    })
+}
+
+fn run_curves(data: &Data, arms: &[Arm]) -> Vec<RunCurve> {
+    let of = |arm: &Arm| -> Vec<RunCurve> {
+        let curve = |run: &usize| RunCurve {
+            run: data.runs[*run].name.clone(),
+            arm: arm.name.clone(),
+            seed: data.runs[*run].seed(),
+            points: data.points(*run),
+        };
+        arm.runs.iter().map(curve).collect()
+    };
+    arms.iter().flat_map(of).collect()
+}
+
+fn arm_curve(data: &Data, arm: &Arm, bootstrap: &Bootstrap) -> ArmCurve {
+    let point = |step: u64| {
+        let grid = data.grids(&[&arm.runs], step)?.pop()?;
+        Some(Point { step, mean: grid.mean(), band: bootstrap.mean(&grid), over: drawn(&grid) })
+    };
+    let steps = data.common_steps(&arm.runs);
+    ArmCurve { arm: arm.name.clone(), points: steps.into_iter().filter_map(point).collect() }
+}
+
+/// What a bootstrap of the grid draws.
+fn drawn(grid: &Grid) -> Option<&'static str> {
+    match (grid.seeds(), grid.problems()) {
+        (1, 1) => None,
+        (1, _) => Some("problems"),
+        (_, 1) => Some("seeds"),
+        _ => Some("seeds and problems"),
+    }
+}
+
+fn areas(data: &Data, arms: &[Arm], steps: &[u64], bootstrap: &Bootstrap) -> Vec<Area> {
+    let ([from, .., to], weights) = (steps, area_weights(steps)) else { return vec![] };
+    let area = |arm: &Arm| {
+        let grid = pairs::over_steps(data, &[&arm.runs], steps, &weights)?.pop()?;
+        let (area, band) = (grid.mean(), bootstrap.mean(&grid));
+        Some(Area { arm: arm.name.clone(), from: *from, to: *to, area, band, runs: grid.means() })
+    };
+    arms.iter().filter_map(area).collect()
+}
+
+fn thresholds(data: &Data, arms: &[Arm], thresholds: &[f64]) -> Vec<Reached> {
+    let mut all = Vec::new();
+    for &threshold in thresholds {
+        for arm in arms {
+            let name = || arm.name.clone();
+            let means = data.common_steps(&arm.runs).into_iter().map(|step| {
+                let values: Vec<f64> = data.grids(&[&arm.runs], step).map_or(vec![], |grids| grids[0].means());
+                (step, mean(&values))
+            });
+            let step = first_at_least(&means.collect::<Vec<_>>(), threshold);
+            all.push(Reached { arm: name(), run: None, threshold, step });
+            all.extend(arm.runs.iter().map(|run| Reached {
+                arm: name(),
+                run: Some(data.runs[*run].name.clone()),
+                threshold,
+                step: first_at_least(&data.points(*run), threshold),
+            }));
+        }
+    }
+    all
 }

@@ -1,10 +1,29 @@
-//! Reading finished and running experiments: curves from the records of a run folder.
+//! Reading finished and running experiments: curves from the records of a run folder, and comparisons of runs.
 
+mod arms;
 mod compare;
+mod csv;
 mod curve;
+mod data;
+mod lengths;
+mod pairs;
+mod picture;
+mod png;
+mod reference;
+mod report;
+mod resample;
+mod runs;
+mod statistics;
 mod summary;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
-pub use compare::Comparison;
+pub use arms::{Allowed, Arm, Arms};
+pub use compare::{Comparison, Settings};
+pub use csv::csv;
 pub use curve::{Series, learning_curve, points};
+pub use picture::picture;
+pub use png::png;
+pub use reference::Reference;
+pub use report::{markdown, text};
+pub use runs::{Metric, Run};
 pub use summary::{TITLES, before_and_after, draw_curve};

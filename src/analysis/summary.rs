@@ -37,11 +37,8 @@ pub fn draw_curve(records: &[Record], picture: &Path, name: &str) -> Result<()> 
     let curves = |stage: Stage| {
         let of_stage = records.iter().filter(move |record| record.stage == stage);
         let names = of_stage.flat_map(Record::scalars).map(|(name, _)| name).filter(|name| name.ends_with("/accuracy"));
-        names
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .map(move |name| Series { points: points(records, stage, name), name: name.to_string() })
+        names.collect::<BTreeSet<_>>().into_iter().map(move |name| (name.to_string(), points(records, stage, name)))
     };
-    let series: Vec<Series> = curves(Stage::Evaluation).chain(curves(Stage::Ppo)).collect();
+    let series = Series::lines(curves(Stage::Evaluation).chain(curves(Stage::Ppo)));
     learning_curve(picture, name, &series, "PPO step", "accuracy, %")
 }

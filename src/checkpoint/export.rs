@@ -14,7 +14,7 @@ use tch::{Device, Kind};
 /// # Errors
 /// Bad input: a folder that is not a complete model.
 pub fn export_model(model: &Path, target: &Path) -> Result<()> {
-    load(model, model, Head::Language)?;
+    load(model, &ModelConfig::from_dir(model).bad_input()?, Head::Language)?;
     copy(model, target)
 }
 
@@ -24,20 +24,20 @@ pub fn export_model(model: &Path, target: &Path) -> Result<()> {
 /// # Errors
 /// Bad input: a folder that is not a complete critic.
 pub fn export_critic(critic: &Path, model: &Path, target: &Path) -> Result<()> {
+    let config = ModelConfig::from_dir(model).bad_input()?;
     if !tensor_names(critic).bad_input()?.iter().all(|name| name.starts_with("score.")) {
-        load(critic, model, Head::Value)?;
+        load(critic, &config, Head::Value)?;
         return copy(critic, target);
     }
-    let head = load(critic, model, Head::ValueOnly)?;
-    let weights = critic_weights(&ModelConfig::from_dir(model).bad_input()?, &load(model, model, Head::Language)?);
+    let head = load(critic, &config, Head::ValueOnly)?;
+    let weights = critic_weights(&config, &load(model, &config, Head::Language)?);
     weights.copy_from(&head);
     write_unmarked(target, |dir| save_critic(dir, &weights, model, model))
 }
 
-/// The weights in `dir`, with the shape of `model`.
-fn load(dir: &Path, model: &Path, head: Head) -> Result<Weights> {
-    let config = ModelConfig::from_dir(model).bad_input()?;
-    Weights::load(dir, &config, head, Kind::Float, Device::Cpu).bad_input()
+/// The weights in `dir`.
+fn load(dir: &Path, config: &ModelConfig, head: Head) -> Result<Weights> {
+    Weights::load(dir, config, head, Kind::Float, Device::Cpu).bad_input()
 }
 
 fn copy(source: &Path, target: &Path) -> Result<()> {

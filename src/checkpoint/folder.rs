@@ -35,13 +35,17 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
 }
 
 /// Writes a file atomically: whatever happens, it is either the old one or the new one.
-pub fn write_file(path: &Path, text: &str) -> Result<()> {
+/// What is no file, such as a pipe, is written to as it is.
+pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let write = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        if path.exists() && !path.is_file() {
+            return fs::write(path, content.as_ref());
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // As readable as our other files: by default only the owner can read a temporary file.
         let mode = std::fs::Permissions::from_mode(0o666);
         let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content.as_ref())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         File::open(folder)?.sync_all()

@@ -34,6 +34,11 @@ impl RunFolder {
         self.0.join(metrics::JSONL)
     }
 
+    /// One evaluation per line, problem by problem; see `metrics::evaluations`.
+    pub fn evaluations(&self) -> PathBuf {
+        self.0.join(metrics::EVALUATIONS)
+    }
+
     /// The learning curve of a finished run.
     pub fn curve(&self) -> PathBuf {
         self.0.join("curve.svg")

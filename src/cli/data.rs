@@ -25,7 +25,7 @@ pub struct Data {
     /// Write the prompts and responses of the warm start instead of problems.
     #[arg(long)]
     traces: bool,
-    /// The first so many; fewer if the recipe has fewer problems.
+    /// The first so many; fewer if the recipe has fewer.
     #[arg(long, default_value_t = 10)]
     count: usize,
     /// The file to write (default: standard output).
@@ -47,7 +47,7 @@ impl Data {
         if self.traces {
             let sft = plan.recipe.sft.as_ref();
             let sft = sft.ok_or_else(|| bad!("the recipe has no [sft] section, so there are no traces"))?;
-            for trace in traces::traces(&plan, sft, &env, self.count)? {
+            for trace in traces::traces(&plan, sft, &env, self.count.min(sft.train))? {
                 writeln!(out, "{}", json!({"prompt": trace.prompt, "response": trace.response}))
                     .with_context(|| place.clone())?;
             }

@@ -3,6 +3,7 @@
 use super::common::{STDOUT, precision, print};
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Response, Writer};
 use ppo_train::text::chat;
@@ -34,7 +35,7 @@ pub struct Generate {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A string that ends the text; may be repeated.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// The precision of weights and activations.
     #[arg(long, default_value = "float32", value_parser = precision())]

@@ -8,11 +8,12 @@ use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
 use ppo_train::plan::{self, Devices, json, report};
 use ppo_train::recipe::{
-    self,
+    self, SftData,
     identity::{Difference, differences},
 };
 use ppo_train::task::{Split, settings};
 use ppo_train::terminal;
+use ppo_train::traces;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -51,15 +52,28 @@ impl Plan {
         if let Some(missing) = plan.missing_weights() {
             terminal::warn(&format!("note: {missing}"));
         }
+        plan.check_weights()?.iter().for_each(|note| terminal::warn(note));
         let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
-        let prompt = Environment::new(&plan, first)?.prompt(Split::Train, 0)?;
+        let env = Environment::new(&plan, first)?;
+        let prompt = env.prompt(Split::Train, 0)?;
+        let rows = match &plan.recipe.sft {
+            Some(sft) if matches!(sft.data, SftData::File(_)) => Some(traces::rows(&plan, sft, &env)?),
+            _ => None,
+        };
         if self.json {
             let mut all = json(&plan, devices);
             all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": &*prompt.ids });
+            all["ends"] = json!({ "ids": env.ends, "written": env.end, "strings": plan.recipe.rollout.stop });
             return print_json(&all);
         }
-        let report = report(&plan, devices);
-        print(format_args!("{report}\nfirst prompt, {} tokens:\n{}", prompt.ids.len(), prompt.text))
+        print(report(&plan, devices))?;
+        if let Some(rows) = rows {
+            print(rows.summary())?;
+        }
+        let ends = [env.tokenizer.list(&env.ends)].into_iter();
+        let ends = ends.chain(plan.recipe.rollout.stop.iter().map(|string| format!("after {string:?}")));
+        let (ends, tokens) = (ends.collect::<Vec<_>>().join(", "), prompt.ids.len());
+        print(format_args!("responses end at {ends}\nfirst prompt, {tokens} tokens:\n{}", prompt.text))
     }
 
     /// Prints the keys in which the plan's recipe differs from `other`, side by side.

@@ -1,10 +1,11 @@
 //! Between problems and token ids: prompts rendered and encoded, responses decoded and graded.
 
+use crate::model::ModelConfig;
 use crate::plan::Plan;
 use crate::recipe::Reward;
 use crate::task::{Grade, Split, Task, grade, layout, settings};
 use crate::terminal;
-use crate::text::{Ends, PromptTemplate, Tokenizer, opens_think};
+use crate::text::{EndTokens, Ends, PromptTemplate, Tokenizer, opens_think};
 use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ pub struct Environment {
     max_response_tokens: usize,
     /// The id that the responses of a warm start end with.
     pub end: i64,
-    /// Ids that end a text, by the model's config and the tokenizer's.
-    ends: Vec<i64>,
+    /// Ids that end a text.
+    pub ends: Vec<i64>,
     /// What ends a response: `ends` and the recipe's stop strings.
     stop: Ends,
 }
@@ -35,6 +36,11 @@ pub struct Prompt {
     pub text: String,
     pub ids: Arc<[i64]>,
     pub opens_think: bool,
+}
+
+/// The tokens that end the texts of a model.
+pub fn end_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> EndTokens {
+    EndTokens::unite(&config.eos_token_ids, &config.generation_eos_token_ids, tokenizer, config.vocab_size)
 }
 
 impl Environment {
@@ -59,26 +65,13 @@ impl Environment {
             let dir = plan.tokenizer_dir.display();
             return Err(bad!("the tokenizer in {dir} has {known} entries, but the model only {rows}"));
         }
-        let mut ends = plan.config.eos_token_ids.clone();
-        if ends.is_empty() {
-            ends = tokenizer.eos().to_vec();
-        }
-        // The token that the tokenizer names is what its users write at the end of texts.
-        let end = tokenizer.named_end().filter(|end| *end < plan.config.vocab_size).or(ends.first().copied());
-        let end = end.ok_or_else(|| {
+        let ends = end_tokens(&plan.config, &tokenizer);
+        ends.notes.iter().for_each(|note| terminal::warn(note));
+        let end = ends.written.ok_or_else(|| {
             let config = recipe.model.path.join("config.json");
             bad!("{}: no eos_token_id, so no text would end", config.display())
         })?;
-        if !ends.contains(&end) {
-            ends.push(end);
-            let spelt = |id: &i64| format!("{} ({id})", tokenizer.token(*id));
-            terminal::warn(&format!(
-                "note: the model's config ends texts at {}, the tokenizer at {}: responses end at any of them",
-                plan.config.eos_token_ids.iter().map(spelt).collect::<Vec<_>>().join(", "),
-                spelt(&end)
-            ));
-        }
-        let stop = Ends::new(&tokenizer, ends.clone(), &recipe.rollout.stop);
+        let stop = Ends::new(&tokenizer, ends.ids.clone(), &recipe.rollout.stop);
         Ok(Self {
             task,
             reward: recipe.reward.clone(),
@@ -87,7 +80,7 @@ impl Environment {
             max_prompt_tokens: recipe.rollout.max_prompt_tokens,
             max_response_tokens: recipe.rollout.max_response_tokens,
             end,
-            ends,
+            ends: ends.ids,
             stop,
         })
     }

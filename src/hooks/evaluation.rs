@@ -30,7 +30,7 @@ impl Hook for Evaluation {
         }
         clock.lap("testing");
         for evaluation in &evaluations {
-            evaluation.record(moment.env.task.name(), &mut record);
+            evaluation.record(moment.env.task.as_ref(), &mut record);
         }
         clock.record_stages(&mut record);
 

@@ -13,27 +13,39 @@ use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub(super) struct JsonLines(LogFile);
+/// A file of lines that are JSON objects, each with its stage and its step.
+pub(super) struct JsonLines {
+    log: LogFile,
+    lines: fn(&Record) -> Vec<u8>,
+}
 
 impl JsonLines {
-    /// The file at `path`, without what a resumed run will write again.
-    pub fn open(path: &Path, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
-        Ok(Self(LogFile::new(path.to_path_buf(), cut(path, resume)?, warn)))
+    /// The file at `path`, without what a resumed run will write again. `lines`: what a record adds to it.
+    pub fn open(
+        path: &Path,
+        lines: fn(&Record) -> Vec<u8>,
+        resume: Option<(Stage, u64)>,
+        warn: fn(&str),
+    ) -> Result<Self> {
+        Ok(Self { log: LogFile::new(path.to_path_buf(), cut(path, resume)?, warn), lines })
     }
 }
 
 impl Sink for JsonLines {
     fn write(&mut self, record: &Record) {
-        self.0.append(line(record));
+        let lines = (self.lines)(record);
+        if !lines.is_empty() {
+            self.log.append(lines);
+        }
     }
 
     fn flush(&mut self) {
-        self.0.flush();
+        self.log.flush();
     }
 }
 
 /// The record as one line, with its line feed.
-fn line(record: &Record) -> Vec<u8> {
+pub(super) fn line(record: &Record) -> Vec<u8> {
     let mut fields = Map::new();
     fields.insert("stage".into(), record.stage.name().into());
     fields.insert("step".into(), record.step.into());
@@ -57,10 +69,15 @@ fn number(value: f64) -> Value {
     }
 }
 
+/// The stage and the step of a line.
+fn address(fields: &Map<String, Value>) -> Result<(Stage, u64)> {
+    let stage = fields.get("stage").and_then(Value::as_str).and_then(Stage::from_name).context("no stage")?;
+    Ok((stage, fields.get("step").and_then(Value::as_u64).context("no step")?))
+}
+
 fn parse(line: &str) -> Result<Record> {
     let fields: Map<String, Value> = serde_json::from_str(line)?;
-    let stage = fields.get("stage").and_then(Value::as_str).and_then(Stage::from_name).context("no stage")?;
-    let step = fields.get("step").and_then(Value::as_u64).context("no step")?;
+    let (stage, step) = address(&fields)?;
     let mut record = Record::new(stage, step);
     for (name, value) in fields {
         match (name.as_str(), value) {
@@ -89,6 +106,11 @@ fn parse(line: &str) -> Result<Record> {
 /// # Errors
 /// A file that cannot be read, or a whole line that is not a record.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
+    read_lines(path, parse)
+}
+
+/// `read`, for lines of any kind.
+pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Vec<T>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     let records = whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -109,8 +131,9 @@ fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     };
     let mut kept = 0;
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        let undone = match std::str::from_utf8(line).map_err(anyhow::Error::from).and_then(parse) {
-            Ok(record) => record.stage.first_undone(resume).is_some_and(|first| record.step >= first),
+        let fields = serde_json::from_slice(line).map_err(anyhow::Error::from);
+        let undone = match fields.and_then(|fields| address(&fields)) {
+            Ok((stage, step)) => stage.first_undone(resume).is_some_and(|first| step >= first),
             // A whole line that somebody else wrote is not a reason to cut what follows.
             Err(_) => resume.is_none(),
         };

@@ -1,13 +1,17 @@
-//! What a run reports: one `Record` per step goes to TensorBoard (`events/`) and to `metrics.jsonl`.
+//! What a run reports: one `Record` per step goes to TensorBoard (`events/`) and to `metrics.jsonl`, and the single
+//! problems of an evaluation to `evaluations.jsonl`.
 //!
 //! Logs never end a run: a write error is reported once per file, counted, and tried again with the next record.
 
+pub mod evaluations;
 mod events;
 pub mod jsonl;
 mod log_file;
+mod outcomes;
 mod record;
 mod sink;
 
+pub use outcomes::Outcomes;
 pub use record::{Record, Stage, validation};
 pub use sink::Sink;
 
@@ -19,6 +23,8 @@ use std::path::Path;
 
 /// The file of a run that has one record per line.
 pub const JSONL: &str = "metrics.jsonl";
+/// The file of a run that has one evaluation per line, problem by problem.
+pub const EVALUATIONS: &str = "evaluations.jsonl";
 
 /// Which logs a run writes.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +37,8 @@ pub struct Logs {
 pub struct Metrics(Vec<Box<dyn Sink>>);
 
 impl Metrics {
-    /// Opens the logs of the run folder `dir`: `dir/events/{sft,ppo}/` and `dir/metrics.jsonl`.
+    /// Opens the logs of the run folder `dir`: `dir/events/{sft,ppo}/`, `dir/metrics.jsonl` and
+    /// `dir/evaluations.jsonl`.
     ///
     /// `resume`: the last step that the run has done. Later steps are removed from the logs: lines are cut off, and
     /// TensorBoard is made to discard them. `None` is a run from its start, which removes everything.
@@ -39,7 +46,7 @@ impl Metrics {
     /// `warn` is called once for each file that cannot be written.
     ///
     /// # Errors
-    /// The folder cannot be created, or its `metrics.jsonl` cannot be read or cut.
+    /// The folder cannot be created, or a JSONL file cannot be read or cut.
     pub fn open(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
@@ -50,7 +57,8 @@ impl Metrics {
             }
         }
         if logs.jsonl {
-            sinks.push(Box::new(JsonLines::open(&dir.join(JSONL), resume, warn)?));
+            sinks.push(Box::new(JsonLines::open(&dir.join(JSONL), jsonl::line, resume, warn)?));
+            sinks.push(Box::new(JsonLines::open(&dir.join(EVALUATIONS), evaluations::lines, resume, warn)?));
         }
         Ok(Self(sinks))
     }

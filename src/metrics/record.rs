@@ -3,6 +3,7 @@
 //! Names are those of verl's dashboards, `group/name`. Values that are not finite stay as they are: a NaN in a record
 //! is a finding, and every writer shows it.
 
+use super::outcomes::Outcomes;
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -61,13 +62,15 @@ pub struct Record {
     scalars: Vec<(Cow<'static, str>, f64)>,
     histograms: Vec<(Cow<'static, str>, Vec<f64>)>,
     texts: Vec<(Cow<'static, str>, String)>,
+    outcomes: Vec<Outcomes>,
 }
 
 impl Record {
     /// An empty record, dated now.
     pub fn new(stage: Stage, step: u64) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        Self { stage, step, time, scalars: Vec::new(), histograms: Vec::new(), texts: Vec::new() }
+        let (scalars, histograms, texts, outcomes) = Default::default();
+        Self { stage, step, time, scalars, histograms, texts, outcomes }
     }
 
     /// Sets a scalar; the value of an existing name is overwritten.
@@ -111,6 +114,11 @@ impl Record {
         self.texts.push((tag.into(), text.into()));
     }
 
+    /// Adds an evaluation problem by problem, for `evaluations.jsonl`.
+    pub fn outcome(&mut self, outcomes: Outcomes) {
+        self.outcomes.push(outcomes);
+    }
+
     /// Names and values in the order they were set.
     pub fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
         self.scalars.iter().map(|(name, value)| (name.as_ref(), *value))
@@ -124,6 +132,11 @@ impl Record {
     /// Tags and texts.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.texts.iter().map(|(tag, text)| (tag.as_ref(), text.as_str()))
+    }
+
+    /// The evaluations, in the order they were added.
+    pub fn outcomes(&self) -> &[Outcomes] {
+        &self.outcomes
     }
 }
 

@@ -4,9 +4,8 @@
 //! each head of q and k) and `LlamaForCausalLM` (no bias, rope scaling of type `llama3`). transformers 5 writes
 //! `rope_parameters` instead of `rope_theta` and `rope_scaling`; both forms are read.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use super::config_file::{ConfigFile, GenerationFile, Llama3Scaling, Named, parse};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 
 /// What the decoder needs to know about a checkpoint, checked.
@@ -30,8 +29,10 @@ pub struct ModelConfig {
     pub max_position_embeddings: i64,
     /// Standard deviation of random weights.
     pub initializer_range: f64,
-    /// Ids that end a sequence; `generation_config.json` may add more.
+    /// Ids that end a sequence, as `config.json` says.
     pub eos_token_ids: Vec<i64>,
+    /// The same as `generation_config.json` says.
+    pub generation_eos_token_ids: Vec<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,41 +43,65 @@ pub enum Family {
 }
 
 impl Family {
-    /// Each with its name in `architectures`.
-    const ALL: [(&'static str, Family); 3] =
-        [("Qwen2ForCausalLM", Family::Qwen2), ("Qwen3ForCausalLM", Family::Qwen3), ("LlamaForCausalLM", Family::Llama)];
+    /// Each with its name in `architectures` and its `model_type`.
+    const ALL: [(&'static str, &'static str, Family); 3] = [
+        ("Qwen2ForCausalLM", "qwen2", Family::Qwen2),
+        ("Qwen3ForCausalLM", "qwen3", Family::Qwen3),
+        ("LlamaForCausalLM", "llama", Family::Llama),
+    ];
+
+    /// By the first architecture, or if none is named by the model type, as transformers' AutoModelForCausalLM.
+    fn named(named: &Named) -> Result<Self> {
+        let known = || Self::ALL.map(|(name, ..)| name).join(", ");
+        let architecture = named.architectures.iter().flatten().next();
+        let found = |(name, model_type, _): &&(&str, &str, Self)| match architecture {
+            Some(architecture) => architecture == name,
+            None => named.model_type.as_deref() == Some(model_type),
+        };
+        match (Self::ALL.iter().find(found), architecture, &named.model_type) {
+            (Some((.., family)), ..) => Ok(*family),
+            (None, Some(name), _) => bail!("architecture `{name}` is not supported: expected one of {}", known()),
+            (None, None, Some(name)) => {
+                bail!(
+                    "model_type `{name}` is not supported, and there is no `architectures`: expected one of {}",
+                    known()
+                )
+            }
+            (None, None, None) => bail!("neither `architectures` nor `model_type`: expected one of {}", known()),
+        }
+    }
+
+    /// What transformers 5 takes for keys that a file leaves out, if it differs between families.
+    fn defaults(self) -> Defaults {
+        match self {
+            Self::Qwen2 => Defaults { max_position_embeddings: 32_768, head_dim: None },
+            Self::Qwen3 => Defaults { max_position_embeddings: 32_768, head_dim: Some(128) },
+            Self::Llama => Defaults { max_position_embeddings: 2048, head_dim: None },
+        }
+    }
 }
 
-/// Rope scaling of Llama 3.1 and later: long wavelengths are stretched by `factor`, short ones kept, those between
-/// interpolated.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Llama3Scaling {
-    pub factor: f64,
-    pub low_freq_factor: f64,
-    pub high_freq_factor: f64,
-    pub original_max_position_embeddings: f64,
+struct Defaults {
+    max_position_embeddings: i64,
+    head_dim: Option<i64>,
 }
 
 impl ModelConfig {
-    /// Reads `DIR/config.json`, and further end-of-sequence ids from `DIR/generation_config.json` if it exists.
+    /// Reads `DIR/config.json`, and the end-of-sequence ids of `DIR/generation_config.json` if it exists.
     ///
     /// # Errors
     /// A missing file, a key of the wrong type, an architecture or rope type that is not supported, or shapes that
     /// are impossible (such as heads that do not divide), each with the file's path and the key.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("no model folder at {}: config.json cannot be read", dir.display()))?;
+        ensure!(path.exists(), "no model folder at {}: there is no config.json", dir.display());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config = Self::from_json(&text).with_context(|| format!("in {}", path.display()))?;
         let generation = dir.join("generation_config.json");
         if generation.exists() {
             let text = std::fs::read_to_string(&generation)?;
-            let raw: RawGeneration = parse(&text).with_context(|| format!("in {}", generation.display()))?;
-            for id in raw.eos_token_id.ids() {
-                if !config.eos_token_ids.contains(&id) {
-                    config.eos_token_ids.push(id);
-                }
-            }
+            let file: GenerationFile = parse(&text).with_context(|| format!("in {}", generation.display()))?;
+            config.generation_eos_token_ids = file.eos_token_id.0;
         }
         Ok(config)
     }
@@ -84,20 +109,16 @@ impl ModelConfig {
     /// Parses the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
         // First, since other architectures have other keys.
-        let named: Architectures = parse(text)?;
-        let known = || Family::ALL.map(|(name, _)| name).join(", ");
-        let family = match named.architectures.first() {
-            None => bail!("`architectures` is empty: expected one of {}", known()),
-            Some(name) => match Family::ALL.iter().find(|(known, _)| known == name) {
-                Some((_, family)) => *family,
-                None => bail!("architecture `{name}` is not supported: expected one of {}", known()),
-            },
-        };
-        let raw: RawConfig = parse(text)?;
+        let family = Family::named(&parse(text)?)?;
+        let raw: ConfigFile = parse(text)?;
         let hidden_act = raw.hidden_act.as_deref().unwrap_or("silu");
         ensure!(hidden_act == "silu", "hidden_act `{hidden_act}` is not supported: expected silu");
         ensure!(raw.mlp_bias != Some(true), "mlp_bias = true is not supported");
         ensure!(raw.use_sliding_window != Some(true), "use_sliding_window = true is not supported");
+        ensure!(
+            raw.quantization_config.is_none(),
+            "quantization_config: weights that are quantised when they are loaded cannot be trained; take the key out"
+        );
         let (rope_theta, rope_scaling) = raw.rope()?;
         let heads = raw.num_attention_heads;
         let defaults = family.defaults();
@@ -120,7 +141,8 @@ impl ModelConfig {
             },
             max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
             initializer_range: raw.initializer_range.unwrap_or(0.02),
-            eos_token_ids: raw.eos_token_id.ids(),
+            eos_token_ids: raw.eos_token_id.0,
+            generation_eos_token_ids: vec![],
         };
         config.check()?;
         Ok(config)
@@ -165,117 +187,6 @@ impl ModelConfig {
         let layer = h * (q + 2 * kv) + bias + q * h + 3 * h * m + norms;
         let head = if self.tie_word_embeddings { 0 } else { self.vocab_size * h };
         (self.vocab_size * h + head + self.num_hidden_layers * layer + h) as u64
-    }
-}
-
-#[derive(Deserialize)]
-struct Architectures {
-    #[serde(default)]
-    architectures: Vec<String>,
-}
-
-/// What transformers 5 takes for keys that a file leaves out, if it differs between families.
-struct Defaults {
-    max_position_embeddings: i64,
-    head_dim: Option<i64>,
-}
-
-impl Family {
-    fn defaults(self) -> Defaults {
-        match self {
-            Self::Qwen2 => Defaults { max_position_embeddings: 32_768, head_dim: None },
-            Self::Qwen3 => Defaults { max_position_embeddings: 32_768, head_dim: Some(128) },
-            Self::Llama => Defaults { max_position_embeddings: 2048, head_dim: None },
-        }
-    }
-}
-
-/// Parses a JSON file; errors name the key.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
-    let mut json = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        if path == "." { anyhow!("{}", error.inner()) } else { anyhow!("`{path}`: {}", error.inner()) }
-    })?;
-    json.end()?;
-    Ok(value)
-}
-
-/// The keys of `config.json` that are read. `null` is as good as absent.
-#[derive(Deserialize)]
-struct RawConfig {
-    vocab_size: i64,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: i64,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    hidden_act: Option<String>,
-    rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RawRope>,
-    rope_parameters: Option<RawRope>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    use_sliding_window: Option<bool>,
-    max_position_embeddings: Option<i64>,
-    initializer_range: Option<f64>,
-    #[serde(default)]
-    eos_token_id: Ids,
-}
-
-impl RawConfig {
-    /// Base frequency and scaling, from whichever of the two forms the file uses.
-    fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
-        let table = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
-        let theta = table.and_then(|t| t.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
-        let Some(table) = table else { return Ok((theta, None)) };
-        match table.rope_type.as_deref().or(table.r#type.as_deref()) {
-            None | Some("default") => Ok((theta, None)),
-            Some("llama3") => {
-                let scaling = serde_json::from_value(serde_json::Value::Object(table.rest.clone()))
-                    .context("in the rope scaling of type llama3")?;
-                Ok((theta, Some(scaling)))
-            }
-            Some(other) => bail!("rope type `{other}` is not supported: expected default or llama3"),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct RawRope {
-    rope_type: Option<String>,
-    r#type: Option<String>,
-    rope_theta: Option<f64>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-struct RawGeneration {
-    #[serde(default)]
-    eos_token_id: Ids,
-}
-
-/// An id, a list of ids, or nothing: `config.json` may have any of them.
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
-enum Ids {
-    #[default]
-    None,
-    One(i64),
-    Many(Vec<i64>),
-}
-
-impl Ids {
-    fn ids(&self) -> Vec<i64> {
-        match self {
-            Ids::None => vec![],
-            Ids::One(id) => vec![*id],
-            Ids::Many(ids) => ids.clone(),
-        }
     }
 }
 
@@ -368,12 +279,56 @@ mod tests {
             (r#""rope_theta": 1e4, "num_hidden_layers": 0"#, "duplicate field"),
             (r#""rope_theta": 1e4, "hidden_act": "gelu""#, "hidden_act `gelu`"),
             (r#""rope_theta": 1e4, "head_dim": 7"#, "head_dim = 7 is odd"),
-            (r#""rope_theta": "1e4""#, "`rope_theta`: invalid type: string \"1e4\", expected f64"),
+            (r#""rope_theta": "1e4""#, "`rope_theta`: invalid type: string \"1e4\", expected a number"),
+            (r#""head_dim": "8""#, "`head_dim`: invalid type: string \"8\", expected an integer"),
+            (r#""head_dim": NaN"#, "expected value at line 3 column"),
+            (r#""quantization_config": {"load_in_4bit": true}"#, "quantization_config: weights that"),
+            (r#""rope_scaling": {"factor": 8.0}"#, "a rope table with `factor`, but without `rope_type`"),
+            (
+                r#""rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 2.0}"#,
+                "rope type `linear`",
+            ),
+            (
+                r#""rope_parameters": {"rope_theta": 5e5}, "rope_scaling": {"rope_type": "default"}"#,
+                "`rope_parameters` and `rope_scaling` disagree",
+            ),
         ] {
             let message = format!("{:#}", parse(rest).unwrap_err());
             assert!(message.contains(part), "{message}");
         }
-        let other = ModelConfig::from_json(r#"{"architectures": ["GPT2LMHeadModel"], "n_embd": 8}"#);
-        assert!(other.unwrap_err().to_string().contains("GPT2LMHeadModel"));
+        for (text, part) in [
+            (r#"{"architectures": ["GPT2LMHeadModel"], "n_embd": 8}"#, "architecture `GPT2LMHeadModel` is not"),
+            (r#"{"model_type": "gpt2", "n_embd": 8}"#, "model_type `gpt2` is not supported"),
+            (r#"{"architectures": []}"#, "neither `architectures` nor `model_type`"),
+            ("[]", "expected a JSON object"),
+            ("", "EOF while parsing"),
+        ] {
+            let error = ModelConfig::from_json(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    /// transformers picks the class by `model_type` where `architectures` is left out.
+    #[test]
+    fn the_family_is_the_architecture_or_the_model_type() {
+        let keys = LLAMA.strip_prefix(r#"{"architectures": ["LlamaForCausalLM"]"#).unwrap();
+        let named = parse(r#""rope_theta": 1e4"#).unwrap();
+        for start in [r#""model_type": "llama""#, r#""architectures": null, "model_type": "llama""#] {
+            let text = format!(r#"{{{start}{keys}, "rope_theta": 1e4}}"#);
+            assert_eq!(ModelConfig::from_json(&text).unwrap(), named);
+        }
+    }
+
+    #[test]
+    fn end_tokens_are_an_id_or_a_list() {
+        let without = LLAMA.strip_suffix(r#", "eos_token_id": [1, 2]"#).unwrap();
+        let ends = |value: &str| ModelConfig::from_json(&format!(r#"{without}, "eos_token_id": {value}}}"#));
+        for (value, expected) in [("7", vec![7]), ("[1, 2]", vec![1, 2]), ("null", vec![])] {
+            assert_eq!(ends(value).unwrap().eos_token_ids, expected);
+        }
+        for value in ["\"2\"", "{}", "[\"2\"]", "2.5"] {
+            let error = ends(value).unwrap_err().to_string();
+            assert!(error.contains("`eos_token_id") && error.contains("expected an"), "{error}");
+        }
     }
 }

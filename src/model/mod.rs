@@ -2,14 +2,17 @@
 
 mod attention;
 mod config;
+mod config_file;
 mod decoder;
 mod heads;
 mod nn;
 mod rope;
+mod stored;
 mod weights;
 
 pub use attention::{Attend, KeyValues, PRODUCTS_TOKENS, causal_attention, masked_attention};
 pub use config::{Family, ModelConfig};
 pub use decoder::{Decoder, Tap};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
-pub use weights::{Head, Weights, tensor_names};
+pub use stored::{missing_files, tensor_names};
+pub use weights::{Head, Weights};

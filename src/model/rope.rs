@@ -3,7 +3,8 @@
 //! Angles are computed in each pass from D/2 frequencies, always in float32: bfloat16 cannot represent positions above
 //! 256 exactly. Only the cosines and sines are converted to the compute kind.
 
-use super::config::{Llama3Scaling, ModelConfig};
+use super::config::ModelConfig;
+use super::config_file::Llama3Scaling;
 use std::f64::consts::PI;
 use tch::{Device, Kind, Tensor};
 

@@ -7,13 +7,13 @@
 //! methods that overwrite them in place therefore take `&self`; each says so.
 
 use super::config::ModelConfig;
+use super::stored::{EMBEDDING, HEAD, Stored};
 use crate::terminal;
-use crate::torch::{self, Generator};
-use anyhow::{Context, Result, bail, ensure};
-use safetensors::SafeTensors;
+use crate::torch::{self, Generator, to_host};
+use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 const ALIGN: i64 = 64;
@@ -88,65 +88,45 @@ impl Weights {
     /// files, converted from whatever precision they have.
     ///
     /// # Errors
-    /// One message with every tensor that is missing, or of another shape or an unusable type. Surplus tensors are
+    /// Those of `Stored::find`; a tied head that is not the embedding; weights that are not finite. Surplus tensors are
     /// ignored with a note, as transformers does.
     pub fn fill(&self, dir: &Path, config: &ModelConfig) -> Result<()> {
-        let mut found = vec![false; self.entries.len()];
-        let (mut wrong, mut surplus) = (Vec::new(), Vec::new());
-        for path in shard_files(dir)? {
-            let map = torch::map(&path)?;
-            let tensors = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
-            for (name, data) in tensors.iter() {
-                // A base model saved without its head leaves the prefix out, and transformers adds it again.
-                let Some(&place) = self.index.get(name).or_else(|| self.index.get(&format!("model.{name}"))) else {
-                    // Some folders also store the tied head.
-                    if !(config.tie_word_embeddings && name == "lm_head.weight") {
-                        surplus.push(name.to_string());
-                    }
-                    continue;
-                };
-                found[place] = true;
-                let target = &self.entries[place].1;
-                let shape: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
-                if shape != target.size() {
-                    wrong.push(format!("{name}: shape {shape:?}, expected {:?}", target.size()));
-                    continue;
-                }
-                match torch::kind_of(data.dtype()).filter(|k| *k != Kind::Int64) {
-                    None => wrong.push(format!("{name}: type {:?}, expected F32, BF16 or F16", data.dtype())),
-                    Some(kind) => {
-                        let stored = Tensor::from_data_size(data.data(), &shape, kind);
-                        tch::no_grad(|| target.shallow_clone().copy_(&stored));
-                    }
-                }
-            }
+        let wanted = self.entries.iter().map(|(name, tensor)| (name.clone(), tensor.size()));
+        let stored = Stored::find(dir, wanted, config.tie_word_embeddings)?;
+        stored.notes.iter().for_each(|note| terminal::warn(note));
+        stored.read(|place, tensor| {
+            tch::no_grad(|| self.entries[place].1.shallow_clone().copy_(tensor));
+            Ok(())
+        })?;
+        if let Some(embedding) = self.find(EMBEDDING) {
+            stored.read_tied_head(|head| {
+                let same = head.size() == embedding.size()
+                    && head.to_device(embedding.device()).to_kind(embedding.kind()) == embedding;
+                ensure!(
+                    same,
+                    "{} says tie_word_embeddings = true, but its {HEAD} is not {EMBEDDING}: set tie_word_embeddings to \
+                     false to use that head, as transformers does",
+                    dir.join("config.json").display()
+                );
+                Ok(())
+            })?;
         }
-        let missing: Vec<&String> =
-            self.entries.iter().zip(&found).filter(|(_, found)| !**found).map(|((n, _), _)| n).collect();
-        if let Some(prefix) = common_prefix(&missing, &surplus) {
-            bail!(
-                "the tensors in {} are named `{prefix}{}` and so on: save the model without the wrapper that adds \
-                 `{prefix}` (torch.compile adds `_orig_mod.`, data parallelism `module.`)",
-                dir.display(),
-                missing[0]
-            );
-        }
-        wrong.extend(missing.iter().map(|name| format!("{name}: missing")));
-        ensure!(
-            wrong.is_empty(),
-            "the weights in {} do not fit its config.json:\n  {}",
-            dir.display(),
-            wrong.join("\n  ")
-        );
-        if !surplus.is_empty() {
-            let (count, first) = (surplus.len(), surplus.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
-            terminal::warn(&format!(
-                "note: {count} tensors in {} are not part of this architecture and are ignored: {first}{}",
-                dir.display(),
-                if count > 3 { ", ..." } else { "" }
-            ));
+        // A sum needs no second buffer, and one value that is not finite makes it so.
+        let sums: Vec<Tensor> = self.entries.iter().map(|(_, tensor)| tensor.detach().sum(Kind::Float)).collect();
+        let sums = to_host(&Tensor::stack(&sums, 0));
+        if let Some(((name, _), _)) = self.entries.iter().zip(sums).find(|(_, sum)| !sum.is_finite()) {
+            bail!("{name} in {} has values that are not finite (as {:?})", dir.display(), self.flat.kind());
         }
         Ok(())
+    }
+
+    /// Whether the weights of a Hugging Face folder have the names, shapes and types that `fill` needs, and what it
+    /// would ignore; only the heads of its files are read.
+    ///
+    /// # Errors
+    /// Those of `Stored::find`.
+    pub fn check(dir: &Path, config: &ModelConfig, head: Head) -> Result<Vec<String>> {
+        Ok(Stored::find(dir, shapes(config, head), config.tie_word_embeddings)?.notes)
     }
 
     /// Overwrites in place every tensor that `other` has too, by name.
@@ -259,53 +239,6 @@ fn views(flat: &Tensor, shapes: impl IntoIterator<Item = Vec<i64>>) -> Vec<Tenso
     shapes.into_iter().map(view).collect()
 }
 
-/// What the names of all `missing` tensors have in front of them among the `surplus` ones.
-fn common_prefix<'a>(missing: &[&String], surplus: &'a [String]) -> Option<&'a str> {
-    let first = missing.first()?;
-    let prefix =
-        surplus.iter().find_map(|name| name.strip_suffix(first.as_str())).filter(|prefix| !prefix.is_empty())?;
-    missing.iter().all(|name| surplus.iter().any(|s| s.strip_prefix(prefix) == Some(name))).then_some(prefix)
-}
-
-/// The names of the tensors in a folder's safetensors files.
-///
-/// # Errors
-/// A file that is missing or damaged.
-pub fn tensor_names(dir: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for path in shard_files(dir)? {
-        let map = torch::map(&path)?;
-        let tensors = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
-        names.extend(tensors.names().into_iter().map(String::from));
-    }
-    Ok(names)
-}
-
-/// The safetensors files of a folder: one, or else the shards that its index names (in transformers' order).
-fn shard_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let (whole, index) = (dir.join("model.safetensors"), dir.join("model.safetensors.index.json"));
-    if whole.exists() && index.exists() {
-        terminal::warn(&format!("note: {} is read; the index beside it is ignored", whole.display()));
-    }
-    if whole.exists() || !index.exists() {
-        return Ok(vec![whole]);
-    }
-    let text = std::fs::read_to_string(&index)?;
-    let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("in {}", index.display()))?;
-    let map = json["weight_map"].as_object().with_context(|| format!("{} has no weight_map", index.display()))?;
-    let mut names: Vec<&str> = map.values().filter_map(|v| v.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in &names {
-        ensure!(
-            Path::new(name).file_name().is_some_and(|n| n == *name),
-            "{} names a shard outside its folder: {name}",
-            index.display()
-        );
-    }
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
-}
-
 /// Names and shapes of all weights, in the checkpoint's order.
 fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
     let (h, q, kv) = (c.hidden_size, c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
@@ -313,7 +246,7 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
     if head == Head::ValueOnly {
         return score.into();
     }
-    let mut all = vec![("model.embed_tokens.weight".to_string(), vec![c.vocab_size, h])];
+    let mut all = vec![(EMBEDDING.to_string(), vec![c.vocab_size, h])];
     for i in 0..c.num_hidden_layers {
         let mut layer = |name: &str, shape: &[i64]| all.push((format!("model.layers.{i}.{name}"), shape.to_vec()));
         layer("input_layernorm.weight", &[h]);
@@ -339,7 +272,7 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
     all.push(("model.norm.weight".to_string(), vec![h]));
     match head {
         Head::Language if c.tie_word_embeddings => {}
-        Head::Language => all.push(("lm_head.weight".to_string(), vec![c.vocab_size, h])),
+        Head::Language => all.push((HEAD.to_string(), vec![c.vocab_size, h])),
         Head::Value | Head::ValueOnly => all.extend(score),
     }
     all
@@ -349,7 +282,7 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
 mod tests {
     use super::*;
     use crate::checkpoint::save_tensors;
-    use crate::torch::to_host;
+    use crate::model::missing_files;
 
     fn config() -> ModelConfig {
         ModelConfig::from_json(
@@ -362,15 +295,81 @@ mod tests {
 
     /// What a folder with these tensors is read as; `rename` gives each its name in the file.
     fn read(dir: &Path, rename: impl Fn(&str) -> Option<String>, surplus: &[&str]) -> Result<Vec<f32>, String> {
+        let ones = surplus.iter().map(|name| (name.to_string(), Tensor::ones([2], (Kind::Float, Device::Cpu))));
+        read_with(dir, rename, ones.collect())
+    }
+
+    fn read_with(
+        dir: &Path,
+        rename: impl Fn(&str) -> Option<String>,
+        more: Vec<(String, Tensor)>,
+    ) -> Result<Vec<f32>, String> {
         let (cpu, kind) = (Device::Cpu, Kind::Float);
         let weights = Weights::random(&config(), Head::Language, kind, cpu, 1).unwrap();
         let entries = weights.entries().iter();
         let mut tensors: Vec<(String, Tensor)> =
             entries.filter_map(|(name, tensor)| Some((rename(name)?, tensor.shallow_clone()))).collect();
-        tensors.extend(surplus.iter().map(|name| (name.to_string(), Tensor::ones([2], (kind, cpu)))));
+        tensors.extend(more);
         save_tensors(&dir.join("model.safetensors"), &tensors).unwrap();
         let read = Weights::load(dir, &config(), Head::Language, kind, cpu);
         read.map(|read| to_host(read.flat())).map_err(|error| format!("{error:#}"))
+    }
+
+    /// A tied head may be stored too, if it is the embedding; transformers 5 would use another one.
+    #[test]
+    fn a_tied_head_is_the_embedding() {
+        let dir = tempfile::tempdir().unwrap();
+        let same = |name: &str| Some(name.to_string());
+        let embedding = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 1).unwrap();
+        let embedding = embedding.find(EMBEDDING).unwrap();
+        let whole = read(dir.path(), same, &[]).unwrap();
+        let head = |tensor: &Tensor| vec![(HEAD.to_string(), tensor.shallow_clone())];
+        assert_eq!(read_with(dir.path(), same, head(&embedding)).unwrap(), whole);
+        for other in [&embedding + 1.0, embedding.narrow(0, 0, 2).copy()] {
+            let error = read_with(dir.path(), same, head(&other)).unwrap_err();
+            assert!(error.contains("lm_head.weight is not model.embed_tokens.weight"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_weights_has_each_once_and_finite() {
+        let dir = tempfile::tempdir().unwrap();
+        let same = |name: &str| Some(name.to_string());
+        let norm = |value: f64| Tensor::full([4], value, (Kind::Float, Device::Cpu));
+        let error = read_with(dir.path(), same, vec![("norm.weight".into(), norm(1.0))]).unwrap_err();
+        assert!(error.contains("model.norm.weight: in the files twice"), "{error}");
+        for odd in [f64::NAN, f64::INFINITY] {
+            let rename = |name: &str| (name != "model.norm.weight").then(|| name.to_string());
+            let error = read_with(dir.path(), rename, vec![("model.norm.weight".into(), norm(odd))]).unwrap_err();
+            assert!(error.contains("model.norm.weight") && error.contains("not finite"), "{error}");
+        }
+        let whole = read(dir.path(), same, &[]).unwrap();
+        let double = |name: &str| (name != "model.norm.weight").then(|| name.to_string());
+        let norm = vec![("model.norm.weight".to_string(), norm(1.0).to_kind(Kind::Double))];
+        assert_eq!(read_with(dir.path(), double, norm).unwrap(), whole);
+    }
+
+    /// Before anything is read: files that are not there, and files that are not what their name says.
+    #[test]
+    fn files_that_were_not_fetched_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+        let missing = || missing_files(dir).unwrap();
+        assert!(missing().contains("has no weights"));
+        write("pytorch_model.bin", "");
+        assert!(missing().contains("as .bin files only"));
+        write("adapter_model.safetensors", "");
+        assert!(missing().contains("has adapter_model.safetensors, but not model.safetensors"));
+        write("model.safetensors.index.json", r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#);
+        write("one.safetensors", "");
+        assert!(missing().contains("two.safetensors is not there, but"));
+        write("two.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+        assert!(missing().contains("two.safetensors is a Git LFS pointer"));
+        write("two.safetensors", "");
+        assert_eq!(missing_files(dir), None);
+        let error = format!("{:#}", Weights::check(dir, &config(), Head::Language).err().unwrap());
+        assert!(error.contains("one.safetensors is damaged or was not fetched completely (0 bytes)"), "{error}");
     }
 
     #[test]
@@ -381,7 +380,7 @@ mod tests {
         let whole = read(dir, same, &[]).unwrap();
         assert!(whole.iter().any(|x| *x != 0.0));
         // Surplus tensors, a base model's names, and an index beside a whole file, whose shards are not there.
-        let surplus = ["model.layers.0.self_attn.rotary_emb.inv_freq", "visual.weight", "lm_head.weight"];
+        let surplus = ["model.layers.0.self_attn.rotary_emb.inv_freq", "visual.weight"];
         assert_eq!(read(dir, same, &surplus).unwrap(), whole);
         assert_eq!(read(dir, |name| name.strip_prefix("model.").map(str::to_string), &[]).unwrap(), whole);
         let stale = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}"#;

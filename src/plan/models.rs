@@ -1,18 +1,12 @@
 //! Where the models of a plan come from, and where they go.
 
 use super::Plan;
-use crate::model::{Head, Weights};
+use crate::model::{Head, Weights, missing_files};
 use crate::recipe::Precision;
-use crate::recipe::spelling::entries;
 use crate::{OrBadInput, torch};
 use anyhow::Result;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use tch::{Device, Kind};
-
-/// How the file begins that Git LFS leaves in the place of a large one.
-const POINTER: &[u8; 42] = b"version https://git-lfs.github.com/spec/v1";
 
 impl Plan {
     /// The device that models and tensors are on.
@@ -31,33 +25,25 @@ impl Plan {
         }
     }
 
-    /// What keeps the weights in the recipe's model folder from being read, if they are wanted from there. A plan needs
-    /// no weights; a run does.
+    /// What keeps the weights in the recipe's model folder from being read, if they are wanted from there: files that
+    /// are not there. A plan needs no weights; a run does.
     pub fn missing_weights(&self) -> Option<String> {
-        let dir = &self.recipe.model.path;
-        let found = |name: &str| dir.join(name).is_file();
-        if self.recipe.model.random_weights {
-            return None;
+        let model = &self.recipe.model;
+        let missing = if model.random_weights { None } else { missing_files(&model.path) };
+        missing.map(|missing| format!("{missing}\nto start from random weights set model.random_weights = true"))
+    }
+
+    /// Checks the names, shapes and types of the weights that are in the recipe's model folder; returns notes about
+    /// what would be ignored.
+    ///
+    /// # Errors
+    /// Bad input: weights that the run could not start from.
+    pub fn check_weights(&self) -> Result<Vec<String>> {
+        let model = &self.recipe.model;
+        match model.random_weights || missing_files(&model.path).is_some() {
+            true => Ok(vec![]),
+            false => Weights::check(&model.path, &self.config, Head::Language).bad_input(),
         }
-        let whole = dir.join("model.safetensors");
-        if !whole.is_file() && !found("model.safetensors.index.json") {
-            let pickled = entries(dir).iter().any(|name| name.starts_with("pytorch_model") && name.ends_with(".bin"));
-            let what = if pickled {
-                "has its weights as pytorch_model*.bin only: save them as safetensors with transformers"
-            } else {
-                "has no weights (model.safetensors, or model.safetensors.index.json and its shards)"
-            };
-            return Some(format!(
-                "{} {what}\nto start from random weights set model.random_weights = true",
-                dir.display()
-            ));
-        }
-        let mut start = [0; POINTER.len()];
-        let is_pointer =
-            File::open(&whole).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *POINTER;
-        is_pointer.then(|| {
-            format!("{} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder", whole.display())
-        })
     }
 
     /// The weights that the run starts from: read from the recipe's model folder, or random.

@@ -33,8 +33,13 @@ pub struct Difference {
 impl Difference {
     /// Whether a resumed run may differ in this key.
     pub fn is_allowed(&self) -> bool {
+        self.is_in(&MAY_CHANGE)
+    }
+
+    /// Whether the key is one of `keys`, or in a section that is.
+    pub fn is_in<T: AsRef<str>>(&self, keys: &[T]) -> bool {
         let in_section = |rest: &str| rest.is_empty() || rest.starts_with('.');
-        MAY_CHANGE.iter().any(|allowed| self.key.strip_prefix(allowed).is_some_and(in_section))
+        keys.iter().any(|key| self.key.strip_prefix(key.as_ref()).is_some_and(in_section))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::engine::{Engine, Response, Stop};
 use super::sampler::Sampling;
-use crate::model::{Head, ModelConfig, Policy, Weights};
+use crate::model::{Head, ModelConfig, Policy, Weights, missing_files};
 use crate::rng::ChaCha8Rng;
-use crate::text::{Ends, Tokenizer};
+use crate::terminal;
+use crate::text::{EndTokens, Ends, Tokenizer};
 use crate::torch::device;
 use crate::{OrBadInput, bad};
 use anyhow::Result;
@@ -28,9 +29,14 @@ impl Writer {
     /// Bad input: the folder's configuration or tokenizer cannot be used.
     pub fn open(dir: &Path, stop: &[String], max_tokens: usize) -> Result<Self> {
         let config = ModelConfig::from_dir(dir).bad_input()?;
+        if let Some(missing) = missing_files(dir) {
+            return Err(bad!("{missing}"));
+        }
         let tokenizer = Tokenizer::from_dir(dir)?;
-        let tokens = config.eos_token_ids.iter().copied().chain(tokenizer.named_end()).collect();
-        let ends = Ends::new(&tokenizer, tokens, stop);
+        let (config_ids, generation_ids) = (&config.eos_token_ids, &config.generation_eos_token_ids);
+        let tokens = EndTokens::unite(config_ids, generation_ids, &tokenizer, config.vocab_size);
+        tokens.notes.iter().for_each(|note| terminal::warn(note));
+        let ends = Ends::new(&tokenizer, tokens.ids, stop);
         Ok(Self { dir: dir.to_path_buf(), config, tokenizer, ends, max_tokens })
     }
 

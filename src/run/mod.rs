@@ -153,10 +153,6 @@ fn warm_start(
         None => Policy::new(&plan.config, weights),
         Some(recipe) => {
             let rows = traces::rows(plan, recipe, env)?;
-            if rows.cut > 0 {
-                let (cut, context) = (rows.cut, recipe.context);
-                terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {context}"));
-            }
             let mut learner = Learner::policy(plan, weights);
             let warm_start = WarmStart { sft: recipe, seed: plan.recipe.seed, rows: &rows, comm, stop };
             warm_start.train(&mut learner, metrics)?;

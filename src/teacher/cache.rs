@@ -56,7 +56,7 @@ impl Cache {
                 "completion_tokens": reply.completion_tokens,
             },
         });
-        write_file(&self.file(&identity), &format!("{entry:#}\n"))
+        write_file(&self.file(&identity), format!("{entry:#}\n"))
     }
 }
 

@@ -55,8 +55,8 @@ pub fn write(out: &Path, problems: &Problems, outcome: &Outcome, wanted: Wanted,
         write_file(&out.join(format!("monologue_{split}.jsonl")), &monologues)?;
     }
     let report = report(problems, outcome, kept, source);
-    write_file(&out.join("report.md"), &markdown(&report))?;
-    write_file(&done, &format!("{report:#}\n"))?;
+    write_file(&out.join("report.md"), markdown(&report))?;
+    write_file(&done, format!("{report:#}\n"))?;
     Ok(report)
 }
 

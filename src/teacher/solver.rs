@@ -1,5 +1,5 @@
-//! Our own solver as the teacher of Countdown: no model, no costs. It draws traces until one is right, so that it drops a
-//! problem only if that has no solution within bounds.
+//! Our own solver as the teacher of Countdown: no model, no costs. It draws traces until one is right, so that it drops
+//! a problem only if that has no solution within bounds.
 
 use super::grading::Right;
 use super::hash::number;

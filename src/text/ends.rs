@@ -2,6 +2,74 @@
 
 use super::Tokenizer;
 
+/// The tokens that end a text. Three files may name them, and they may disagree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndTokens {
+    /// Whatever any file names; if none does, the special tokens that end texts in the families we know.
+    pub ids: Vec<i64>,
+    /// What a written text should end with: the tokenizer's end token, or else the first of `ids`.
+    pub written: Option<i64>,
+    /// What the files disagree about, or name in vain.
+    pub notes: Vec<String>,
+}
+
+impl EndTokens {
+    /// Unites the ids that `config.json` and `generation_config.json` name with the tokenizer's end token. `rows`: the
+    /// size of the model's vocabulary.
+    pub fn unite(config: &[i64], generation: &[i64], tokenizer: &Tokenizer, rows: i64) -> Self {
+        let mut notes = Vec::new();
+        let token = tokenizer.end_token();
+        let named = token.and_then(|token| tokenizer.id(token));
+        if let (Some(token), None) = (token, named) {
+            notes
+                .push(format!("note: tokenizer_config.json has the end token {token}, which is not in tokenizer.json"));
+        }
+        let known = |id: i64| (0..rows.min(tokenizer.vocab_size())).contains(&id);
+        let sources = [
+            ("config.json", config.to_vec()),
+            ("generation_config.json", generation.to_vec()),
+            ("tokenizer_config.json", named.into_iter().collect()),
+        ];
+        let mut named = Vec::new();
+        for (file, ids) in sources {
+            let (ids, unknown): (Vec<i64>, Vec<i64>) = ids.into_iter().partition(|id| known(*id));
+            for id in unknown {
+                notes.push(format!("note: {file} ends texts at the id {id}, which is not in the vocabulary"));
+            }
+            if !ids.is_empty() {
+                named.push((file, ids));
+            }
+        }
+        let mut ids: Vec<i64> = named.iter().flat_map(|(_, ids)| ids).copied().collect();
+        let written = named.last().filter(|(file, _)| *file == "tokenizer_config.json").map(|(_, ids)| ids[0]);
+        if ids.is_empty() {
+            ids = tokenizer.eos().iter().copied().filter(|id| known(*id)).collect();
+            if !ids.is_empty() {
+                notes.push(format!("note: no file names an end token: responses end at {}", tokenizer.list(&ids)));
+            }
+        }
+        let sorted = |ids: &[i64]| {
+            let mut ids = ids.to_vec();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        if named.windows(2).any(|pair| sorted(&pair[0].1) != sorted(&pair[1].1)) {
+            let list: Vec<String> =
+                named.iter().map(|(file, ids)| format!("{file} at {}", tokenizer.list(&sorted(ids)))).collect();
+            notes.push(format!("note: texts end by {}: responses end at any of them", list.join(", by ")));
+        }
+        let mut seen = Vec::new();
+        ids.retain(|id| {
+            !seen.contains(id) && {
+                seen.push(*id);
+                true
+            }
+        });
+        Self { written: written.or(ids.first().copied()), ids, notes }
+    }
+}
+
 /// The ends of responses.
 pub struct Ends {
     tokens: Vec<i64>,
@@ -56,6 +124,49 @@ impl Ends {
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn end_tokens_are_those_of_all_files() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(base.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+        let unite = |config: &[i64], generation: &[i64], token: &str| {
+            let json = format!("{{\"eos_token\": {token}}}");
+            std::fs::write(folder.path().join("tokenizer_config.json"), json).unwrap();
+            let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+            let ends = EndTokens::unite(config, generation, &tokenizer, 1000);
+            (ends.ids, ends.written, ends.notes.join("\n"))
+        };
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        let (end, tag) = (tokenizer.id("<|endoftext|>").unwrap(), tokenizer.id("</answer>").unwrap());
+        let (text, answer) = (r#""<|endoftext|>""#, r#""</answer>""#);
+        assert_eq!(unite(&[end], &[end, end], text), (vec![end], Some(end), String::new()));
+        assert_eq!(unite(&[end], &[], "null"), (vec![end], Some(end), String::new()));
+        let (ids, written, note) = unite(&[end], &[], answer);
+        assert_eq!((ids, written), (vec![end, tag], Some(tag)));
+        let [end_text, tag_text] = [format!("<|endoftext|> ({end})"), format!("</answer> ({tag})")];
+        assert_eq!(
+            note,
+            format!(
+                "note: texts end by config.json at {end_text}, by tokenizer_config.json at {tag_text}: \
+                 responses end at any of them"
+            )
+        );
+        let (ids, _, note) = unite(&[end], &[tag], text);
+        assert_eq!(ids, [end, tag]);
+        assert!(note.contains(&format!("by generation_config.json at {tag_text}, by")), "{note}");
+        for (odd, file) in [(-1, "config.json"), (999, "config.json")] {
+            let (ids, written, note) = unite(&[odd, end], &[], text);
+            assert_eq!((ids, written), (vec![end], Some(end)));
+            assert_eq!(note, format!("note: {file} ends texts at the id {odd}, which is not in the vocabulary"));
+        }
+        let (ids, written, note) = unite(&[], &[], "null");
+        assert_eq!((ids, written), (vec![end], Some(end)));
+        assert_eq!(note, format!("note: no file names an end token: responses end at {end_text}"));
+        let (ids, _, note) = unite(&[end], &[], r#""<|im_end|>""#);
+        assert_eq!(ids, [end]);
+        assert!(note.contains("has the end token <|im_end|>, which is not in tokenizer.json"), "{note}");
+    }
 
     #[test]
     fn strings_end_a_response_whatever_their_tokens() {

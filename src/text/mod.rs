@@ -9,11 +9,11 @@ mod prompt;
 pub mod tags;
 mod tokenizer;
 
-pub use ends::Ends;
+pub use ends::{EndTokens, Ends};
 pub use prompt::{BUILT_IN, PromptTemplate, chat, chat_messages, opens_think};
 pub use tokenizer::Tokenizer;
 
-use crate::bad;
+use crate::{bad, lfs_pointer};
 use anyhow::Result;
 use serde::Deserialize;
 use std::path::Path;
@@ -54,6 +54,9 @@ struct NamedTemplate {
 impl TokenizerConfig {
     fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer_config.json");
+        if let Some(pointer) = lfs_pointer(&path) {
+            return Err(bad!("{pointer}"));
+        }
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let json = &mut serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));

@@ -45,7 +45,7 @@ impl PromptTemplate {
         let built_in = BUILT_IN.iter().find(|(name, _)| *name == template);
         let source = match built_in {
             Some((_, source)) => (*source).to_string(),
-            None => std::fs::read_to_string(template).map_err(|error| {
+            None => read(Path::new(template)).map_err(|error| {
                 let names = BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
                 bad!("prompt template `{template}` is neither built in ({names}) nor a readable file: {error}")
             })?,
@@ -139,7 +139,7 @@ fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
     let mut tokens = TokenizerConfig::from_dir(dir)?;
     // Newer folders have it in a separate file, which transformers prefers.
     let file = dir.join("chat_template.jinja");
-    let source = match std::fs::read_to_string(&file) {
+    let source = match read(&file) {
         Ok(source) => Some(source),
         Err(_) => tokens.chat_template.take().and_then(ChatTemplate::source),
     };
@@ -150,6 +150,11 @@ fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
     let template = parse(format!("chat template of {}", dir.display()), source, UndefinedBehavior::Lenient)
         .map_err(|message| bad!("{message}"))?;
     Ok((template, tokens))
+}
+
+/// A template's file, without the byte-order mark that Windows programs put before it.
+fn read(path: &Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path).map(|text| text.trim_start_matches('\u{feff}').to_string())
 }
 
 /// Messages as the model expects them, up to where its answer begins.

@@ -5,7 +5,7 @@
 //! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
 
 use super::TokenizerConfig;
-use crate::bad;
+use crate::{bad, lfs_pointer};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub struct Tokenizer {
     /// Ids that the post-processor puts before a text.
     begin: Vec<i64>,
     ends: Vec<i64>,
-    named_end: Option<i64>,
+    end_token: Option<String>,
     vocab_size: i64,
 }
 
@@ -31,8 +31,12 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let file = path.display();
+        if let Some(pointer) = lfs_pointer(&path) {
+            return Err(bad!("{pointer}"));
+        }
         let bytes = std::fs::read(&path).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+        // Windows programs begin a file with a byte-order mark.
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))
             .map_err(|error| bad!("{file} is not a tokenizer of the tokenizers library: {error}"))?;
         // The recipe decides about lengths; the file may contain those of its training.
         inner.with_padding(None);
@@ -49,8 +53,8 @@ impl Tokenizer {
         ends.sort_unstable();
         ends.dedup();
 
-        let named_end = named.map(i64::from);
-        let mut tokenizer = Self { inner, path, begin: vec![], ends, named_end, vocab_size };
+        let end_token = config.eos().map(String::from);
+        let mut tokenizer = Self { inner, path, begin: vec![], ends, end_token, vocab_size };
         let (whole, plain) = (tokenizer.ids("a", true)?, tokenizer.ids("a", false)?);
         if let Some(at) = whole.windows(plain.len().max(1)).position(|window| window == plain) {
             tokenizer.begin = whole[..at].to_vec();
@@ -125,14 +129,18 @@ impl Tokenizer {
         self.inner.token_to_id(token).map(i64::from)
     }
 
-    /// The id of the end token that `tokenizer_config.json` names.
-    pub fn named_end(&self) -> Option<i64> {
-        self.named_end
+    /// The end token that `tokenizer_config.json` names, whether or not it is in the vocabulary.
+    pub fn end_token(&self) -> Option<&str> {
+        self.end_token.as_deref()
     }
 
-    /// The spelling of an id in the vocabulary.
-    pub fn token(&self, id: i64) -> String {
-        u32::try_from(id).ok().and_then(|id| self.inner.id_to_token(id)).unwrap_or_default()
+    /// Ids with their spelling in the vocabulary, for messages.
+    pub fn list(&self, ids: &[i64]) -> String {
+        let spelt = |id: &i64| {
+            let token = u32::try_from(*id).ok().and_then(|id| self.inner.id_to_token(id)).unwrap_or_default();
+            format!("{token} ({id})")
+        };
+        ids.iter().map(spelt).collect::<Vec<_>>().join(", ")
     }
 
     /// Ids that end a text or a turn, ascending.
@@ -236,6 +244,11 @@ mod tests {
         let message = |dir: &Path| format!("{:#}", Tokenizer::from_dir(dir).err().unwrap());
         let empty = tempfile::tempdir().unwrap();
         assert!(message(empty.path()).contains("tokenizer.json cannot be read"));
+        std::fs::write(empty.path().join("tokenizer.json"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+        assert!(message(empty.path()).contains("tokenizer.json is a Git LFS pointer"));
+        let text = std::fs::read_to_string(Path::new(QUICKSTART).join("tokenizer.json")).unwrap();
+        std::fs::write(empty.path().join("tokenizer.json"), format!("\u{feff}{text}")).unwrap();
+        assert_eq!(Tokenizer::from_dir(empty.path()).unwrap().vocab_size(), TOKENIZER.vocab_size());
         assert!(message(changed(|tokenizer, _| *tokenizer = json!({})).path()).contains("is not a tokenizer"));
         assert!(message(changed(|_, config| *config = json!([1])).path()).contains("tokenizer_config.json"));
         for id in [-1, TOKENIZER.vocab_size(), i64::MAX] {

@@ -233,6 +233,7 @@ pub fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::F32 => Some(Kind::Float),
         Dtype::BF16 => Some(Kind::BFloat16),
         Dtype::F16 => Some(Kind::Half),
+        Dtype::F64 => Some(Kind::Double),
         Dtype::I64 => Some(Kind::Int64),
         _ => None,
     }
@@ -240,7 +241,8 @@ pub fn kind_of(dtype: Dtype) -> Option<Kind> {
 
 /// The safetensors type of a kind that we write.
 pub fn dtype_of(kind: Kind) -> Option<Dtype> {
-    [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::I64].into_iter().find(|dtype| kind_of(*dtype) == Some(kind))
+    let all = [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64, Dtype::I64];
+    all.into_iter().find(|dtype| kind_of(*dtype) == Some(kind))
 }
 
 /// Whether this CPU has instructions for products of bfloat16 (AVX512-BF16; every CPU with AMX has them too).

@@ -1,40 +1,81 @@
 //! Where the rows of a warm start come from: a file, or our own solver.
 
+mod file;
+
+pub use file::Trace;
+
+use crate::bad;
 use crate::env::Environment;
 use crate::plan::Plan;
 use crate::recipe::{Sft, SftData, SolverData};
 use crate::rng::{self, Purpose};
-use crate::rows::{self, Row, place};
-
 use crate::task::Split;
 use crate::task::layout::after_open_think;
-use crate::text::chat_messages;
+use crate::terminal;
 use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
-use crate::{OrBadInput, bad};
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value};
+use anyhow::Result;
+use std::collections::HashSet;
 use std::ops::Range;
-use std::path::Path;
 
 /// Reads or writes the traces of `sft` and tokenises them; each response ends with the end-of-text token.
 ///
 /// # Errors
-/// Bad input: a file that cannot be read, too few rows, a row without prompt or response.
+/// Bad input: a file that cannot be read, too few rows, a row without prompt or response or with an end within it.
 pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
-    let mut cut = 0;
-    let mut tokenise = |traces: Vec<Trace>| -> Result<Vec<Sequence>> {
-        traces.iter().map(|trace| sequence(trace, sft, env, &mut cut)).collect()
-    };
-    let train = tokenise(traces(plan, sft, env, sft.train)?)?;
-    let validation = tokenise(match &sft.data {
+    let train = traces(plan, sft, env, sft.train)?;
+    let validation = match &sft.data {
         SftData::Solver(solver) => solver_traces(plan, solver, env, sft.train..sft.train + sft.validation)?,
-        SftData::File(file) => match &file.validation {
-            Some(path) => read(path, sft.validation, &plan.tokenizer_dir)?,
+        SftData::File(data) => match &data.validation {
+            Some(path) => file::read(path, sft.validation, ("sft.validation", sft.validation), &plan.tokenizer_dir)?,
             None => vec![],
         },
-    })?;
-    Ok(Rows { train, validation, cut })
+    };
+    if let SftData::File(_) = &sft.data {
+        warn_of_doubles(&train, &validation);
+    }
+    let mut changes = Changes::default();
+    let mut tokenise = |traces: &[Trace]| -> Result<Vec<Sequence>> {
+        traces.iter().map(|trace| sequence(trace, sft, env, &mut changes)).collect()
+    };
+    let rows = Rows { train: tokenise(&train)?, validation: tokenise(&validation)? };
+    let Changes { cut, ends } = changes;
+    if cut > 0 {
+        terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {}", sft.context));
+    }
+    if ends > 0 {
+        terminal::warn(&format!(
+            "note: {ends} rows of the warm start had more end tokens or white space after their end token: left out"
+        ));
+    }
+    Ok(rows)
+}
+
+/// How many rows are not as their source has them.
+#[derive(Default)]
+struct Changes {
+    /// Cut at the context.
+    cut: usize,
+    /// Without what followed the end token.
+    ends: usize,
+}
+
+/// Says how many rows a file has twice, or has in both splits.
+fn warn_of_doubles(train: &[Trace], validation: &[Trace]) {
+    let text = |trace: &Trace| (trace.prompt.clone(), trace.response.clone());
+    let known: HashSet<_> = train.iter().map(text).collect();
+    let twice = train.len() - known.len();
+    let shared = validation.iter().filter(|trace| known.contains(&text(trace))).count();
+    let rows = train.len();
+    if twice > 0 {
+        terminal::warn(&format!("warning: {twice} of the {rows} training rows of the warm start repeat others"));
+    }
+    if shared > 0 {
+        let count = validation.len();
+        terminal::warn(&format!(
+            "warning: {shared} of the {count} validation rows of the warm start are training rows too"
+        ));
+    }
 }
 
 /// The first `count` training rows of the warm start as text: read, or written by the solver.
@@ -44,7 +85,7 @@ pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
 pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result<Vec<Trace>> {
     match &sft.data {
         SftData::Solver(solver) => solver_traces(plan, solver, env, 0..count),
-        SftData::File(file) => read(&file.path, count, &plan.tokenizer_dir),
+        SftData::File(data) => file::read(&data.path, count, ("sft.train", sft.train), &plan.tokenizer_dir),
     }
 }
 
@@ -57,137 +98,75 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
         let response = env.task.trace(index, solver, &mut rng);
         let response = response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))?;
         let response = if prompt.opens_think { after_open_think(&response) } else { &response };
-        Ok(Trace { response: response.to_string(), prompt: prompt.text })
+        Ok(Trace { response: response.to_string(), prompt: prompt.text, place: format!("the solver's row {row}") })
     };
     rows.map(write).collect()
 }
 
-fn read(path: &Path, count: usize, tokenizer_dir: &Path) -> Result<Vec<Trace>> {
-    let traces = first_rows(path, count, &|messages| chat_messages(tokenizer_dir, messages)).bad_input()?;
-    if traces.len() < count {
-        let found = traces.len();
-        return Err(bad!("{} has {found} rows, but the recipe asks for {count}", path.display()));
-    }
-    Ok(traces)
-}
-
-fn sequence(trace: &Trace, sft: &Sft, env: &Environment, cut: &mut usize) -> Result<Sequence> {
+/// A trace as tokens: the response ends with one end token, whether or not its text has it.
+fn sequence(trace: &Trace, sft: &Sft, env: &Environment, changes: &mut Changes) -> Result<Sequence> {
+    let place = &trace.place;
     let prompt = env.tokenizer.encode_prompt(&trace.prompt)?;
     let mut response = env.tokenizer.encode(&trace.response)?;
-    if response.last() != Some(&env.end) {
-        response.push(env.end);
+    let whole = response.len();
+    match response.iter().position(|id| env.ends.contains(id)) {
+        None => response.push(env.end),
+        Some(end) => {
+            let after: Vec<i64> = response.drain(end + 1..).filter(|id| !env.ends.contains(id)).collect();
+            if end == 0 || !env.tokenizer.decode(&after)?.trim().is_empty() {
+                let end = env.tokenizer.list(&response[end..]);
+                return Err(bad!("{place}: the response has the end token {end} before its text ends"));
+            }
+            changes.ends += usize::from(whole > response.len());
+        }
     }
     if prompt.is_empty() || prompt.len() >= sft.context {
         let (length, context) = (prompt.len(), sft.context);
-        return Err(bad!("a prompt of {length} tokens leaves no room for a response in sft.context = {context}"));
+        return Err(bad!(
+            "{place}: a prompt of {length} tokens leaves no room for a response in sft.context = {context}"
+        ));
     }
     if prompt.len() + response.len() > sft.context {
         response.truncate(sft.context - prompt.len());
-        *cut += 1;
+        changes.cut += 1;
     }
     Ok(Sequence { prompt: prompt.into(), response })
-}
-
-/// What the model is shown, and what it should write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    pub prompt: String,
-    pub response: String,
-}
-
-/// The columns that may hold a row.
-const COLUMNS: [&str; 4] = ["prompt", "response", "completion", "messages"];
-
-/// The first `limit` rows of a JSONL or parquet file; other columns are ignored. `chat` renders messages up to where
-/// the answer begins. The layouts:
-///
-/// - `prompt` and `response`, or `prompt` and `completion`: two strings, or two lists of messages as TRL has them;
-/// - `messages`: a conversation, whose last message is the response.
-///
-/// # Errors
-/// A file that cannot be read or has no rows; a row in another layout, or with an empty part, with file, row and key.
-fn first_rows(path: &Path, limit: usize, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Vec<Trace>> {
-    let read = |row: Result<Row>| {
-        let (number, row) = row?;
-        from_row(&row, chat).with_context(|| place(path, number))
-    };
-    let traces: Vec<_> = rows::read(path, &COLUMNS)?.take(limit).map(read).collect::<Result<_>>()?;
-    if traces.is_empty() && limit > 0 {
-        bail!("{} has no rows", path.display());
-    }
-    Ok(traces)
-}
-
-fn from_row(row: &Map<String, Value>, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Trace> {
-    let text = |key: &str, value: &Value| {
-        let text = value.as_str().with_context(|| format!("key `{key}`: expected a string"))?;
-        ensure!(!text.is_empty(), "key `{key}` is empty");
-        Ok(text.to_string())
-    };
-    // The text of the single message of a list.
-    let content = |key: &str, message: Option<&Value>| {
-        let message = message.with_context(|| format!("key `{key}` is empty"))?;
-        ensure!(message["role"] == "assistant", "key `{key}`: the last message is not the assistant's");
-        text(&format!("{key}, content"), &message["content"])
-    };
-    if let Some(messages) = row.get("messages") {
-        let messages = messages.as_array().context("key `messages`: expected a list")?;
-        let (last, before) = messages.split_last().context("key `messages` is empty")?;
-        ensure!(!before.is_empty(), "key `messages` has one message only, so there is no prompt");
-        return Ok(Trace { prompt: chat(&before.into())?, response: content("messages", Some(last))? });
-    }
-    let prompt = row.get("prompt").context("missing key `prompt`, or `messages`")?;
-    let (key, response) = ["response", "completion"]
-        .into_iter()
-        .find_map(|key| Some((key, row.get(key)?)))
-        .context("missing key `response`, or `completion`")?;
-    let response = match response.as_array() {
-        Some(messages) => content(key, messages.last())?,
-        None => text(key, response)?,
-    };
-    let prompt = if prompt.is_array() { chat(prompt)? } else { text("prompt", prompt)? };
-    Ok(Trace { prompt, response })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan;
+    use std::path::Path;
+
+    /// The rows that the smoke recipe reads from a file with this response.
+    fn read(response: &str) -> Result<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("rows.jsonl");
+        let row = serde_json::json!({ "prompt": "Numbers: 1 2", "response": response });
+        std::fs::write(&file, row.to_string()).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let sets = [
+            format!("model.path={:?}", root.join("checkpoints/countdown-base")),
+            format!("sft={{ data = {{ kind = \"file\", path = {file:?} }}, train = 1, validation = 0, batch = 1 }}"),
+            "sft.context=32".into(),
+        ];
+        let plan = plan::load(&root.join("recipes/smoke.toml"), &sets, None).map_err(|error| error.to_string())?;
+        let env = Environment::of(&plan).map_err(|error| error.to_string())?;
+        let rows = rows(&plan, plan.recipe.sft.as_ref().unwrap(), &env).map_err(|error| error.to_string())?;
+        Ok(env.tokenizer.decode(&rows.train[0].response).unwrap())
+    }
 
     #[test]
-    fn rows_are_read_or_say_what_is_wrong() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("traces.jsonl");
-        let rows = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            let chat = |messages: &Value| Ok(format!("<chat>{messages}"));
-            first_rows(&path, 1, &chat).map_err(|error| format!("{error:#}"))
-        };
-        let trace = Trace { prompt: "a".into(), response: "b\n".into() };
-        assert_eq!(rows("{\"prompt\": \"a\", \"response\": \"b\\n\", \"id\": 1}\nnot read").unwrap(), [trace]);
-        let user = r#"{"role": "user", "content": "a"}"#;
-        let assistant = r#"{"role": "assistant", "content": "b"}"#;
-        let chat =
-            Trace { prompt: format!("<chat>[{}]", user.replace(": ", ":").replace(", ", ",")), response: "b".into() };
-        for row in [
-            format!("{{\"messages\": [{user}, {assistant}]}}"),
-            format!("{{\"prompt\": [{user}], \"completion\": [{assistant}]}}"),
-        ] {
-            assert_eq!(rows(&row).unwrap()[0], chat);
+    fn a_response_has_one_end_token_at_its_end() {
+        for text in ["1+2", "1+2<|endoftext|>", "1+2<|endoftext|>\n", "1+2<|endoftext|><|endoftext|>"] {
+            assert_eq!(read(text).unwrap(), "1+2<|endoftext|>");
         }
-        let plain = Trace { prompt: "a".into(), response: "b".into() };
-        assert_eq!(rows(r#"{"prompt": "a", "completion": "b"}"#).unwrap(), [plain]);
-        for (row, message) in [
-            ("", "has no rows"),
-            ("{\"messages\": []}", "line 1: key `messages` is empty"),
-            ("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "so there is no prompt"),
-            ("{\"text\": \"a\"}", "missing key `prompt`, or `messages`"),
-            ("\n{\"prompt\": \"a\"}", "line 2: missing key `response`, or `completion`"),
-            ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a string"),
-            ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
-            ("a", "line 1: not valid JSON at column 1"),
-        ] {
-            let error = rows(row).unwrap_err();
-            assert!(error.contains("traces.jsonl") && error.contains(message), "{error}");
+        for text in ["<|endoftext|>", "1+2<|endoftext|>yes", "<|endoftext|>1+2"] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("rows.jsonl, line 1: the response has the end token <|endoftext|> ("), "{error}");
         }
+        let long = read(&"1+2 ".repeat(30)).unwrap();
+        assert!(!long.ends_with("<|endoftext|>"), "{long}");
     }
 }

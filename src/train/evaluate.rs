@@ -2,15 +2,16 @@
 
 use super::rollouts::{Rollout, Writer, grade};
 use crate::env::{Environment, Prompt};
-use crate::metrics::{Record, validation};
+use crate::metrics::{Outcomes, Record, validation};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Decoding;
 use crate::rng::Purpose;
 use crate::rollout::Sampling;
-use crate::task::Split;
+use crate::task::{Split, Task};
 use anyhow::Result;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// The rollouts of an evaluation and their means.
 pub struct Evaluation {
@@ -97,11 +98,26 @@ impl Evaluation {
         all
     }
 
-    /// Its means under `val/TASK/` (greedy) or `val/TASK_sampled/`.
-    pub fn record(&self, task: &str, record: &mut Record) {
-        let prefix = validation(task, self.decoding.name());
+    /// Its means under `val/TASK/` (greedy) or `val/TASK_sampled/`, and its problems one by one.
+    pub fn record(&self, task: &dyn Task, record: &mut Record) {
+        let prefix = validation(task.name(), self.decoding.name());
         for (name, value) in self.means() {
             record.set(format!("{prefix}/{name}"), value);
+        }
+        record.outcome(self.outcomes(task));
+    }
+
+    fn outcomes(&self, task: &dyn Task) -> Outcomes {
+        let each = |of: fn(&Rollout) -> f64| self.rollouts.iter().map(of).collect();
+        Outcomes {
+            task: task.name().into(),
+            decoding: self.decoding.name().into(),
+            problems: fingerprint(task, &self.prompts),
+            accuracy: each(|r| r.grade.accuracy),
+            format: each(|r| r.grade.format),
+            reward: each(|r| r.grade.reward),
+            response_length: self.rollouts.iter().map(|r| r.sequence.response.len() as u64).collect(),
+            terminated: self.rollouts.iter().map(|r| r.terminated).collect(),
         }
     }
 
@@ -114,4 +130,14 @@ impl Evaluation {
             ("clip_ratio", self.clip_ratio),
         ]
     }
+}
+
+/// SHA-256, in hexadecimal, of the task's name and the problems of `prompts` in their order: one line for the name, then
+/// for each problem its split and the variables of its prompt as JSON.
+fn fingerprint(task: &dyn Task, prompts: &[Prompt]) -> String {
+    let mut hash = Sha256::new_with_prefix(format!("{}\n", task.name()));
+    for prompt in prompts {
+        hash.update(format!("{} {}\n", prompt.split.name(), task.variables(prompt.split, prompt.index)));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -27,8 +27,21 @@ const EPS: f64 = 1e-8;
 pub struct Rows {
     pub train: Vec<Sequence>,
     pub validation: Vec<Sequence>,
-    /// Rows that were cut at the context.
-    pub cut: usize,
+}
+
+impl Rows {
+    /// Their numbers and lengths in one line.
+    pub fn summary(&self) -> String {
+        let all = || self.train.iter().chain(&self.validation).map(Sequence::tokens);
+        format!(
+            "warm start: {} training and {} validation rows of {} to {} tokens, {:.0} on average",
+            self.train.len(),
+            self.validation.len(),
+            all().min().unwrap_or(0),
+            all().max().unwrap_or(0),
+            all().sum::<usize>() as f64 / all().count().max(1) as f64
+        )
+    }
 }
 
 /// A warm start.

@@ -320,8 +320,10 @@ fn the_solver_writes_dialogues_of_countdown() {
 #[test]
 fn a_local_model_is_a_teacher_too() {
     let bench = Bench::new(3);
-    let (problems, out) = (bench.path("problems.jsonl"), bench.path("out"));
+    let (problems, out, prompt) = (bench.path("problems.jsonl"), bench.path("out"), bench.path("prompt.jinja"));
+    std::fs::write(&prompt, "{{ task }} {{ personas }}").unwrap();
     let mut args = vec!["dialogues", problems.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
+    args.extend(["--dialogue-prompt", prompt.to_str().unwrap()]);
     args.extend(["--teacher", "checkpoints/countdown-base", "--max-tokens", "12", "--temperature", "1"]);
     let first = support::run(0, &[&args[..], &["--batch", "2"]].concat());
     assert!(stderr(&first).contains("has no `chat_template`"), "{}", stderr(&first));

@@ -38,6 +38,11 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
             if let Some(path) = &file.validation {
                 let what = format!("there is no file {}{}", path.display(), similar(path));
                 at.ensure(path.is_file(), "sft.data.validation", what)?;
+                at.ensure(
+                    *path != file.path,
+                    "sft.data.validation",
+                    "the file of sft.data.path again: the loss would be validated on the rows that are trained on",
+                )?;
             }
         }
     }

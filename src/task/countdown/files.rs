@@ -8,7 +8,7 @@
 
 use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 use crate::rows::{self, Row, place};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -37,41 +37,56 @@ pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem
     Ok(problems)
 }
 
-/// The problem of a row, in whichever layout.
+/// The problem of a row, in whichever layout; rows of TinyZero have both, and must mean the same.
 ///
 /// # Errors
 /// A target or numbers that are missing or cannot be, with the field.
 pub fn problem_of(row: &Map<String, Value>) -> Result<Problem> {
-    let parsed: Value;
-    let mut place = (row, "");
-    if let (None, Some(model)) = (row.get("target"), row.get("reward_model")) {
-        let truth = model.get("ground_truth").context("field `reward_model` has no `ground_truth`")?;
-        let truth = match truth.as_str() {
-            Some(text) => {
-                parsed = serde_json::from_str(text).context("field `reward_model.ground_truth` is not JSON")?;
-                &parsed
-            }
-            None => truth,
-        };
-        let truth = truth.as_object().context("field `reward_model.ground_truth`: expected `target` and `numbers`")?;
-        place = (truth, "reward_model.ground_truth.");
+    let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
+    let flat = has("target") || !has("reward_model");
+    let nested = || truth(&row["reward_model"]).and_then(|truth| fields(&truth, "reward_model.ground_truth."));
+    if !flat {
+        return nested();
     }
-    let (row, prefix) = place;
-    let target = row.get("target").with_context(|| format!("missing field `{prefix}target`"))?;
+    let problem = fields(row, "")?;
+    // Whatever else the other layout may hold, a problem there is this one.
+    if has("reward_model") && nested().is_ok_and(|other| other.canonical() != problem.canonical()) {
+        bail!("`target` and `nums` are not those of `reward_model.ground_truth`");
+    }
+    Ok(problem)
+}
+
+/// The object in `reward_model.ground_truth`, or in its JSON text.
+fn truth(model: &Value) -> Result<Map<String, Value>> {
+    let truth = model.get("ground_truth").context("field `reward_model` has no `ground_truth`")?;
+    let truth = match truth.as_str() {
+        Some(text) => serde_json::from_str(text).context("field `reward_model.ground_truth` is not JSON")?,
+        None => truth.clone(),
+    };
+    match truth {
+        Value::Object(truth) => Ok(truth),
+        _ => bail!("field `reward_model.ground_truth`: expected `target` and `numbers`"),
+    }
+}
+
+/// The problem in an object whose fields messages call `prefix` and their name.
+fn fields(row: &Map<String, Value>, prefix: &str) -> Result<Problem> {
+    let field = |name: &str| row.get(name).filter(|value| !value.is_null());
+    let target = field("target").with_context(|| format!("missing field `{prefix}target`"))?;
     let target = integer(target).with_context(|| format!("field `{prefix}target`"))?;
-    let (name, list) = ["nums", "numbers"]
-        .into_iter()
-        .find_map(|name| Some((name, row.get(name)?)))
-        .with_context(|| format!("missing field `{prefix}nums`"))?;
-    let field = || format!("field `{prefix}{name}`");
-    let list = list.as_array().with_context(|| format!("{}: expected a list of integers", field()))?;
-    let nums: Vec<i64> = list.iter().map(integer).collect::<Result<_>>().with_context(field)?;
+    let (name, list) = match (field("nums"), field("numbers")) {
+        (Some(one), Some(other)) if one != other => bail!("`{prefix}nums` and `{prefix}numbers` differ"),
+        (Some(nums), _) => ("nums", nums),
+        (None, Some(numbers)) => ("numbers", numbers),
+        (None, None) => bail!("missing field `{prefix}nums`"),
+    };
+    let list = list.as_array().with_context(|| format!("field `{prefix}{name}`: expected a list of integers"))?;
+    let nums: Vec<i64> =
+        list.iter().map(integer).collect::<Result<_>>().with_context(|| format!("field `{prefix}{name}`"))?;
     let count = nums.len();
-    ensure!((1..=MAX_NUMBERS).contains(&count), "{}: {count} numbers, expected 1 to {MAX_NUMBERS}", field());
-    for (field, value) in
-        nums.iter().map(|number| (field(), *number)).chain([(format!("field `{prefix}target`"), target)])
-    {
-        ensure!((0..=MAX_NUMBER).contains(&value), "{field}: {value} is not from 0 to {MAX_NUMBER}");
+    ensure!((1..=MAX_NUMBERS).contains(&count), "field `{prefix}{name}`: {count} numbers, expected 1 to {MAX_NUMBERS}");
+    for (name, value) in nums.iter().map(|number| (name, *number)).chain([("target", target)]) {
+        ensure!((0..=MAX_NUMBER).contains(&value), "field `{prefix}{name}`: {value} is not from 0 to {MAX_NUMBER}");
     }
     Ok(Problem { nums, target })
 }
@@ -122,6 +137,12 @@ mod tests {
             ("", "has no rows"),
             ("{\"target\": 1, \"nums\": [1]}\n", "has 1 rows, but the recipe asks for 2: set task.train to at most 1"),
             ("{\"reward_model\": {}}", "has no `ground_truth`"),
+            ("{\"target\": 1, \"nums\": [1], \"numbers\": [2]}", "`nums` and `numbers` differ"),
+            (
+                r#"{"target": 1, "nums": [1], "reward_model": {"ground_truth": {"target": 2, "nums": [1]}}}"#,
+                "`target` and `nums` are not those of `reward_model.ground_truth`",
+            ),
+            ("{\"target\": 1, \"nums\": [1], \"target\": 2}", "line 1: the key `target` is there twice"),
             (
                 "{\"reward_model\": {\"ground_truth\": {\"target\": 1}}}",
                 "missing field `reward_model.ground_truth.nums`",

@@ -61,9 +61,18 @@ impl CountdownTask {
     }
 }
 
-/// Says how many problems of validation and test are training problems too: accuracy on them shows no generalisation.
-fn warn_of_shared_problems([train, validation, test]: &[Vec<Problem>; 3]) {
-    let known: HashSet<Problem> = train.iter().map(Problem::canonical).collect();
+/// Says how many problems of a split repeat others of it, and how many of validation and test are training problems
+/// too: accuracy on them shows no generalisation.
+fn warn_of_shared_problems(problems: &[Vec<Problem>; 3]) {
+    let distinct = |split: &[Problem]| split.iter().map(Problem::canonical).collect::<HashSet<Problem>>();
+    for (split, name) in problems.iter().zip(Split::ALL.map(Split::name)) {
+        let (count, twice) = (split.len(), split.len() - distinct(split).len());
+        if twice > 0 {
+            terminal::warn(&format!("note: {twice} of the {count} {name} problems repeat others"));
+        }
+    }
+    let [train, validation, test] = problems;
+    let known = distinct(train);
     for (name, split) in [("validation", validation), ("test", test)] {
         let shared = split.iter().filter(|problem| known.contains(&problem.canonical())).count();
         if shared > 0 {

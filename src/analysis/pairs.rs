@@ -1,0 +1,147 @@
+//! Arms against each other, two at a time: differences on the same problems, and exact tests.
+
+use super::arms::Arm;
+use super::data::{Data, Pairs};
+use super::resample::{Bootstrap, Grid};
+use super::statistics::{area_weights, mcnemar, sign_flip};
+use serde::Serialize;
+
+/// The difference `second - first` of two arms.
+#[derive(Serialize)]
+pub struct Differing {
+    /// `None`: between the areas of the whole curves.
+    pub step: Option<u64>,
+    pub first: String,
+    pub second: String,
+    pub difference: f64,
+    /// Its 95 % interval, by bootstrap over seeds and problems.
+    pub interval: Option<[f64; 2]>,
+    /// Whether the runs are pairs of equal seeds.
+    pub paired: bool,
+    /// Runs of each arm.
+    pub seeds: [usize; 2],
+    /// Problems that all of these runs answered; 1 if only means are known.
+    pub problems: usize,
+    /// The p-value of the exact sign-flip test over pairs of seeds.
+    pub sign_flip: Option<f64>,
+}
+
+/// McNemar's exact test of two runs on the same problems.
+#[derive(Serialize)]
+pub struct Exact {
+    pub step: u64,
+    pub first: String,
+    pub second: String,
+    pub first_run: String,
+    pub second_run: String,
+    /// Problems for which the metric is 1 in both runs, only in the first, only in the second, in neither.
+    pub both: u64,
+    pub only_first: u64,
+    pub only_second: u64,
+    pub neither: u64,
+    pub p: f64,
+}
+
+/// All pairs of arms, an earlier one first.
+pub fn two_by_two(arms: &[Arm]) -> impl Iterator<Item = (&Arm, &Arm)> {
+    arms.iter().enumerate().flat_map(|(i, first)| arms[i + 1..].iter().map(move |second| (first, second)))
+}
+
+/// The differences at each of `steps`, and between the areas over `common`.
+pub fn differences(data: &Data, arms: &[Arm], steps: &[u64], common: &[u64], bootstrap: &Bootstrap) -> Vec<Differing> {
+    let weights = area_weights(common);
+    let mut all = Vec::new();
+    for (first, second) in two_by_two(arms) {
+        let runs = data.pairs(first, second);
+        let groups = [&runs.first[..], &runs.second[..]];
+        let area = (common.len() > 1).then(|| (None, over_steps(data, &groups, common, &weights)));
+        let at = steps.iter().map(|step| (Some(*step), data.grids(&groups, *step)));
+        for (step, grids) in at.chain(area) {
+            if let Some([a, b]) = grids.as_deref() {
+                all.push(differing(step, [first, second], &runs, [a, b], bootstrap));
+            }
+        }
+    }
+    all
+}
+
+fn differing(step: Option<u64>, arms: [&Arm; 2], runs: &Pairs, grids: [&Grid; 2], bootstrap: &Bootstrap) -> Differing {
+    let [a, b] = grids;
+    let pairs = if runs.paired { b.minus(a) } else { None };
+    let flipped = pairs.as_ref().and_then(|pairs| sign_flip(&pairs.means()));
+    Differing {
+        step,
+        first: arms[0].name.clone(),
+        second: arms[1].name.clone(),
+        difference: b.mean() - a.mean(),
+        interval: pairs.map_or_else(|| bootstrap.difference(a, b), |pairs| bootstrap.mean(&pairs)),
+        paired: runs.paired,
+        seeds: [a.seeds(), b.seeds()],
+        problems: a.problems(),
+        sign_flip: flipped,
+    }
+}
+
+/// The grids of several steps added up with a weight each.
+pub fn over_steps(data: &Data, groups: &[&[usize]], steps: &[u64], weights: &[f64]) -> Option<Vec<Grid>> {
+    let at: Vec<Vec<Grid>> = steps.iter().map(|step| data.grids(groups, *step)).collect::<Option<_>>()?;
+    let total = |cells: fn(&Grid) -> Grid| -> Option<Vec<Grid>> {
+        let cells: Vec<Vec<Grid>> = at.iter().map(|grids| grids.iter().map(cells).collect()).collect();
+        let sum =
+            |group: usize| Grid::weighted_sum(&cells.iter().map(|grids| &grids[group]).collect::<Vec<_>>(), weights);
+        (0..groups.len()).map(sum).collect()
+    };
+    // Where a step lacks single problems, or has others, means are what all steps have.
+    total(Grid::clone).or_else(|| total(Grid::by_seed))
+}
+
+/// McNemar's test at each of `steps`, for pairs of runs with equal seeds, or for two arms of one run each; only for
+/// metrics that are 0 or 1 for each problem.
+pub fn exact(data: &Data, arms: &[Arm], steps: &[u64]) -> Vec<Exact> {
+    let mut all = Vec::new();
+    for (first, second) in two_by_two(arms) {
+        let runs = data.pairs(first, second);
+        if !runs.paired && (runs.first.len(), runs.second.len()) != (1, 1) {
+            continue;
+        }
+        for step in steps {
+            for (a, b) in runs.first.iter().zip(&runs.second) {
+                let values = data.evaluations(&[*a, *b], *step).and_then(|outcomes| {
+                    Some([outcomes[0].figure(data.metric.figure())?, outcomes[1].figure(data.metric.figure())?])
+                });
+                let Some([both, only_first, only_second, neither]) = values.and_then(|[a, b]| fourfold(&a, &b)) else {
+                    continue;
+                };
+                all.push(Exact {
+                    step: *step,
+                    first: first.name.clone(),
+                    second: second.name.clone(),
+                    first_run: data.runs[*a].name.clone(),
+                    second_run: data.runs[*b].name.clone(),
+                    both,
+                    only_first,
+                    only_second,
+                    neither,
+                    p: mcnemar(only_first, only_second),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// How many problems are 1 for both, only the first, only the second, neither; `None` if a value is neither 0 nor 1.
+fn fourfold(first: &[f64], second: &[f64]) -> Option<[u64; 4]> {
+    let mut counts = [0; 4];
+    for (a, b) in first.iter().zip(second) {
+        let is_one = |value: f64| if value == 1.0 { Some(true) } else { (value == 0.0).then_some(false) };
+        let cell = match (is_one(*a)?, is_one(*b)?) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, true) => 2,
+            (false, false) => 3,
+        };
+        counts[cell] += 1;
+    }
+    Some(counts)
+}

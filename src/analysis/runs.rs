@@ -1,0 +1,177 @@
+//! A run as its folder shows it: recipe, records, evaluations problem by problem.
+
+use super::curve::points;
+use super::read_jsonl;
+use crate::checkpoint::RunFolder;
+use crate::metrics::{Outcomes, Record, Stage, evaluations, validation};
+use crate::recipe::spelling::{nearest, similar};
+use crate::recipe::{self, Decoding, Recipe};
+use crate::{OrBadInput, bad};
+use anyhow::Result;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What a run has left behind.
+pub struct Run {
+    /// The folder's name, or its path if another run has that name.
+    pub name: String,
+    pub dir: PathBuf,
+    /// `None` if there is none that can be read.
+    pub recipe: Option<Recipe>,
+    records: Vec<Record>,
+    evaluations: Vec<(u64, Outcomes)>,
+}
+
+impl Run {
+    /// # Errors
+    /// Bad input: a folder without records, or with files that cannot be read.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let folder = RunFolder::new(dir);
+        let shown = dir.display();
+        if !dir.is_dir() {
+            return Err(bad!("there is no run folder {shown}{}", similar(dir)));
+        }
+        if !folder.metrics().exists() {
+            return Err(bad!("{shown} is not a run folder: it has no metrics.jsonl"));
+        }
+        let evaluations = match folder.evaluations() {
+            path if path.exists() => evaluations::read(&path).bad_input()?,
+            _ => vec![],
+        };
+        Ok(Self {
+            name: dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned(),
+            dir: dir.to_path_buf(),
+            recipe: recipe::stored(&folder.recipe()).ok(),
+            records: read_jsonl(&folder.metrics()).bad_input()?,
+            evaluations,
+        })
+    }
+
+    /// Reads several runs; no two have the same name.
+    ///
+    /// # Errors
+    /// As `read`; a folder that is named twice.
+    pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<Self>> {
+        let mut runs = dirs.iter().map(|dir| Self::read(dir)).collect::<Result<Vec<_>>>()?;
+        let places: Vec<_> = dirs.iter().map(|dir| dir.canonicalize().unwrap_or(dir.clone())).collect();
+        for (i, place) in places.iter().enumerate() {
+            if places[..i].contains(place) {
+                return Err(bad!("{} is named twice", dirs[i].display()));
+            }
+        }
+        let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+        for run in &mut runs {
+            if names.iter().filter(|name| **name == run.name).count() > 1 {
+                run.name = run.dir.display().to_string();
+            }
+        }
+        Ok(runs)
+    }
+
+    pub fn seed(&self) -> Option<u64> {
+        self.recipe.as_ref().map(|recipe| recipe.seed)
+    }
+
+    /// The names of all scalars.
+    pub fn scalars(&self) -> BTreeSet<&str> {
+        self.records.iter().flat_map(Record::scalars).map(|(name, _)| name).collect()
+    }
+
+    /// The metric over the steps.
+    pub fn points(&self, metric: &Metric) -> Vec<(u64, f64)> {
+        points(&self.records, metric.stage, &metric.name).into_iter().map(|(x, y)| (x as u64, y)).collect()
+    }
+
+    /// The evaluations behind a metric by their steps, if it is the mean of one; a later line of a step wins.
+    pub fn evaluations(&self, metric: &Metric) -> BTreeMap<u64, &Outcomes> {
+        let behind = |outcomes: &Outcomes| metric.prefix() == validation(&outcomes.task, &outcomes.decoding);
+        self.evaluations.iter().filter(|(_, o)| behind(o)).map(|(step, outcomes)| (*step, outcomes)).collect()
+    }
+
+    pub fn has_evaluations(&self) -> bool {
+        !self.evaluations.is_empty()
+    }
+}
+
+/// A scalar that runs are compared by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub name: String,
+    pub stage: Stage,
+}
+
+impl Metric {
+    /// The metric that a user means. `name`: a scalar's name, or the last part of a validation metric (default:
+    /// `accuracy`); `decoding`: that of a validation metric (default: the first that the run has).
+    ///
+    /// # Errors
+    /// Bad input: a metric that the first run does not have.
+    pub fn choose(run: &Run, name: Option<&str>, decoding: Option<Decoding>) -> Result<Self> {
+        let scalars = run.scalars();
+        let shown = run.dir.display();
+        if let Some(full) = name.filter(|name| name.contains('/')) {
+            if !scalars.contains(full) {
+                let hint = nearest(full, &scalars).map_or(String::new(), |known| format!("; did you mean {known}?"));
+                return Err(bad!("{shown} has no metric {full}{hint}"));
+            }
+            let metric = Self::new(full);
+            if decoding.is_some_and(|decoding| metric.stage != Stage::Evaluation || metric.decoding() != decoding) {
+                return Err(bad!("--decoding does not fit the metric {full}: name one of the two"));
+            }
+            return Ok(metric);
+        }
+        let short = name.unwrap_or("accuracy");
+        // In the order of the records, which is that of the recipe's decoding modes.
+        let validations = run.records.iter().filter(|record| record.stage == Stage::Evaluation);
+        let validations: Vec<&str> = validations.flat_map(Record::scalars).map(|(name, _)| name).collect();
+        let found = validations.iter().map(|name| Self::new(name)).find(|metric| {
+            metric.stage == Stage::Evaluation
+                && metric.figure() == short
+                && decoding.is_none_or(|decoding| metric.decoding() == decoding)
+        });
+        found.ok_or_else(|| {
+            let which = decoding.map_or(String::new(), |decoding| format!("{} ", decoding.name()));
+            if !validations.iter().any(|name| name.starts_with("val/")) {
+                return bad!("{shown} has no evaluation; choose a metric of its steps with --metric");
+            }
+            let last = scalars.iter().filter_map(|name| name.strip_prefix("val/")?.rsplit_once('/')).map(|(_, l)| l);
+            let hint = nearest(short, last).map_or(String::new(), |known| format!("; did you mean {known}?"));
+            let hint = if hint.contains(&format!(" {short}?")) { String::new() } else { hint };
+            bad!("{shown} has no {which}evaluation of {short}{hint}")
+        })
+    }
+
+    fn new(name: &str) -> Self {
+        let stage = match name.split('/').next() {
+            Some("val") => Stage::Evaluation,
+            Some("sft") => Stage::Sft,
+            _ => Stage::Ppo,
+        };
+        Self { name: name.into(), stage }
+    }
+
+    /// What it measures: the last part of its name.
+    pub fn figure(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The same evaluation's metric of another figure.
+    pub fn with_figure(&self, figure: &str) -> Self {
+        Self { name: format!("{}/{figure}", self.prefix()), stage: self.stage }
+    }
+
+    fn prefix(&self) -> &str {
+        self.name.rsplit_once('/').map_or("", |(prefix, _)| prefix)
+    }
+
+    /// The decoding mode of a validation metric.
+    pub fn decoding(&self) -> Decoding {
+        let sampled = format!("_{}", Decoding::Sampled.name());
+        if self.prefix().ends_with(&sampled) { Decoding::Sampled } else { Decoding::Greedy }
+    }
+
+    /// Whether its values are shares from 0 to 1.
+    pub fn is_share(&self) -> bool {
+        ["accuracy", "format", "clip_ratio"].contains(&self.figure())
+    }
+}

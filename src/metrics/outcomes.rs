@@ -1,0 +1,56 @@
+//! What each problem of an evaluation came to. The means of these are in the records too; the problems one by one allow
+//! runs to be compared on the same problems (docs/compare.md).
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// One evaluation, problem by problem, in the order of the problems: every array has an entry for each.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Outcomes {
+    /// The task, as in metric names.
+    pub task: String,
+    /// The decoding mode, by its name in a recipe.
+    pub decoding: String,
+    /// A hash of the problems and their order: where it is equal, entry i is the same problem.
+    pub problems: String,
+    /// 1 for a right answer, else 0.
+    pub accuracy: Vec<f64>,
+    /// 1 for the layout asked for, else 0.
+    pub format: Vec<f64>,
+    pub reward: Vec<f64>,
+    /// In tokens.
+    pub response_length: Vec<u64>,
+    /// Whether the response ended by itself; otherwise it was cut off.
+    pub terminated: Vec<bool>,
+}
+
+impl Outcomes {
+    /// Number of problems.
+    pub fn len(&self) -> usize {
+        self.accuracy.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.accuracy.is_empty()
+    }
+
+    /// The entries of a figure, by the name that its mean has under `val/`; `None` if there is no such figure.
+    pub fn figure(&self, name: &str) -> Option<Vec<f64>> {
+        match name {
+            "accuracy" => Some(self.accuracy.clone()),
+            "format" => Some(self.format.clone()),
+            "reward" => Some(self.reward.clone()),
+            "response_length" => Some(self.response_length.iter().map(|length| *length as f64).collect()),
+            "clip_ratio" => Some(self.terminated.iter().map(|ended| f64::from(u8::from(!ended))).collect()),
+            _ => None,
+        }
+    }
+
+    /// # Errors
+    /// Arrays of different lengths.
+    pub(super) fn check(&self) -> Result<()> {
+        let others = [self.format.len(), self.reward.len(), self.response_length.len(), self.terminated.len()];
+        ensure!(others.iter().all(|length| *length == self.len()), "its arrays have different lengths");
+        Ok(())
+    }
+}
