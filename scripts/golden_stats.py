@@ -38,7 +38,7 @@ def area(steps, values):
     return {"steps": steps, "values": values, "height": np.trapezoid(values, steps) / (steps[-1] - steps[0])}
 
 
-def matched(rng, problems, bins=5, least=5):
+def matched(rng, problems, bins=10, least=5):
     """Accuracy of two arms within bins of response length, edges at the quantiles of both arms' lengths together."""
     lengths = [rng.integers(20, 120, problems), rng.integers(60, 200, problems)]
     right = [(rng.random(problems) < 0.7 - 0.002 * length).astype(float) for length in lengths]

@@ -82,7 +82,7 @@ pub struct Area {
     pub to: u64,
     pub area: f64,
     pub band: Option<[f64; 2]>,
-    /// Of each run, in the arm's order.
+    /// Of each run, in the order of the arm's runs.
     pub runs: Vec<f64>,
 }
 
@@ -111,6 +111,7 @@ impl Comparison {
         let steps = chosen(&common, settings.steps.as_deref())?;
         notes.extend(data.gaps(&common));
         notes.extend(ends(&data, &common));
+        notes.extend(pairs::unpaired(&data, &arms));
         let bootstrap = Bootstrap::new(settings.resamples, data.problems());
         let usual: &[f64] = if metric.is_share() || metric.figure() == "reward" { &[0.25, 0.5] } else { &[] };
         Ok(Self {
@@ -136,9 +137,13 @@ fn chosen(common: &[u64], asked: Option<&[u64]>) -> Result<Vec<u64>> {
     if let Some(asked) = asked {
         if let Some(missing) = asked.iter().find(|step| !common.contains(step)) {
             let known: Vec<String> = thinned(common, 30).iter().map(u64::to_string).collect();
-            return Err(bad!("not every run has the step {missing}; they share {}", known.join(", ")));
+            let known = if known.is_empty() { "no step".into() } else { known.join(", ") };
+            return Err(bad!("not every run has the step {missing}; they share {known}"));
         }
-        return Ok(asked.to_vec());
+        let mut asked = asked.to_vec();
+        asked.sort_unstable();
+        asked.dedup();
+        return Ok(asked);
     }
     let paper: Vec<u64> = PAPER.into_iter().filter(|step| common.contains(step)).collect();
     Ok(if paper.is_empty() { thinned(common, MOST_STEPS) } else { paper })

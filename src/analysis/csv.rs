@@ -100,6 +100,15 @@ fn curves<'a>(c: &'a Comparison, figure: &'a str) -> Vec<Line<'a>> {
     for area in &c.areas {
         let (value, interval) = (Some(area.area), area.band);
         lines.push(Line { table: "area", arm: &area.arm, figure, value, interval, ..Line::default() });
+        let runs = c.runs.iter().filter(|run| run.arm == area.arm).zip(&area.runs);
+        lines.extend(runs.map(|(run, value)| Line {
+            table: "area",
+            arm: &area.arm,
+            run: &run.run,
+            figure,
+            value: Some(*value),
+            ..Line::default()
+        }));
     }
     for reached in &c.thresholds {
         let run = reached.run.as_deref().unwrap_or("");

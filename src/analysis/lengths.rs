@@ -2,7 +2,7 @@
 //!
 //! An arm may be more often right only because it writes longer, or shorter. To compare arms at equal length, the
 //! responses of both at a step are put into bins of length, and accuracies are compared within bins. The edges are the
-//! quintiles of both arms' lengths together. A bin counts if each arm has at least `LEAST` responses in it, and all bins
+//! deciles of both arms' lengths together. A bin counts if each arm has at least `LEAST` responses in it, and all bins
 //! that count weigh the same, whatever the arms' shares in them (direct standardisation to a uniform population).
 
 use super::arms::Arm;
@@ -14,7 +14,7 @@ use crate::metrics::{Outcomes, Stage};
 use serde::Serialize;
 
 /// Bins of response length.
-const BINS: usize = 5;
+const BINS: usize = 10;
 /// Fewest responses of each arm in a bin that counts.
 const LEAST: usize = 5;
 

@@ -13,11 +13,14 @@ mod reference;
 mod report;
 mod resample;
 mod runs;
+mod spread;
 mod statistics;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
-pub use arms::{Allowed, Arm, Arms};
+pub use arms::{Arm, Arms};
 pub use compare::{Comparison, Settings};
 pub use csv::csv;
 pub use curve::{Series, learning_curve, points};
@@ -26,4 +29,5 @@ pub use png::png;
 pub use reference::Reference;
 pub use report::{markdown, text};
 pub use runs::{Metric, Run};
+pub use spread::Allowed;
 pub use summary::{TITLES, before_and_after, draw_curve};

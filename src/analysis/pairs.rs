@@ -22,7 +22,7 @@ pub struct Differing {
     pub seeds: [usize; 2],
     /// Problems that all of these runs answered; 1 if only means are known.
     pub problems: usize,
-    /// The p-value of the exact sign-flip test over pairs of seeds.
+    /// The p-value of the exact sign-flip test over pairs of seeds, if there are at least two.
     pub sign_flip: Option<f64>,
 }
 
@@ -47,6 +47,23 @@ pub fn two_by_two(arms: &[Arm]) -> impl Iterator<Item = (&Arm, &Arm)> {
     arms.iter().enumerate().flat_map(|(i, first)| arms[i + 1..].iter().map(move |second| (first, second)))
 }
 
+/// Which runs of two arms have no partner.
+pub fn unpaired(data: &Data, arms: &[Arm]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (first, second) in two_by_two(arms) {
+        let (runs, names) = (data.pairs(first, second), format!("{} and {}", first.name, second.name));
+        let all = || first.runs.iter().chain(&second.runs);
+        let left = all().filter(|run| !runs.first.contains(run) && !runs.second.contains(run));
+        let left: Vec<&str> = left.map(|run| data.runs[*run].name.as_str()).collect();
+        if !runs.paired {
+            notes.push(format!("{names} have no seed in common: their differences are not paired by seed"));
+        } else if !left.is_empty() {
+            notes.push(format!("differences between {names} leave out {}, without a partner", left.join(", ")));
+        }
+    }
+    notes
+}
+
 /// The differences at each of `steps`, and between the areas over `common`.
 pub fn differences(data: &Data, arms: &[Arm], steps: &[u64], common: &[u64], bootstrap: &Bootstrap) -> Vec<Differing> {
     let weights = area_weights(common);
@@ -68,7 +85,7 @@ pub fn differences(data: &Data, arms: &[Arm], steps: &[u64], common: &[u64], boo
 fn differing(step: Option<u64>, arms: [&Arm; 2], runs: &Pairs, grids: [&Grid; 2], bootstrap: &Bootstrap) -> Differing {
     let [a, b] = grids;
     let pairs = if runs.paired { b.minus(a) } else { None };
-    let flipped = pairs.as_ref().and_then(|pairs| sign_flip(&pairs.means()));
+    let flipped = pairs.as_ref().filter(|pairs| pairs.seeds() > 1).and_then(|pairs| sign_flip(&pairs.means()));
     Differing {
         step,
         first: arms[0].name.clone(),

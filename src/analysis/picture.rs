@@ -35,5 +35,6 @@ pub fn picture(comparison: &Comparison) -> Result<String> {
         ..Series::default()
     }));
     let unit = if comparison.shares { ", %" } else { "" };
-    svg(&comparison.metric, &all, "PPO step", &format!("{}{unit}", comparison.metric))
+    let steps = if comparison.metric.starts_with("sft/") { "step of the warm start" } else { "PPO step" };
+    svg(&comparison.metric, &all, steps, &format!("{}{unit}", comparison.metric))
 }

@@ -1,5 +1,5 @@
-//! A picture as PNG: the SVG, drawn by resvg with a font that is part of the program (Noto Sans, SIL Open Font License),
-//! so that it needs nothing installed and looks the same everywhere.
+//! A picture as PNG: the SVG, drawn by resvg with a font that is part of the program (Noto Sans, SIL Open Font
+//! License), so that it needs nothing installed and looks the same everywhere.
 
 use anyhow::{Context, Result};
 use resvg::tiny_skia::{Pixmap, Transform};

@@ -64,8 +64,8 @@ pub fn tables(comparison: &Comparison) -> Vec<Table> {
         ),
         table(
             "Differences between arms".into(),
-            "The arm minus the one it is held against, on the same problems and for pairs of equal seeds where there are \
-             such, with 95 % intervals by bootstrap; p is that of the exact sign-flip test over pairs of seeds.",
+            "The arm minus the one it is held against, on the same problems and for pairs of equal seeds where there \
+             are such, with 95 % intervals by bootstrap; p is that of the exact sign-flip test over pairs of seeds.",
             &["step", "arm", "against", unit, "95 % interval", "seeds", "problems", "p"],
             differences(comparison),
         ),

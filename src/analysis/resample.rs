@@ -1,7 +1,7 @@
 //! Bootstrap over seeds and problems, which are crossed: every seed's run answered the same problems. A resample draws
-//! seeds with replacement and, independently, problems with replacement, each as many as there are, and every drawn seed
-//! answers every drawn problem (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 1, 2007). With one seed
-//! only problems vary; where only the mean of a run is known, only seeds.
+//! seeds with replacement and, independently, problems with replacement, each as many as there are, and every drawn
+//! seed answers every drawn problem (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 1, 2007). With one
+//! seed only problems vary; where only the mean of a run is known, only seeds.
 
 use super::statistics::{mean, percentile_interval};
 use crate::rng::{Purpose, stream};

@@ -16,8 +16,8 @@ pub struct Run {
     /// The folder's name, or its path if another run has that name.
     pub name: String,
     pub dir: PathBuf,
-    /// `None` if there is none that can be read.
-    pub recipe: Option<Recipe>,
+    /// The recipe, or why it cannot be read.
+    pub recipe: Result<Recipe, String>,
     records: Vec<Record>,
     evaluations: Vec<(u64, Outcomes)>,
 }
@@ -41,7 +41,7 @@ impl Run {
         Ok(Self {
             name: dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned(),
             dir: dir.to_path_buf(),
-            recipe: recipe::stored(&folder.recipe()).ok(),
+            recipe: recipe::stored(&folder.recipe()).map_err(|error| format!("{error:#}")),
             records: read_jsonl(&folder.metrics()).bad_input()?,
             evaluations,
         })
@@ -69,7 +69,7 @@ impl Run {
     }
 
     pub fn seed(&self) -> Option<u64> {
-        self.recipe.as_ref().map(|recipe| recipe.seed)
+        self.recipe.as_ref().ok().map(|recipe| recipe.seed)
     }
 
     /// The names of all scalars.

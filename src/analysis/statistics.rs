@@ -18,10 +18,11 @@ pub fn quantile(sorted: &[f64], p: f64) -> f64 {
 }
 
 /// The interval between the 2.5 % and the 97.5 % quantile of a bootstrap's values: the percentile interval of Efron and
-/// Tibshirani, "An introduction to the bootstrap", 1993, section 13.3. `None` without values.
+/// Tibshirani, "An introduction to the bootstrap", 1993, section 13.3. `None` without values, or if one is not finite.
 pub fn percentile_interval(mut values: Vec<f64>) -> Option<[f64; 2]> {
     values.sort_by(f64::total_cmp);
-    (!values.is_empty()).then(|| [0.025, 0.975].map(|p| quantile(&values, p)))
+    let finite = values.iter().all(|value| value.is_finite());
+    (finite && !values.is_empty()).then(|| [0.025, 0.975].map(|p| quantile(&values, p)))
 }
 
 /// McNemar's exact test: the two-sided p-value of `first` and `second` discordant pairs under equal chances,
@@ -41,10 +42,10 @@ pub fn mcnemar(first: u64, second: u64) -> f64 {
 
 /// The exact sign-flip test (Fisher's randomisation test for paired samples, "The design of experiments", 1935, chapter
 /// III): the share of the 2^n ways to choose the signs of `differences` whose sum is at least as far from 0 as theirs.
-/// Its least value is 2^(1 - n). `None` without differences, or with more than 20.
+/// Its least value is 2^(1 - n). `None` without differences, with more than 20, or if one is not finite.
 pub fn sign_flip(differences: &[f64]) -> Option<f64> {
     let n = differences.len();
-    if n == 0 || n > MOST_FLIPS {
+    if n == 0 || n > MOST_FLIPS || differences.iter().any(|difference| !difference.is_finite()) {
         return None;
     }
     let sum = |signs: u32| -> f64 {
@@ -122,6 +123,7 @@ mod tests {
         assert_eq!((mcnemar(0, 0), mcnemar(5, 5), mcnemar(0, 1)), (1.0, 1.0, 1.0));
         assert_eq!((sign_flip(&[]), sign_flip(&[0.2]), sign_flip(&[0.0, 0.0])), (None, Some(1.0), Some(1.0)));
         assert_eq!(sign_flip(&[1.0; 21]), None);
+        assert_eq!((sign_flip(&[0.1, f64::NAN]), percentile_interval(vec![0.1, f64::NAN])), (None, None));
         assert_eq!(percentile_interval(vec![]), None);
         assert_eq!((area_weights(&[]), area_weights(&[7])), (vec![], vec![1.0]));
         let points = [(0, 0.1), (10, 0.3), (20, 0.25), (30, 0.4)];

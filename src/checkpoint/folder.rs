@@ -34,6 +34,20 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
     Ok(())
 }
 
+/// Puts the files of a folder into a new one, by hard links where the file system has them.
+pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
+    write_folder(target, |dir| {
+        for entry in fs::read_dir(source).with_context(|| format!("cannot read {}", source.display()))? {
+            let entry = entry?;
+            let to = dir.join(entry.file_name());
+            if entry.file_type()?.is_file() && entry.file_name() != MARK && fs::hard_link(entry.path(), &to).is_err() {
+                fs::copy(entry.path(), to)?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Writes a file atomically: whatever happens, it is either the old one or the new one.
 /// What is no file, such as a pipe, is written to as it is.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {

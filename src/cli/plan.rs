@@ -8,7 +8,7 @@ use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
 use ppo_train::plan::{self, Devices, json, report};
 use ppo_train::recipe::{
-    self, SftData,
+    self,
     identity::{Difference, differences},
 };
 use ppo_train::task::{Split, settings};
@@ -57,7 +57,7 @@ impl Plan {
         let env = Environment::new(&plan, first)?;
         let prompt = env.prompt(Split::Train, 0)?;
         let rows = match &plan.recipe.sft {
-            Some(sft) if matches!(sft.data, SftData::File(_)) => Some(traces::rows(&plan, sft, &env)?),
+            Some(sft) if sft.files().is_some() => Some(traces::rows(&plan, sft, &env)?),
             _ => None,
         };
         if self.json {

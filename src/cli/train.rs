@@ -3,7 +3,8 @@
 use super::common::Overrides;
 use anyhow::Result;
 use clap::Args;
-use ppo_train::{bad, run};
+use ppo_train::bad;
+use ppo_train::run::{self, Seeds};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -13,6 +14,10 @@ pub struct Train {
     /// Continue the run in the run folder from its newest checkpoint.
     #[arg(long)]
     resume: bool,
+    /// Train with each of these seeds in turn, in the folders OUT-SEED: 1..5 (both included) or 1,4,7. Runs that were
+    /// interrupted go on.
+    #[arg(long, value_name = "SEEDS", conflicts_with = "resume")]
+    seeds: Option<Seeds>,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -20,6 +25,10 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> Result<()> {
         let recipe = self.recipe.ok_or_else(|| bad!("expected a recipe; see --help"))?;
-        run::launch(&self.overrides.load(&recipe)?, self.resume)
+        let plan = self.overrides.load(&recipe)?;
+        match &self.seeds {
+            Some(seeds) => run::launch_seeds(&plan, seeds),
+            None => run::launch(&plan, self.resume),
+        }
     }
 }

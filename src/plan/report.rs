@@ -39,20 +39,28 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
         None => line("warm start", "none".into()),
         Some(sft) => {
             let source = match &sft.data {
-                SftData::Solver(solver) => format!("the solver ({})", word(&solver.style)),
-                SftData::File(file) => file.path.display().to_string(),
+                Some(SftData::Solver(solver)) if solver.match_lengths => {
+                    format!("the solver ({}, as long as a dialogue)", word(&solver.style))
+                }
+                Some(SftData::Solver(solver)) => format!("the solver ({})", word(&solver.style)),
+                Some(SftData::File(file)) => file.path.display().to_string(),
+                None => String::new(),
             };
             line(
                 "warm start",
-                format!(
-                    "{} rows of up to {} tokens from {source}; epochs {}, batch {}: {} steps, learning rate {:e}",
-                    grouped(sft.train),
-                    grouped(sft.context),
-                    sft.epochs,
-                    sft.batch,
-                    grouped(sft.steps()),
-                    sft.lr
-                ),
+                if let Some(from) = &sft.from {
+                    format!("the finished one in {}", from.display())
+                } else {
+                    format!(
+                        "{} rows of up to {} tokens from {source}; epochs {}, batch {}: {} steps, learning rate {:e}",
+                        grouped(sft.train),
+                        grouped(sft.context),
+                        sft.epochs,
+                        sft.batch,
+                        grouped(sft.steps()),
+                        sft.lr
+                    )
+                },
             );
         }
     }

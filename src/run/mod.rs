@@ -1,12 +1,15 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
+mod seeds;
 pub mod signals;
 #[cfg(test)]
 mod tests;
 
+pub use seeds::{Seeds, launch_seeds};
+
 use crate::analysis;
 use crate::bad;
-use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, save_model, write_file, write_folder};
+use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, link_folder, save_model, write_file, write_folder};
 use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
@@ -33,6 +36,11 @@ use std::path::Path;
 /// # Errors
 /// `BadInput` for what the user can fix, `Stopped` on a signal once a checkpoint is written.
 pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
+    launch_one(plan, resume, &signals::watch()?, None)
+}
+
+/// `launch`, with a given flag to stop it. `shared`: the finished `start` of another run that would be this one's too.
+fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&Path>) -> Result<()> {
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
@@ -60,10 +68,12 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     };
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
-    let stop = signals::watch()?;
     let comm: &dyn Comm = &Solo;
 
-    let start = warm_start(plan, &env, &folder, &mut metrics, &stop, comm)?;
+    if let (false, Some(shared)) = (is_complete(&folder.start()), shared) {
+        link_folder(shared, &folder.start())?;
+    }
+    let start = warm_start(plan, &env, &folder, &mut metrics, stop, comm)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
@@ -72,7 +82,7 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     if let Some(checkpoint) = &checkpoint {
         models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
     }
-    let (env, folder, stop) = (&env, &folder, &stop);
+    let (env, folder) = (&env, &folder);
     let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, saving: None };
     ppo::train(&mut trainer, &mut metrics, &mut hooks::all(plan))?;
     finish(plan, folder, &mut metrics, env.task.name())
@@ -148,13 +158,19 @@ fn warm_start(
     if is_complete(&start) {
         return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
     }
+    if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {
+        let policy = Policy::new(&plan.config, plan.weights(from, device)?);
+        link_folder(from, &start)?;
+        return Ok(policy);
+    }
     let weights = plan.starting_weights(device)?;
     let policy = match &plan.recipe.sft {
         None => Policy::new(&plan.config, weights),
         Some(recipe) => {
             let rows = traces::rows(plan, recipe, env)?;
             let mut learner = Learner::policy(plan, weights);
-            let warm_start = WarmStart { sft: recipe, seed: plan.recipe.seed, rows: &rows, comm, stop };
+            let seed = recipe.seed.unwrap_or(plan.recipe.seed);
+            let warm_start = WarmStart { sft: recipe, seed, rows: &rows, comm, stop };
             warm_start.train(&mut learner, metrics)?;
             learner.model
         }

@@ -87,9 +87,10 @@ pub trait Task: Send + Sync {
     /// The text of a wrong answer, for the preflight.
     fn wrong_answer(&self, split: Split, index: usize) -> String;
 
-    /// A response to training problem `index` that the task's own solver writes, for a warm start; `rng` is a stream of
-    /// `Purpose::Traces`. None if the task has no solver.
-    fn trace(&self, _index: usize, _style: &SolverData, _rng: &mut ChaCha8Rng) -> Option<String> {
+    /// A response to training problem `index` that the task's own solver writes, for a warm start, with `more` wrong
+    /// tries than its search made, as far as there are so many; `rng` is a stream of `Purpose::Traces`. None if the
+    /// task has no solver.
+    fn trace(&self, _index: usize, _solver: &SolverData, _more: usize, _rng: &mut ChaCha8Rng) -> Option<String> {
         None
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Traces drawn for a problem before it is given up.
 const DRAWS: u64 = 64;
-const OPTIONS: SolverOptions = SolverOptions { tries: [2, 10], insight: 0.3, max_value: 9_999 };
+const OPTIONS: SolverOptions = SolverOptions { tries: [2, 10], insight: 0.3, more: 0, max_value: 9_999 };
 
 /// The solver with a seed.
 pub struct Solver {

@@ -7,7 +7,7 @@ pub use file::Trace;
 use crate::bad;
 use crate::env::Environment;
 use crate::plan::Plan;
-use crate::recipe::{Sft, SftData, SolverData};
+use crate::recipe::{FileData, Sft, SftData, SolverData, TraceStyle};
 use crate::rng::{self, Purpose};
 use crate::task::Split;
 use crate::task::layout::after_open_think;
@@ -25,13 +25,13 @@ use std::ops::Range;
 pub fn rows(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Rows> {
     let train = traces(plan, sft, env, sft.train)?;
     let validation = match &sft.data {
-        SftData::Solver(solver) => solver_traces(plan, solver, env, sft.train..sft.train + sft.validation)?,
-        SftData::File(data) => match &data.validation {
-            Some(path) => file::read(path, sft.validation, ("sft.validation", sft.validation), &plan.tokenizer_dir)?,
-            None => vec![],
-        },
+        Some(SftData::Solver(solver)) => solver_traces(plan, sft, solver, env, sft.train..sft.train + sft.validation)?,
+        Some(SftData::File(FileData { validation: Some(path), .. })) => {
+            file::read(path, sft.validation, ("sft.validation", sft.validation), &plan.tokenizer_dir)?
+        }
+        _ => vec![],
     };
-    if let SftData::File(_) = &sft.data {
+    if sft.files().is_some() {
         warn_of_doubles(&train, &validation);
     }
     let mut changes = Changes::default();
@@ -84,23 +84,58 @@ fn warn_of_doubles(train: &[Trace], validation: &[Trace]) {
 /// As `rows`.
 pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result<Vec<Trace>> {
     match &sft.data {
-        SftData::Solver(solver) => solver_traces(plan, solver, env, 0..count),
-        SftData::File(data) => file::read(&data.path, count, ("sft.train", sft.train), &plan.tokenizer_dir),
+        None => Ok(vec![]),
+        Some(SftData::Solver(solver)) => solver_traces(plan, sft, solver, env, 0..count),
+        Some(SftData::File(data)) => file::read(&data.path, count, ("sft.train", sft.train), &plan.tokenizer_dir),
     }
 }
 
 /// Rows that the task's solver writes, each with its own random stream.
-fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Range<usize>) -> Result<Vec<Trace>> {
+fn solver_traces(
+    plan: &Plan,
+    sft: &Sft,
+    solver: &SolverData,
+    env: &Environment,
+    rows: Range<usize>,
+) -> Result<Vec<Trace>> {
+    let seed = sft.seed.unwrap_or(plan.recipe.seed);
     let write = |row: usize| {
         let index = row % env.task.len(Split::Train);
         let prompt = env.prompt(Split::Train, index)?;
-        let mut rng = rng::stream(plan.recipe.seed, Purpose::Traces, 0, row as u64);
-        let response = env.task.trace(index, solver, &mut rng);
-        let response = response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))?;
+        let attempt = |solver: &SolverData, more: usize| {
+            let mut rng = rng::stream(seed, Purpose::Traces, 0, row as u64);
+            let response = env.task.trace(index, solver, more, &mut rng);
+            response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))
+        };
+        let response = if solver.match_lengths {
+            let dialogue = attempt(&SolverData { style: TraceStyle::Dialogue, ..solver.clone() }, 0)?;
+            as_long(&dialogue, env, |more| attempt(solver, more))?
+        } else {
+            attempt(solver, 0)?
+        };
         let response = if prompt.opens_think { after_open_think(&response) } else { &response };
         Ok(Trace { response: response.to_string(), prompt: prompt.text, place: format!("the solver's row {row}") })
     };
     rows.map(write).collect()
+}
+
+/// The text among `write(0)`, `write(1)` and so on whose number of tokens is nearest to that of `model`, which is
+/// longer than the first of them. Texts that do not get longer end the search.
+fn as_long(model: &str, env: &Environment, write: impl Fn(usize) -> Result<String>) -> Result<String> {
+    let tokens = |text: &str| Ok::<_, anyhow::Error>(env.tokenizer.encode(text)?.len());
+    let wanted = tokens(model)?;
+    let (mut text, mut more) = (write(0)?, 0);
+    let mut length = tokens(&text)?;
+    while length < wanted {
+        more += 1;
+        let next = write(more)?;
+        let longer = tokens(&next)?;
+        if longer <= length || longer.abs_diff(wanted) >= wanted - length {
+            break;
+        }
+        (text, length) = (next, longer);
+    }
+    Ok(text)
 }
 
 /// A trace as tokens: the response ends with one end token, whether or not its text has it.

@@ -132,8 +132,8 @@ impl Evaluation {
     }
 }
 
-/// SHA-256, in hexadecimal, of the task's name and the problems of `prompts` in their order: one line for the name, then
-/// for each problem its split and the variables of its prompt as JSON.
+/// SHA-256, in hexadecimal, of the task's name and the problems of `prompts` in their order: one line for the name, and
+/// one for each problem, its split and the variables of its prompt as JSON.
 fn fingerprint(task: &dyn Task, prompts: &[Prompt]) -> String {
     let mut hash = Sha256::new_with_prefix(format!("{}\n", task.name()));
     for prompt in prompts {

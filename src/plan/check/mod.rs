@@ -9,7 +9,7 @@ mod training;
 
 use crate::BadInput;
 use crate::model::ModelConfig;
-use crate::recipe::{Recipe, SftData, Sources};
+use crate::recipe::{Recipe, Sources};
 use crate::task::settings;
 use std::path::PathBuf;
 
@@ -28,9 +28,8 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
     setting::machine(&recipe.machine, at)?;
     setting::evaluation(&recipe.evaluation, &recipe.task, at)?;
     if let Some(sft) = &recipe.sft {
-        let solver = matches!(sft.data, SftData::Solver(_));
         at.ensure(
-            !solver || settings(&recipe.task).has_solver(),
+            sft.solver().is_none() || settings(&recipe.task).has_solver(),
             "sft.data.kind",
             "this task has no solver to write traces\nset sft.data.kind = \"file\"",
         )?;

@@ -3,12 +3,39 @@
 use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::{nearest, similar};
-use crate::recipe::{Advantage, CriticModel, KlEstimator, KlIn, MOST, Ppo, Rollout, Sft, SftData, Sources, Task};
+use crate::recipe::{
+    Advantage, CriticModel, KlEstimator, KlIn, MOST, Ppo, Rollout, Sft, SftData, Sources, Task, TraceStyle,
+};
 use crate::task::settings;
 
 pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     match &sft.data {
-        SftData::Solver(solver) => {
+        None => match &sft.from {
+            Some(from) => at.ensure(
+                from.join("config.json").is_file(),
+                "sft.from",
+                format_args!(
+                    "there is no finished warm start {}{}\nexpected the `start` folder of a run",
+                    from.display(),
+                    similar(from)
+                ),
+            )?,
+            None => {
+                let what =
+                    "missing section `data` in [sft]\n[sft.data] with kind = \"solver\" or \"file\"; or set sft.from";
+                return Err(at.bad("sft", what));
+            }
+        },
+        Some(_) if sft.from.is_some() => {
+            let what = "a finished warm start has no rows\nleave `sft.from` out, or set sft.data = \"unset\"";
+            return Err(at.bad("sft.from", what));
+        }
+        Some(SftData::Solver(solver)) => {
+            at.ensure(
+                !solver.match_lengths || solver.style == TraceStyle::Monologue,
+                "sft.data.match_lengths",
+                "only a monologue can be lengthened\nset sft.data.style = \"monologue\", or match_lengths = false",
+            )?;
             let [fewest, most] = solver.tries;
             at.ensure(
                 1 <= fewest && fewest <= most && most <= 10_000,
@@ -18,7 +45,7 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
                 ),
             )?;
         }
-        SftData::File(file) => {
+        Some(SftData::File(file)) => {
             let path = &file.path;
             let hint = match nearest(&path.to_string_lossy(), ["solver"]) {
                 Some(_) if similar(path).is_empty() => "; did you mean kind = \"solver\"?".to_string(),

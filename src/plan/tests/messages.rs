@@ -281,7 +281,7 @@ fn a_recipe_extends_another() {
     let top = "extends = \"more/middle.toml\"\nname = \"top\"\n[ppo]\nkl_coef = 0.5\n";
     let plan = bench.load(top, &["ppo.steps=7"]).unwrap();
     let (sft, ppo) = (plan.recipe.sft.unwrap(), plan.recipe.ppo.unwrap());
-    assert!(matches!(&sft.data, SftData::Solver(solver) if solver.style == TraceStyle::Dialogue), "{:?}", sft.data);
+    assert!(sft.solver().is_some_and(|solver| solver.style == TraceStyle::Dialogue), "{:?}", sft.data);
     assert_eq!((plan.recipe.name.as_str(), sft.batch), ("top", 20));
     assert_eq!((ppo.kl_coef, ppo.steps, ppo.mini_batch), (0.5, 7, 32));
     // What a run stores extends nothing.

@@ -118,7 +118,7 @@ pub struct Logging {
     /// Whether to write event files for TensorBoard.
     #[serde_inline_default(true)]
     pub tensorboard: bool,
-    /// Whether to write `metrics.jsonl`, one record per line.
+    /// Whether to write `metrics.jsonl`, one record per line, and `evaluations.jsonl`, one evaluation per line.
     #[serde_inline_default(true)]
     pub jsonl: bool,
 }

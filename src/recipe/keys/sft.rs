@@ -11,7 +11,12 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sft {
-    pub data: SftData,
+    /// Seed of the rows and their order (default: the run's `seed`). Runs of several seeds then share the warm start.
+    pub seed: Option<u64>,
+    /// A finished warm start to begin from instead: the `start` folder of another run. No other key of this section
+    /// matters then.
+    pub from: Option<PathBuf>,
+    pub data: Option<SftData>,
     /// Number of training rows.
     #[serde_inline_default(500)]
     #[schemars(range(min = 1))]
@@ -53,6 +58,24 @@ pub struct Sft {
     pub micro_batch_tokens: usize,
 }
 
+impl Sft {
+    /// The solver's options, if it writes the rows.
+    pub fn solver(&self) -> Option<&SolverData> {
+        match &self.data {
+            Some(SftData::Solver(solver)) => Some(solver),
+            _ => None,
+        }
+    }
+
+    /// The files, if the rows come from any.
+    pub fn files(&self) -> Option<&FileData> {
+        match &self.data {
+            Some(SftData::File(files)) => Some(files),
+            _ => None,
+        }
+    }
+}
+
 /// Where the rows of the warm start come from.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -76,6 +99,9 @@ pub struct SolverData {
     #[serde_inline_default(0.2)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub insight: f64,
+    /// A monologue gets further tries, all wrong, until it is as long in tokens as the dialogue of the same search.
+    #[serde(default)]
+    pub match_lengths: bool,
 }
 
 /// Rows from a file.

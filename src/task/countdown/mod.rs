@@ -116,8 +116,9 @@ impl Task for CountdownTask {
         terms.join("+")
     }
 
-    fn trace(&self, index: usize, solver: &SolverData, rng: &mut ChaCha8Rng) -> Option<String> {
-        let options = SolverOptions { tries: solver.tries, insight: solver.insight, max_value: MAX_VALUE };
+    fn trace(&self, index: usize, solver: &SolverData, more: usize, rng: &mut ChaCha8Rng) -> Option<String> {
+        let SolverData { tries, insight, .. } = *solver;
+        let options = SolverOptions { tries, insight, more, max_value: MAX_VALUE };
         Some(solver_trace(self.problem(Split::Train, index), solver.style, &options, rng))
     }
 }

@@ -30,6 +30,8 @@ pub struct SolverOptions {
     pub tries: [usize; 2],
     /// Probability that a try is a solution (if there is one within `max_value`).
     pub insight: f64,
+    /// Wrong tries before the last one, beyond those of the search.
+    pub more: usize,
     /// Largest result of a step.
     pub max_value: i64,
 }
@@ -77,6 +79,10 @@ fn search(problem: &Problem, options: &SolverOptions, rng: &mut ChaCha8Rng) -> V
             break;
         }
     }
+    let wrong = std::iter::from_fn(|| untried(&problem.nums, options.max_value, &mut tried, rng));
+    let wrong: Vec<_> = wrong.filter(|other| other.value() != problem.target).take(options.more).collect();
+    let last = tries.len().saturating_sub(1);
+    tries.splice(last..last, wrong);
     tries
 }
 
@@ -207,8 +213,8 @@ mod tests {
     use crate::task::{Grade, Split};
     use proptest::prelude::*;
 
-    const IMPATIENT: SolverOptions = SolverOptions { tries: [1, 4], insight: 0.2, max_value: 199 };
-    const INSIGHTFUL: SolverOptions = SolverOptions { tries: [1, 4], insight: 1.0, max_value: 199 };
+    const IMPATIENT: SolverOptions = SolverOptions { tries: [1, 4], insight: 0.2, more: 0, max_value: 199 };
+    const INSIGHTFUL: SolverOptions = SolverOptions { tries: [1, 4], insight: 1.0, more: 0, max_value: 199 };
 
     fn trace(problem: &Problem, style: TraceStyle, options: &SolverOptions, index: u64) -> String {
         solver_trace(problem, style, options, &mut stream(7, Purpose::Traces, 0, index))
@@ -268,6 +274,23 @@ mod tests {
         // No solution within the bound: insight does not help.
         let problem = Problem { nums: vec![25, 16, 20], target: 20 };
         assert_eq!(graded(&problem, &trace(&problem, TraceStyle::Monologue, &INSIGHTFUL, 0), "", false).accuracy, 0.0);
+    }
+
+    #[test]
+    fn more_tries_are_wrong_and_come_before_the_last() {
+        let problem = Problem { nums: vec![5, 7, 12], target: 67 };
+        for index in 0..100 {
+            let plain = trace(&problem, TraceStyle::Monologue, &IMPATIENT, index);
+            let longer = trace(&problem, TraceStyle::Monologue, &SolverOptions { more: 5, ..IMPATIENT }, index);
+            let lines = |text: &str| text.lines().map(str::to_string).collect::<Vec<_>>();
+            let (plain, longer) = (lines(&plain), lines(&longer));
+            // All but the last try and what follows it; then five wrong ones.
+            let before = plain.len() - 3;
+            assert_eq!(longer.len(), plain.len() + 5);
+            assert_eq!(longer[..before], plain[..before]);
+            assert_eq!(longer[before + 5..], plain[before..]);
+            assert!(longer[before..before + 5].iter().all(|line| line.ends_with(" no")), "{longer:?}");
+        }
     }
 
     proptest! {
