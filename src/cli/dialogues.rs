@@ -3,7 +3,7 @@
 use super::common::{precision, print, print_json};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use ppo_train::run::signals;
 use ppo_train::teacher::{self, Budget, Cache, Job, Kind, Prompts, Refusal, Settings, Source, Teacher, Wanted};
 use ppo_train::{OrBadInput, Stopped, bad, terminal};
@@ -34,7 +34,7 @@ pub struct Dialogues {
     #[arg(long, default_value_t = 100)]
     validation: usize,
     /// Ask about the first so many problems at most (default: all, until enough pairs are kept).
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
     /// Numbers of personas, which the problems take in turns.
     #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4])]
@@ -132,6 +132,7 @@ impl Dialogues {
     pub fn run(self) -> Result<()> {
         self.check()?;
         let problems = teacher::read(&self.problems, self.limit.unwrap_or(usize::MAX), self.grade)?;
+        let prompts = Prompts::new(self.dialogue_prompt.as_deref(), self.monologue_prompt.as_deref())?;
         let stop = signals::watch()?.0;
         let budget = Arc::new(Budget::new(self.server.request_budget, self.server.token_budget));
         let (teacher, address) = self.teacher(&problems.all, &budget, &stop)?;
@@ -142,7 +143,7 @@ impl Dialogues {
             teacher,
             cache: Cache::at(&self.cache.clone().unwrap_or_else(|| self.out.join("answers")))?,
             budget: Arc::clone(&budget),
-            prompts: Prompts::new(self.dialogue_prompt.as_deref(), self.monologue_prompt.as_deref())?,
+            prompts,
             personas: self.personas.clone(),
             attempts: self.attempts,
             wanted: wanted.total(),

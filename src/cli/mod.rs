@@ -67,7 +67,7 @@ const EXIT_CODES: &str = "Exit codes:
   0   done
   1   failed
   2   bad input: the recipe, the arguments or a file
-  75  stopped by a signal, after writing a checkpoint: continue with --resume";
+  75  stopped by a signal with its work saved: a run goes on with --resume, dialogues with the same command";
 
 /// The parser; its version names the libtorch that this build is linked to.
 fn parser() -> clap::Command {

@@ -5,7 +5,7 @@
 //! otherwise its place in the file. A bad row is an error with its file, row and column.
 
 use super::grading::{Kind, Right};
-use super::hash::hash;
+use super::hash::hash_of_file;
 use crate::OrBadInput;
 use crate::recipe::spelling::nearest;
 use crate::rows::{self, Row, place};
@@ -59,8 +59,8 @@ pub fn read(path: &Path, limit: usize, kind: Option<Kind>) -> Result<Problems> {
     if all.is_empty() {
         return Err(anyhow!("{} has no rows", path.display())).bad_input();
     }
-    let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display())).bad_input()?;
-    Ok(Problems { all, sha256: hash(&bytes) })
+    let sha256 = hash_of_file(path).with_context(|| format!("{} cannot be read", path.display())).bad_input()?;
+    Ok(Problems { all, sha256 })
 }
 
 fn problem_of(row: &Map<String, Value>, place: &str, kind: Option<Kind>) -> Result<Problem> {

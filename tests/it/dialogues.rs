@@ -236,7 +236,12 @@ fn what_does_not_pass_is_dropped_or_ends_the_run() {
         assert!(!bench.path("out/report.json").exists());
     }
 
-    // So does a server that answers nobody; and nobody at all.
+    let server = Server::start(|_, _| Status(401, "", String::new()));
+    let output = bench.command(&server, &["--concurrency", "1"]).env_remove("TEACHER_KEY").output().unwrap();
+    assert!(stderr(&output).contains("status 401 (no key was sent)"), "{}", stderr(&output));
+    assert_eq!(server.seen()[0].authorization, None);
+
+    // So does a server that fails for everybody, or asks for a long wait.
     let server = Server::start(|_, _| Status(500, "", "oops".into()));
     let message = stderr(&bench.run(1, &server, &["--retries", "0", "--concurrency", "1"]));
     assert!(message.contains("8 requests in a row failed, the last with status 500: oops"), "{message}");
