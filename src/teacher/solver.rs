@@ -9,6 +9,7 @@ use super::problems::Problem;
 use crate::bad;
 use crate::recipe::TraceStyle;
 use crate::rng::{self, Purpose};
+use crate::task::countdown::solver::solve;
 use crate::task::countdown::{self, SolverOptions, solver_dialogue, solver_trace};
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -60,6 +61,9 @@ impl Teacher for Solver {
             let Right::Countdown(problem) = &request.problem.right else {
                 return Err(Refusal::Request("not a problem of Countdown".into()));
             };
+            if solve(problem, OPTIONS.max_value).is_none() {
+                return Err(Refusal::Request("it has no solution within bounds".into()));
+            }
             let replies = (0..DRAWS).map(|draw| Reply { text: self.trace(problem, request, draw), ..Reply::default() });
             let mut last = Reply::default();
             for reply in replies {

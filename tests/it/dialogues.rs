@@ -312,7 +312,7 @@ fn the_solver_writes_dialogues_of_countdown() {
     let report = support::json(&support::run(0, &args));
     // 3 and 4 do not make 13.
     assert_eq!(report["solved"], serde_json::json!({"both": 3, "dialogue_only": 0, "monologue_only": 0, "neither": 1}));
-    assert_eq!(report["dropped"][0]["dialogue"]["why"], "wrong answer");
+    assert_eq!(report["dropped"][0]["dialogue"]["detail"], "it has no solution within bounds");
     let text = std::fs::read_to_string(out.join("dialogue_train.jsonl")).unwrap();
     let row: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(
