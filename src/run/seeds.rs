@@ -37,8 +37,8 @@ impl FromStr for Seeds {
     }
 }
 
-/// Runs `plan` with each of the seeds, in the run folders `OUT-SEED`. Finished runs are left as they are, and a run that
-/// was interrupted goes on. Where the seed does not reach the warm start, the first run's is shared.
+/// Runs `plan` with each of the seeds, in the run folders `OUT-SEED`. Finished runs are left as they are, and a run
+/// that was interrupted goes on. Where the seed does not reach the warm start, the first run's is shared.
 ///
 /// # Errors
 /// Those of the first run that fails, with its seed.
