@@ -18,6 +18,7 @@ pub mod rollout;
 pub mod rows;
 pub mod run;
 pub mod task;
+pub mod teacher;
 pub mod terminal;
 pub mod text;
 pub mod torch;
@@ -62,13 +63,19 @@ impl<T> OrBadInput<T> for anyhow::Result<T> {
     }
 }
 
-/// A signal stopped the run after a checkpoint was written. Exit code 75: a scheduler may restart it.
+/// A signal stopped the program after its work so far was saved; says how to go on. Exit code 75: a scheduler may
+/// restart it.
 #[derive(Debug)]
-pub struct Stopped;
+pub struct Stopped(pub &'static str);
+
+impl Stopped {
+    /// A run was stopped.
+    pub const RUN: Stopped = Stopped("continue with --resume");
+}
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("stopped by a signal; continue with --resume")
+        write!(f, "stopped by a signal; {}", self.0)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rows of data files, JSONL or parquet, as JSON objects.
+//! Rows of data files, JSONL, JSON or parquet, as JSON objects.
 
 use crate::lfs_pointer;
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +19,9 @@ pub const MAX_LINE: u64 = 1 << 20;
 /// Largest parquet file, in bytes.
 const MAX_FILE: u64 = 1 << 32;
 
+/// Largest JSON file, which is read whole, in bytes.
+const MAX_JSON: u64 = 1 << 28;
+
 /// A row's number in its file, from 1 (of a JSONL file the line), and its columns.
 pub type Row = (usize, Map<String, Value>);
 
@@ -34,7 +37,10 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl") => Ok(Box::new(json_rows(path)?)),
-        Some("json") => Ok(Box::new(json_list(path)?)),
+        Some("json") => {
+            let rows = list(path).with_context(|| format!("in {}", path.display()))?;
+            Ok(Box::new(rows))
+        }
         Some("parquet") => {
             let rows = parquet_rows(path, columns).with_context(|| format!("in {}", path.display()))?;
             Ok(Box::new(rows))
@@ -47,6 +53,16 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
 pub fn place(path: &Path, number: usize) -> String {
     let unit = if path.extension().is_some_and(|extension| extension == "jsonl") { "line" } else { "row" };
     format!("{}, {unit} {number}", path.display())
+}
+
+/// The objects of a JSON file that is a list of them.
+fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+    let file = File::open(path).context("cannot be read")?;
+    ensure!(file.metadata()?.len() <= MAX_JSON, "larger than {MAX_JSON} bytes: make it a .jsonl file");
+    let text = std::io::read_to_string(file).context("cannot be read")?;
+    let rows: Vec<Object> =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of objects")?;
+    Ok(rows.into_iter().zip(1..).map(|(Object(row), number)| Ok((number, row))))
 }
 
 fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
@@ -76,17 +92,6 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
             _ => bail!("{}: not a row", place(&path, number)),
         }
     }))
-}
-
-/// The objects in the list of a JSON file with their numbers, from 1.
-fn json_list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-    let read = || -> Result<Vec<Object>> {
-        ensure!(std::fs::metadata(path)?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
-        let text = std::fs::read_to_string(path)?;
-        serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of JSON objects")
-    };
-    let rows = read().with_context(|| format!("in {}", path.display()))?;
-    Ok((1..).zip(rows).map(|(number, Object(row))| Ok((number, row))))
 }
 
 /// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.
@@ -172,5 +177,35 @@ impl<'de> Deserialize<'de> for Object {
             }
         }
         deserializer.deserialize_map(Keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_objects_is_read_or_says_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.json");
+        let rows = |text: &str| -> Result<Vec<Row>, String> {
+            std::fs::write(&path, text).unwrap();
+            let rows = read(&path, &[]).and_then(Iterator::collect);
+            rows.map_err(|error| format!("{error:#}"))
+        };
+        let read = rows("\u{feff}[{\"a\": 1},\n {\"a\": 2}]").unwrap();
+        assert_eq!(
+            read.iter().map(|(number, row)| (*number, row["a"].clone())).collect::<Vec<_>>(),
+            [(1, 1.into()), (2, 2.into())]
+        );
+        for (text, message) in [
+            ("[{}, 3]", "invalid type: integer `3`, expected a JSON object at line 1 column 6"),
+            ("[{\"a\": 1, \"a\": 2}]", "the key `a` is there twice at line 1"),
+            ("{\"a\": 1}", "rows.json: expected a list of objects: invalid type: map"),
+            ("[{\"a\": 1}", "EOF while parsing a list at line 1"),
+        ] {
+            let error = rows(text).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
     }
 }

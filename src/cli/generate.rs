@@ -4,14 +4,9 @@ use super::common::{STDOUT, precision, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use ppo_train::env::end_tokens;
-use ppo_train::model::{Head, ModelConfig, Policy, Weights, missing_files};
 use ppo_train::rng::{self, Purpose};
-use ppo_train::rollout::{Engine, Sampling, Stop};
-use ppo_train::terminal;
-use ppo_train::text::{Ends, Tokenizer, chat};
-use ppo_train::torch::device;
-use ppo_train::{OrBadInput, bad};
+use ppo_train::rollout::{Response, Writer};
+use ppo_train::text::chat;
 use std::io::Write;
 use std::path::PathBuf;
 use tch::Kind;
@@ -56,41 +51,16 @@ pub struct Generate {
 impl Generate {
     /// A single sample is printed as it is generated, several samples one after another.
     pub fn run(self) -> Result<()> {
-        let config = ModelConfig::from_dir(&self.model).bad_input()?;
-        if let Some(missing) = missing_files(&self.model) {
-            return Err(bad!("{missing}"));
-        }
-        let tokenizer = Tokenizer::from_dir(&self.model)?;
+        let writer = Writer::open(&self.model, &self.stop, self.max_tokens)?;
         let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
-        let ids = tokenizer.encode_prompt(&prompt)?;
-        let length = (ids.len() + self.max_tokens) as i64;
-        if ids.is_empty() || length > config.max_position_embeddings {
-            let (read, new, limit) = (ids.len(), self.max_tokens, config.max_position_embeddings);
-            return Err(bad!(
-                "{read} prompt tokens and {new} new ones, expected at least 1 prompt token and at most {limit} in total"
-            ));
-        }
-        let weights = Weights::load(&self.model, &config, Head::Language, self.precision, device("auto")?);
-        let weights = weights.bad_input()?;
-        let policy = Policy::new(&config, weights);
-        let tokens = end_tokens(&config, &tokenizer);
-        tokens.notes.iter().for_each(|note| terminal::warn(note));
-        let ends = Ends::new(&tokenizer, tokens.ids, &self.stop);
-        let greedy = self.temperature == 0.0;
-        let temperature = if greedy { 1.0 } else { self.temperature };
-        let engine = Engine {
-            policy: &policy,
-            sampling: Sampling { temperature, greedy, ..Sampling::plain() },
-            stop: Stop { ends: &|ids| ends.at(&tokenizer, ids), max_tokens: self.max_tokens },
-            vocabulary: tokenizer.vocab_size().min(config.vocab_size),
-            batch: 0,
-        };
+        let ids = writer.prompt(&prompt)?;
+        let policy = writer.policy(self.precision)?;
         let stream = |_, sample: usize| rng::stream(self.seed, Purpose::Rollout, 0, sample as u64);
         let prompt_ids = ids.clone();
-        let (mut read, mut shown, mut write) = (0, String::new(), tokenizer.streaming());
+        let (mut read, mut shown, mut write) = (0, String::new(), writer.tokenizer.streaming());
         let mut out = std::io::stdout();
         let mut written = Ok(());
-        let responses = engine.generate(&[ids], self.samples, stream, |responses| {
+        let watch = |responses: &[Response]| {
             if let ([response], false) = (responses, self.json) {
                 // The engine only draws ids that the tokenizer knows.
                 let new: String = response.ids[read..].iter().filter_map(|id| write(*id).ok()).collect();
@@ -99,11 +69,12 @@ impl Generate {
                 }
                 (read, shown) = (response.ids.len(), std::mem::take(&mut shown) + &new);
             }
-        });
+        };
+        let prompts = (&[ids][..], self.samples);
+        let responses = writer.write(&policy, prompts, self.temperature, &|| false, stream, watch);
         written.context(STDOUT)?;
         for response in responses {
-            let text = tokenizer.decode_text(&response.ids)?;
-            let text = ends.cut(&text);
+            let text = writer.text(&response)?;
             if self.json {
                 let entry = serde_json::json!({
                     "prompt_ids": prompt_ids,
@@ -114,7 +85,7 @@ impl Generate {
                 });
                 print(entry)?;
             } else {
-                print(text.strip_prefix(&shown).unwrap_or(text))?;
+                print(text.strip_prefix(&shown).unwrap_or(&text))?;
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ mod common;
 mod compare;
 mod completions;
 mod data;
+mod dialogues;
 mod eval;
 mod export;
 mod generate;
@@ -24,7 +25,7 @@ macro_rules! commands {
     ($($name:ident($arguments:path)),* $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($name($arguments)),*
+            $($name(Box<$arguments>)),*
         }
 
         impl Command {
@@ -44,6 +45,7 @@ commands! {
     Export(export::Export),
     Compare(compare::Compare),
     Data(data::Data),
+    Dialogues(dialogues::Dialogues),
     Schema(schema::Schema),
     Completions(completions::Completions),
 }
@@ -65,7 +67,7 @@ const EXIT_CODES: &str = "Exit codes:
   0   done
   1   failed
   2   bad input: the recipe, the arguments or a file
-  75  stopped by a signal, after writing a checkpoint: continue with --resume";
+  75  stopped by a signal with its work saved: a run goes on with --resume, dialogues with the same command";
 
 /// The parser; its version names the libtorch that this build is linked to.
 fn parser() -> clap::Command {

@@ -1,7 +1,7 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
 mod seeds;
-mod signals;
+pub mod signals;
 #[cfg(test)]
 mod tests;
 

@@ -84,8 +84,13 @@ impl Progress {
         let took = record.get("timing_s/step").unwrap_or(self.last_step.elapsed().as_secs_f64());
         let mut message = figures(record);
         message.push(seconds(took));
-        self.done += 1;
         self.last_step = Instant::now();
+        self.count(message);
+    }
+
+    /// Counts one more item, with what is to be said about it.
+    pub fn count(&mut self, mut message: Vec<String>) {
+        self.done += 1;
         if let Some(left) = self.left() {
             message.push(format!("left {}", seconds(left)));
         }

@@ -65,6 +65,14 @@ impl PromptTemplate {
         Ok(prompt)
     }
 
+    /// A template of this source, without the filter `chat`; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// Bad input: a syntax error, with its line.
+    pub fn of_source(name: &str, source: &str) -> Result<Self> {
+        parse(name.to_string(), source.to_string(), UndefinedBehavior::Strict).map_err(|message| bad!("{message}"))
+    }
+
     /// The prompt of a problem with these variables (an object).
     ///
     /// # Errors

@@ -20,6 +20,6 @@ impl Stop {
     /// # Errors
     /// `Stopped` if any rank wants to stop.
     pub fn check(&self, comm: &dyn Comm) -> Result<()> {
-        if comm.any(self.is_wanted())? { Err(Stopped.into()) } else { Ok(()) }
+        if comm.any(self.is_wanted())? { Err(Stopped::RUN.into()) } else { Ok(()) }
     }
 }

@@ -48,6 +48,6 @@ impl Trainer<'_> {
         for hook in hooks {
             hook.after_step(&mut moment)?;
         }
-        if moment.stopping { Err(Stopped.into()) } else { Ok(()) }
+        if moment.stopping { Err(Stopped::RUN.into()) } else { Ok(()) }
     }
 }

@@ -1,6 +1,6 @@
 //! What can happen to a run in progress: readers that go away, a second process, another recipe, signals.
 
-use super::support::{SMOKE, program, run, steps};
+use super::support::{SMOKE, kill, program, run, steps};
 use ppo_train::checkpoint::RunFolder;
 use std::fs::{self, File};
 use std::io::Read;
@@ -22,10 +22,6 @@ fn endless(out: &Path) -> Child {
         std::thread::sleep(Duration::from_millis(20));
     }
     child
-}
-
-fn kill(signal: &str, child: &Child) {
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
 
 #[test]

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["algo", "dist", "terminal"],
     &["model", "task"],
     &["checkpoint", "optim", "rollout"],
-    &["analysis", "plan"],
+    &["analysis", "plan", "teacher"],
     &["env"],
     &["train"],
     &["hooks", "traces"],

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, since each links libtorch.
 
 mod compare;
+mod dialogues;
 mod durability;
 mod events;
 mod export;
@@ -8,5 +9,6 @@ mod golden_model;
 mod golden_ppo;
 mod house;
 mod program;
+mod server;
 mod support;
 mod trajectory;

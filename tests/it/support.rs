@@ -5,7 +5,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use tch::Tensor;
 
 pub const SMOKE: &str = "recipes/smoke.toml";
@@ -72,4 +72,9 @@ pub fn steps(run: &Path) -> BTreeMap<u64, BTreeMap<String, Value>> {
             (row["step"].as_u64().unwrap(), scalars.map(|(n, v)| (n.clone(), v.clone())).collect())
         })
         .collect()
+}
+
+/// Sends a signal, such as `-INT`.
+pub fn kill(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }

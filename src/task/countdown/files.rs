@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The columns that may hold a problem.
-const COLUMNS: [&str; 4] = ["target", "nums", "numbers", "reward_model"];
+pub const COLUMNS: [&str; 4] = ["target", "nums", "numbers", "reward_model"];
 
 /// The first `limit` problems, a number that `key` of the recipe sets, of a file whose name ends in `.jsonl` or
 /// `.parquet`; rows count from 1.
@@ -24,7 +24,7 @@ const COLUMNS: [&str; 4] = ["target", "nums", "numbers", "reward_model"];
 pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem>> {
     let read = |row: Result<Row>| {
         let (number, row) = row?;
-        problem(&row).with_context(|| place(path, number))
+        problem_of(&row).with_context(|| place(path, number))
     };
     let problems: Vec<Problem> = rows::read(path, &COLUMNS)?.take(limit).map(read).collect::<Result<_>>()?;
     let found = problems.len();
@@ -38,7 +38,10 @@ pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem
 }
 
 /// The problem of a row, in whichever layout; rows of TinyZero have both, and must mean the same.
-fn problem(row: &Map<String, Value>) -> Result<Problem> {
+///
+/// # Errors
+/// A target or numbers that are missing or cannot be, with the field.
+pub fn problem_of(row: &Map<String, Value>) -> Result<Problem> {
     let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
     let flat = has("target") || !has("reward_model");
     let nested = || truth(&row["reward_model"]).and_then(|truth| fields(&truth, "reward_model.ground_truth."));

@@ -9,8 +9,11 @@ mod settings;
 pub mod solver;
 mod traces;
 
+pub use files::{COLUMNS, problem_of};
 pub use generate::COUNTS;
+pub use judge::judge;
 pub use problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
+pub use traces::{MAX_VALUE, SolverOptions, solver_dialogue, solver_trace};
 
 use super::{Split, Task, Verdict};
 use crate::recipe::{Countdown, Reward, Rules, SolverData};
@@ -19,7 +22,6 @@ use crate::terminal;
 use anyhow::{Result, bail};
 use serde_json::json;
 use std::collections::HashSet;
-use traces::SolverOptions;
 
 /// The problems of the three splits and the rules of their reward.
 pub struct CountdownTask {
@@ -96,7 +98,7 @@ impl Task for CountdownTask {
     }
 
     fn judge(&self, split: Split, index: usize, answer: &str) -> Verdict {
-        judge::judge(answer, self.problem(split, index), self.rules, self.allow_equals)
+        judge(answer, self.problem(split, index), self.rules, self.allow_equals)
     }
 
     /// The solver's. A problem from a file may have no solution.
@@ -116,8 +118,8 @@ impl Task for CountdownTask {
 
     fn trace(&self, index: usize, solver: &SolverData, more: usize, rng: &mut ChaCha8Rng) -> Option<String> {
         let SolverData { tries, insight, .. } = *solver;
-        let options = SolverOptions { tries, insight, more, max_value: traces::MAX_VALUE };
-        Some(traces::solver_trace(self.problem(Split::Train, index), solver.style, &options, rng))
+        let options = SolverOptions { tries, insight, more, max_value: MAX_VALUE };
+        Some(solver_trace(self.problem(Split::Train, index), solver.style, &options, rng))
     }
 }
 

@@ -43,7 +43,11 @@ pub struct SolverOptions {
 pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOptions, rng: &mut ChaCha8Rng) -> String {
     match style {
         TraceStyle::Monologue => monologue(problem, &search(problem, options, rng)),
-        TraceStyle::Dialogue => dialogue(problem, &search(problem, options, rng), rng),
+        TraceStyle::Dialogue => {
+            let tries = search(problem, options, rng);
+            let personas = rng.random_range(2..=4);
+            dialogue(problem, &tries, personas, rng)
+        }
         TraceStyle::Sums => {
             let lines = rng.random_range(6..=8);
             let solutions = solver::solutions(problem, options.max_value);
@@ -52,6 +56,12 @@ pub fn solver_trace(problem: &Problem, style: TraceStyle, options: &SolverOption
             sums.map(|derivation| line(&derivation, problem) + "\n").collect()
         }
     }
+}
+
+/// A dialogue of so many personas, 2 to 4, about a search.
+pub fn solver_dialogue(problem: &Problem, personas: usize, options: &SolverOptions, rng: &mut ChaCha8Rng) -> String {
+    let tries = search(problem, options, rng);
+    dialogue(problem, &tries, personas, rng)
 }
 
 /// The tries of a search; the last one is the answer. At least one, unless the numbers allow none within `max_value`.
@@ -165,10 +175,9 @@ const OBJECTIONS: [&str; 6] = [
 const AGREEMENTS: [&str; 3] = ["Yes, I agree.", "Right, that is it.", "Agreed, all numbers used."];
 const SURRENDERS: [&str; 2] = ["No, but we stop here.", "I see no better one."];
 
-/// The search as a dialogue of 2 to 4 personas: each try is the turn of a different persona than the try before, and a
+/// The search as a dialogue: each try is the turn of a different persona than the try before, and a
 /// last turn agrees or gives up.
-fn dialogue(problem: &Problem, tries: &[Derivation], rng: &mut ChaCha8Rng) -> String {
-    let personas = rng.random_range(2..=4);
+fn dialogue(problem: &Problem, tries: &[Derivation], personas: usize, rng: &mut ChaCha8Rng) -> String {
     let cast = PERSONAS.sample(rng, personas).enumerate();
     let cast: String = cast.map(|(i, trait_)| format!("<persona{n}>{trait_}</persona{n}>\n", n = i + 1)).collect();
     let solved = tries.last().is_some_and(|last| last.value() == problem.target);

@@ -51,6 +51,11 @@ impl<'a> Dialogue<'a> {
         Ok(Self { cast, turns, ending, notes: reader.notes })
     }
 
+    /// Whether the persona of this number says anything.
+    pub fn speaks(&self, number: usize) -> bool {
+        self.turns.iter().any(|turn| turn.tag == Tag::Turn(number))
+    }
+
     /// What the group settled on: its solution, else its consensus, else the answer.
     pub fn solution(&self) -> &'a str {
         let tags = [Tag::GroupSolution, Tag::GroupConsensus, Tag::Answer];

@@ -1,0 +1,99 @@
+//! A model folder that writes text: its tokenizer, its ends, and the engine around its weights.
+
+use super::engine::{Engine, Response, Stop};
+use super::sampler::Sampling;
+use crate::model::{Head, ModelConfig, Policy, Weights, missing_files};
+use crate::rng::ChaCha8Rng;
+use crate::terminal;
+use crate::text::{EndTokens, Ends, Tokenizer};
+use crate::torch::device;
+use crate::{OrBadInput, bad};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use tch::Kind;
+
+/// What a folder needs to write, without its weights.
+pub struct Writer {
+    dir: PathBuf,
+    config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    pub ends: Ends,
+    /// Longest text in tokens.
+    pub max_tokens: usize,
+}
+
+impl Writer {
+    /// A writer of at most `max_tokens` tokens, which end at the model's own ends and after any of the strings `stop`.
+    ///
+    /// # Errors
+    /// Bad input: the folder's configuration or tokenizer cannot be used.
+    pub fn open(dir: &Path, stop: &[String], max_tokens: usize) -> Result<Self> {
+        let config = ModelConfig::from_dir(dir).bad_input()?;
+        if let Some(missing) = missing_files(dir) {
+            return Err(bad!("{missing}"));
+        }
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        let (config_ids, generation_ids) = (&config.eos_token_ids, &config.generation_eos_token_ids);
+        let tokens = EndTokens::unite(config_ids, generation_ids, &tokenizer, config.vocab_size);
+        tokens.notes.iter().for_each(|note| terminal::warn(note));
+        let ends = Ends::new(&tokenizer, tokens.ids, stop);
+        Ok(Self { dir: dir.to_path_buf(), config, tokenizer, ends, max_tokens })
+    }
+
+    /// The tokens of a prompt.
+    ///
+    /// # Errors
+    /// Bad input: it has none, or with the longest text more than the model reads.
+    pub fn prompt(&self, prompt: &str) -> Result<Vec<i64>> {
+        let ids = self.tokenizer.encode_prompt(prompt)?;
+        let (read, new, limit) = (ids.len(), self.max_tokens, self.config.max_position_embeddings);
+        if ids.is_empty() || (read + new) as i64 > limit {
+            return Err(bad!(
+                "{read} prompt tokens and {new} new ones, expected at least 1 prompt token and at most {limit} in total"
+            ));
+        }
+        Ok(ids)
+    }
+
+    /// The folder's weights, on the best device there is.
+    ///
+    /// # Errors
+    /// Bad input: they cannot be read.
+    pub fn policy(&self, precision: Kind) -> Result<Policy> {
+        let weights = Weights::load(&self.dir, &self.config, Head::Language, precision, device("auto")?);
+        Ok(Policy::new(&self.config, weights.bad_input()?))
+    }
+
+    /// `samples` texts for each prompt, at a temperature (0: always the most probable token), until they end or `quit`
+    /// says so; `stream` and `watch` as in `Engine::generate`.
+    pub fn write(
+        &self,
+        policy: &Policy,
+        (prompts, samples): (&[Vec<i64>], usize),
+        temperature: f64,
+        quit: &dyn Fn() -> bool,
+        stream: impl Fn(usize, usize) -> ChaCha8Rng,
+        watch: impl FnMut(&[Response]),
+    ) -> Vec<Response> {
+        let greedy = temperature == 0.0;
+        let temperature = if greedy { 1.0 } else { temperature };
+        let ends = |ids: &[i64]| quit() || self.ends.at(&self.tokenizer, ids);
+        let engine = Engine {
+            policy,
+            sampling: Sampling { temperature, greedy, ..Sampling::plain() },
+            stop: Stop { ends: &ends, max_tokens: self.max_tokens },
+            vocabulary: self.tokenizer.vocab_size().min(self.config.vocab_size),
+            batch: 0,
+        };
+        engine.generate(prompts, samples, stream, watch)
+    }
+
+    /// The text of a response, up to its first stop string.
+    ///
+    /// # Errors
+    /// An id that the tokenizer does not know.
+    pub fn text(&self, response: &Response) -> Result<String> {
+        let text = self.tokenizer.decode_text(&response.ids)?;
+        Ok(self.ends.cut(&text).to_string())
+    }
+}
