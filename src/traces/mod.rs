@@ -17,6 +17,7 @@ use crate::rng::{self, Purpose};
 use crate::task::Split;
 use crate::task::layout::after_open_think;
 use crate::terminal;
+use crate::text::persona::{Dialogue, merge_utterances};
 use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
 use anyhow::Result;
@@ -180,7 +181,12 @@ fn solver_traces(
         let attempt = |solver: &SolverData, more: usize| {
             let mut rng = rng::stream(seed, Purpose::Traces, 0, row as u64);
             let response = env.task.trace(index, solver, more, &mut rng);
-            response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))
+            let response =
+                response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))?;
+            match Dialogue::parse(&response) {
+                Ok(dialogue) if solver.merge_utterances => Ok(merge_utterances(&dialogue, true)),
+                _ => Ok(response),
+            }
         };
         let response = if solver.match_lengths {
             let dialogue = attempt(&SolverData { style: TraceStyle::Dialogue, ..solver.clone() }, 0)?;

@@ -107,6 +107,9 @@ pub struct SolverData {
     /// A monologue gets further tries, all wrong, until it is as long in tokens as the dialogue of the same search.
     #[serde(default)]
     pub match_lengths: bool,
+    /// A dialogue's utterances become one `<think>` block, followed by the answer: the paper's rule for Llama.
+    #[serde(default)]
+    pub merge_utterances: bool,
 }
 
 /// Rows from a file: prompts and responses, or traces of tasks (docs/data.md).
