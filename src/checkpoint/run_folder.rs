@@ -29,6 +29,11 @@ impl RunFolder {
         self.0.join("start")
     }
 
+    /// What an interrupted warm start has kept: model, optimizer and state, as in a checkpoint.
+    pub fn unfinished_start(&self) -> Checkpoint {
+        Checkpoint::at(&self.0.join("unfinished_start"))
+    }
+
     /// One record per line; see `metrics`.
     pub fn metrics(&self) -> PathBuf {
         self.0.join(metrics::JSONL)

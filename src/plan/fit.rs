@@ -118,7 +118,7 @@ const ALTERATIONS: [(&str, Alter); 8] = [
         halve(&mut plan.recipe.ppo.as_mut()?.micro_batch_tokens, longest, most)
     }),
     ("sft.micro_batch_tokens", |plan| {
-        let sft = plan.recipe.sft.as_mut()?;
+        let sft = plan.recipe.sft.as_mut().filter(|sft| sft.from.is_none())?;
         halve(&mut sft.micro_batch_tokens, sft.context, sft.batch * sft.context)
     }),
     ("ppo.critic", |plan| {

@@ -118,13 +118,13 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
 
     let mut parts = Vec::new();
     let mut part = |name, bytes: f64, phases| parts.push(Part { name, bytes: bytes as u64, phases });
-    let always = match (&recipe.sft, &recipe.ppo) {
+    let always = match (recipe.own_warm_start(), &recipe.ppo) {
         (None, _) => STEP,
         (Some(_), None) => &[WarmStart],
         (Some(_), Some(_)) => &Phase::ALL,
     };
     part("actor weights", parameters * w, always);
-    let learning: &[Phase] = match (&recipe.sft, &recipe.ppo) {
+    let learning: &[Phase] = match (recipe.own_warm_start(), &recipe.ppo) {
         (None, _) => &[ActorUpdate],
         (Some(_), None) => &[WarmStart],
         (Some(_), Some(_)) => &[WarmStart, ActorUpdate],
@@ -132,7 +132,7 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     part("actor gradients", parameters * gradient, learning);
     part("largest gradient", v * h * w * if config.tie_word_embeddings { 2.0 } else { 1.0 }, learning);
     part("actor optimizer", parameters * optimizer, if offloaded { &[] } else { always });
-    if let Some(sft) = &recipe.sft {
+    if let Some(sft) = recipe.own_warm_start() {
         let tokens = sft.micro_batch_tokens.min(sft.batch * sft.context) as f64;
         part("activations", activations(tokens), &[WarmStart]);
         part("logits", logits(tokens), &[WarmStart]);

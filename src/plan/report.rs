@@ -281,7 +281,7 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
             "tied": config.tie_word_embeddings,
             "context": config.max_position_embeddings,
         },
-        "warm_start": recipe.sft.as_ref().map(|sft| {
+        "warm_start": recipe.own_warm_start().map(|sft| {
             json!({"rows": sft.train, "epochs": sft.epochs, "steps": sft.steps()})
         }),
         "ppo": recipe.ppo.as_ref().map(|ppo| json!({

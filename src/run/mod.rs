@@ -4,32 +4,31 @@ mod seeds;
 pub mod signals;
 #[cfg(test)]
 mod tests;
+mod warm_start;
 
 pub use seeds::{Seeds, launch_seeds};
 
 use crate::analysis;
 use crate::bad;
-use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, link_folder, save_model, write_file, write_folder};
+use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, link_folder, write_file};
 use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::model::Policy;
 use crate::plan::Plan;
+use crate::recipe;
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
-use crate::recipe::{self, Sft};
 use crate::terminal;
 use crate::torch::return_large_blocks;
-use crate::traces::{self, Prepared};
 use crate::train::hook::State;
-use crate::train::learner::{Learner, Models};
+use crate::train::learner::Models;
 use crate::train::ppo;
-use crate::train::sft::WarmStart;
 use crate::train::stop::Stop;
 use crate::train::trainer::Trainer;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
+use warm_start::WarmUp;
 
 /// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
 ///
@@ -62,9 +61,7 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&Path>) -> 
     };
     let resumed = match checkpoint {
         Some(_) => Some((Stage::Ppo, state.step as u64)),
-        None => {
-            is_complete(&folder.start()).then(|| (Stage::Sft, plan.recipe.sft.as_ref().map_or(0, Sft::steps) as u64))
-        }
+        None => warm_start::done(plan, &folder)?.map(|steps| (Stage::Sft, steps as u64)),
     };
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
@@ -73,7 +70,7 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&Path>) -> 
     if let (false, Some(shared)) = (is_complete(&folder.start()), shared) {
         link_folder(shared, &folder.start())?;
     }
-    let start = warm_start(plan, &env, &folder, &mut metrics, stop, comm)?;
+    let start = WarmUp { plan, env: &env, folder: &folder, stop, comm }.policy(&mut metrics)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
@@ -105,7 +102,8 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoi
     let checkpoint = folder.latest()?;
     // A start that failed at once has left nothing worth keeping.
     let records = fs::metadata(folder.metrics()).is_ok_and(|file| file.len() > 0);
-    let begun = records || checkpoint.is_some() || is_complete(&folder.start());
+    let started = is_complete(&folder.start()) || is_complete(folder.unfinished_start().path());
+    let begun = records || checkpoint.is_some() || started;
     if begun && !resume {
         return Err(bad!(
             "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
@@ -142,45 +140,6 @@ fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
 fn read_state(path: &Path) -> Result<State> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
-}
-
-/// The policy PPO starts from: the recipe's model after its warm start, which is done once per run.
-fn warm_start(
-    plan: &Plan,
-    env: &Environment,
-    folder: &RunFolder,
-    metrics: &mut Metrics,
-    stop: &Stop,
-    comm: &dyn Comm,
-) -> Result<Policy> {
-    let device = plan.device()?;
-    let start = folder.start();
-    if is_complete(&start) {
-        return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
-    }
-    if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {
-        let policy = Policy::new(&plan.config, plan.weights(from, device)?);
-        link_folder(from, &start)?;
-        return Ok(policy);
-    }
-    let weights = plan.starting_weights(device)?;
-    let policy = match &plan.recipe.sft {
-        None => Policy::new(&plan.config, weights),
-        Some(recipe) => {
-            let prepared = traces::prepare(plan, recipe, env)?;
-            prepared.check(plan, recipe)?;
-            let Prepared { rows, stats } = prepared;
-            terminal::print(&stats.verdict());
-            write_file(&folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
-            let mut learner = Learner::policy(plan, weights);
-            let seed = recipe.seed.unwrap_or(plan.recipe.seed);
-            let warm_start = WarmStart { sft: recipe, seed, rows: &rows, comm, stop };
-            warm_start.train(&mut learner, metrics)?;
-            learner.model
-        }
-    };
-    write_folder(&start, |dir| save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir))?;
-    Ok(policy)
 }
 
 /// The table of before and after, the curve, and where everything is.

@@ -5,6 +5,7 @@ use super::estimates::log_probs;
 use super::learner::Learner;
 use super::stop::Stop;
 use super::update::{OptimizerStep, Sums, descend};
+use crate::Stopped;
 use crate::algo::aggregate::token_mean;
 use crate::algo::schedule;
 use crate::dist::Comm;
@@ -16,7 +17,7 @@ use crate::terminal::Progress;
 use crate::torch::AdamWStep;
 use anyhow::Result;
 use rand::seq::SliceRandom;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tch::Kind;
 
 /// The defaults of torch.optim.AdamW.
@@ -51,26 +52,40 @@ pub struct WarmStart<'a> {
     pub rows: &'a Rows,
     pub comm: &'a dyn Comm,
     pub stop: &'a Stop,
+    /// Steps that an interrupted warm start has behind it.
+    pub done: usize,
+    /// Keeps what has been learnt in so many steps.
+    pub keep: &'a dyn Fn(usize, &Learner<Policy>) -> Result<()>,
 }
+
+/// Epochs that end so soon after what was learnt has been kept do not keep it again.
+const KEPT_FOR: Duration = Duration::from_secs(600);
 
 impl WarmStart<'_> {
     /// Trains `learner` on the rows: epochs of shuffled batches, a warm-up, a cosine to zero.
     ///
     /// # Errors
-    /// `Stopped` on a signal; a gradient that is not finite.
+    /// `Stopped` on a signal, once what has been learnt is kept; a gradient that is not finite; those of `keep`.
     pub fn train(&self, learner: &mut Learner<Policy>, metrics: &mut Metrics) -> Result<()> {
         let Self { sft, rows, comm, .. } = *self;
         let steps_per_epoch = rows.train.len().div_ceil(sft.batch);
         let total = steps_per_epoch * sft.epochs;
         let warmup = (sft.warmup_ratio * total as f64).round() as usize;
         let mut progress = Progress::new(total as u64, "warm start");
-        let mut done = 0;
+        let (mut done, mut kept) = (0, Instant::now());
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
             let batch = Batch::new(&order, sft.micro_batch_tokens, learner.model.device(), comm);
             for mini in batch.minis(sft.batch) {
-                self.stop.check(comm)?;
+                if done < self.done {
+                    done += 1;
+                    continue;
+                }
+                if comm.any(self.stop.is_wanted())? {
+                    (self.keep)(done, learner)?;
+                    return Err(Stopped::RUN.into());
+                }
                 let started = Instant::now();
                 let lr = sft.lr * schedule::factor(schedule::cosine, done, warmup, total);
                 let hyper = AdamWStep { lr, betas: BETAS, eps: EPS, weight_decay: sft.weight_decay };
@@ -97,6 +112,10 @@ impl WarmStart<'_> {
                 }
                 progress.step(&record);
                 metrics.write(&record);
+            }
+            if kept.elapsed() > KEPT_FOR && done < total {
+                (self.keep)(done, learner)?;
+                kept = Instant::now();
             }
         }
         Ok(())

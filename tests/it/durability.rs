@@ -37,6 +37,65 @@ fn a_signal_leaves_a_checkpoint_and_exit_code_75() {
     }
 }
 
+/// The warm start goes on where it was, and ends with the very weights of one that was not interrupted.
+#[test]
+fn a_warm_start_is_resumed_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["--set", "ppo=unset", "--set", "sft.epochs=60", "--set", "sft.validation=0"];
+    let train = |out: &Path| program(&[&[SMOKE, "--out", out.to_str().unwrap()][..], &sets].concat());
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    assert_eq!(train(&whole).stdout(Stdio::null()).status().unwrap().code(), Some(0));
+    let mut child = train(&parts).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let records = || fs::read_to_string(parts.join("metrics.jsonl")).unwrap_or_default().lines().count();
+    while records() < 3 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let kept = RunFolder::new(&parts).unfinished_start();
+    assert!(kept.state().exists() && !parts.join("start").exists());
+    run(0, &[&[SMOKE, "--out", parts.to_str().unwrap(), "--resume"][..], &sets].concat());
+    assert!(!kept.path().exists());
+    let weights = |out: &Path| fs::read(out.join("start/model.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&parts));
+    let losses = |out: &Path| -> Vec<String> {
+        let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let loss = |line: &str| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", record["step"], record["sft/loss"])
+        };
+        text.lines().map(loss).collect()
+    };
+    assert_eq!(losses(&whole), losses(&parts));
+    let record = |out: &Path| fs::read_to_string(out.join("start/warm_start.json")).unwrap();
+    assert_eq!(record(&whole), record(&parts));
+}
+
+#[test]
+fn seeds_share_a_warm_start_that_they_do_not_reach() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let args = |seeds| [SMOKE, "--out", out.to_str().unwrap(), "--seeds", seeds];
+    let sets = ["--set", "ppo.steps=1", "--set", "sft.seed=5", "--set", "model.random_weights=false"];
+    run(0, &[&args("1,3")[..], &sets].concat());
+    let start = |seed: u64| out.with_file_name(format!("run-{seed}")).join("start");
+    let weights = |seed| fs::read(start(seed).join("model.safetensors")).unwrap();
+    assert!(weights(1) == weights(3));
+    let trained = |seed: u64| {
+        let metrics = fs::read_to_string(start(seed).with_file_name("metrics.jsonl")).unwrap();
+        metrics.contains("sft/loss")
+    };
+    assert!(trained(1) && !trained(3));
+    // Finished runs stay as they are; the start serves a run that names it.
+    let said = run(0, &[&args("1..3")[..], &sets].concat());
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("seed 1: finished in ") && said.contains("seed 2: "), "{said}");
+    let from = format!("sft={{ from = {:?} }}", start(1));
+    let other = dir.path().join("other");
+    run(0, &[SMOKE, "--out", other.to_str().unwrap(), "--set", "ppo.steps=1", "--set", "sft=unset", "--set", &from]);
+    assert!(fs::read(other.join("start/model.safetensors")).unwrap() == weights(1));
+}
+
 #[test]
 fn a_run_under_nohup_outlives_its_terminal() {
     let dir = tempfile::tempdir().unwrap();

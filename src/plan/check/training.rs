@@ -9,26 +9,18 @@ use crate::recipe::{
 use crate::task::settings;
 
 pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
+    if let Some(from) = &sft.from {
+        let nothing = "a finished warm start has no rows\nleave `sft.from` out, or set sft.data = \"unset\"";
+        at.ensure(sft.data.is_none(), "sft.from", nothing)?;
+        let (shown, hint) = (from.display(), similar(from));
+        let what = format!("there is no finished warm start {shown}{hint}\nexpected the `start` folder of a run");
+        return at.ensure(from.join("config.json").is_file(), "sft.from", what);
+    }
     match &sft.data {
-        None => match &sft.from {
-            Some(from) => at.ensure(
-                from.join("config.json").is_file(),
-                "sft.from",
-                format_args!(
-                    "there is no finished warm start {}{}\nexpected the `start` folder of a run",
-                    from.display(),
-                    similar(from)
-                ),
-            )?,
-            None => {
-                let what =
-                    "missing section `data` in [sft]\n[sft.data] with kind = \"solver\" or \"file\"; or set sft.from";
-                return Err(at.bad("sft", what));
-            }
-        },
-        Some(_) if sft.from.is_some() => {
-            let what = "a finished warm start has no rows\nleave `sft.from` out, or set sft.data = \"unset\"";
-            return Err(at.bad("sft.from", what));
+        None => {
+            let what =
+                "missing section `data` in [sft]\n[sft.data] with kind = \"solver\" or \"file\"; or set sft.from";
+            return Err(at.bad("sft", what));
         }
         Some(SftData::Solver(solver)) => {
             at.ensure(

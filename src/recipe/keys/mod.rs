@@ -60,6 +60,13 @@ pub struct Recipe {
     pub memory: Memory,
 }
 
+impl Recipe {
+    /// The warm start that the run itself trains, if it does.
+    pub fn own_warm_start(&self) -> Option<&Sft> {
+        self.sft.as_ref().filter(|sft| sft.from.is_none())
+    }
+}
+
 /// Where the weights come from.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

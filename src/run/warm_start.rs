@@ -1,0 +1,149 @@
+//! The model that PPO starts from: the recipe's, after its warm start if there is one. It is an artefact of its own,
+//! the run's `start` folder, with a record of how it came about.
+
+use crate::checkpoint::{
+    Checkpoint, RunFolder, is_complete, link_folder, load_tensors, save_model, save_tensors, write_file, write_folder,
+};
+use crate::dist::Comm;
+use crate::env::Environment;
+use crate::metrics::Metrics;
+use crate::model::Policy;
+use crate::plan::Plan;
+use crate::recipe::Sft;
+use crate::terminal;
+use crate::traces::{self, Prepared, Stats};
+use crate::train::learner::Learner;
+use crate::train::sft::WarmStart;
+use crate::train::stop::Stop;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// What a warm start has to work with.
+pub struct WarmUp<'a> {
+    pub plan: &'a Plan,
+    pub env: &'a Environment,
+    pub folder: &'a RunFolder,
+    pub stop: &'a Stop,
+    pub comm: &'a dyn Comm,
+}
+
+/// The warm start's steps that are behind a run, none if nothing of it is kept.
+///
+/// # Errors
+/// A kept state that cannot be read.
+pub fn done(plan: &Plan, folder: &RunFolder) -> Result<Option<usize>> {
+    if is_complete(&folder.start()) {
+        return Ok(Some(plan.recipe.sft.as_ref().map_or(0, Sft::steps)));
+    }
+    let kept = folder.unfinished_start();
+    if !is_complete(kept.path()) {
+        return Ok(None);
+    }
+    let path = kept.state();
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let state: Value = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    let steps = state["sft_steps"].as_u64().with_context(|| format!("{} has no sft_steps", path.display()))?;
+    Ok(Some(steps as usize))
+}
+
+impl WarmUp<'_> {
+    /// The policy PPO starts from; trained once per run, or where an interrupted run stopped.
+    ///
+    /// # Errors
+    /// Bad input: weights or rows that cannot be used. `Stopped` on a signal, once what has been learnt is kept.
+    pub fn policy(&self, metrics: &mut Metrics) -> Result<Policy> {
+        let (plan, start) = (self.plan, self.folder.start());
+        let device = plan.device()?;
+        if is_complete(&start) {
+            return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
+        }
+        if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {
+            let policy = Policy::new(&plan.config, plan.weights(from, device)?);
+            link_folder(from, &start)?;
+            return Ok(policy);
+        }
+        let weights = plan.starting_weights(device)?;
+        let (policy, stats) = match &plan.recipe.sft {
+            None => (Policy::new(&plan.config, weights), None),
+            Some(sft) => {
+                let prepared = traces::prepare(plan, sft, self.env)?;
+                prepared.check(plan, sft)?;
+                let Prepared { rows, stats } = prepared;
+                terminal::print(&stats.verdict());
+                write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
+                let mut learner = Learner::policy(plan, weights);
+                let done = self.restore(&mut learner)?;
+                let seed = sft.seed.unwrap_or(plan.recipe.seed);
+                let keep = |steps: usize, learner: &Learner<Policy>| self.keep(steps, learner);
+                let (comm, stop) = (self.comm, self.stop);
+                let warm_start = WarmStart { sft, seed, rows: &rows, comm, stop, done, keep: &keep };
+                warm_start.train(&mut learner, metrics)?;
+                (learner.model, Some(stats))
+            }
+        };
+        write_folder(&start, |dir| {
+            save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
+            let record = serde_json::to_string_pretty(&self.record(dir, stats.as_ref())?)?;
+            Ok(fs::write(dir.join("warm_start.json"), format!("{record}\n"))?)
+        })?;
+        let kept = self.folder.unfinished_start();
+        if kept.path().exists() {
+            fs::remove_dir_all(kept.path())?;
+        }
+        Ok(policy)
+    }
+
+    /// Goes back to what an interrupted warm start has kept; returns how many steps that were.
+    fn restore(&self, learner: &mut Learner<Policy>) -> Result<usize> {
+        let kept = self.folder.unfinished_start();
+        if !is_complete(kept.path()) {
+            return Ok(0);
+        }
+        learner.model.weights.fill(&kept.model(), &self.plan.config)?;
+        load_tensors(&kept.optimizer(), &mut learner.optimizer.state())?;
+        Ok(done(self.plan, self.folder)?.unwrap_or(0))
+    }
+
+    /// Keeps what has been learnt in so many steps.
+    fn keep(&self, steps: usize, learner: &Learner<Policy>) -> Result<()> {
+        let plan = self.plan;
+        write_folder(self.folder.unfinished_start().path(), |dir| {
+            let kept = Checkpoint::at(dir);
+            save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
+            save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
+            fs::write(kept.recipe(), &plan.text)?;
+            Ok(fs::write(kept.state(), json!({ "sft_steps": steps }).to_string())?)
+        })
+    }
+
+    /// How the model in `dir` came about: the keys of its warm start, hashes of its rows and of its weights.
+    fn record(&self, dir: &Path, stats: Option<&Stats>) -> Result<Value> {
+        let recipe = &self.plan.recipe;
+        let seed = recipe.sft.as_ref().and_then(|sft| sft.seed).unwrap_or(recipe.seed);
+        let hash = |of: fn(&Stats) -> &String| stats.map(|stats| of(stats).clone());
+        Ok(json!({
+            "model": recipe.model,
+            "sft": recipe.sft,
+            "seed": seed,
+            "problems_sha256": hash(|stats| &stats.problems_sha256),
+            "traces_sha256": hash(|stats| &stats.traces_sha256),
+            "weights_sha256": weights_sha256(dir)?,
+        }))
+    }
+}
+
+/// SHA-256 of the safetensors files in a folder, one after another in the order of their names.
+fn weights_sha256(dir: &Path) -> Result<String> {
+    let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    paths.sort();
+    let mut hash = Sha256::new();
+    for path in paths {
+        io::copy(&mut File::open(path)?, &mut hash)?;
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
