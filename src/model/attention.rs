@@ -38,7 +38,49 @@ pub struct Causal {
     future: Option<Tensor>,
 }
 
+/// Sequences that stand one after another in a single row: each token attends to itself and to those before it in its
+/// own sequence. No product spans two of them, so nothing has to be masked.
+pub struct Packed {
+    /// The length of each sequence, and how its tokens attend.
+    sequences: Vec<(i64, Causal)>,
+}
+
+impl Packed {
+    /// For a row `x` [1, T, H] of sequences of these lengths, which add up to T.
+    pub fn new(x: &Tensor, lengths: &[i64]) -> Self {
+        Self { sequences: lengths.iter().map(|&length| (length, Causal::new(&x.narrow(1, 0, length)))).collect() }
+    }
+
+    /// Of each token its position in its own sequence, [1, T].
+    pub fn positions(lengths: &[i64], device: Device) -> Tensor {
+        let positions: Vec<i64> = lengths.iter().flat_map(|&length| 0..length).collect();
+        Tensor::from_slice(&positions).to_device(device).unsqueeze(0)
+    }
+}
+
+impl Attend for Packed {
+    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
+        let mut first = 0;
+        let own = self.sequences.iter().map(|(length, causal)| {
+            let part = |x: &Tensor| x.narrow(2, first, *length);
+            let (queries, keys, values) = (part(queries), part(&new.keys), part(&new.values));
+            first += length;
+            causal.attend(layer, &queries, &KeyValues { keys, values })
+        });
+        Tensor::cat(&own.collect::<Vec<_>>(), 2)
+    }
+
+    fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
+        let sequences = self.sequences.iter().map(|(length, causal)| (*length, causal.shallow_clone())).collect();
+        Some(Box::new(Self { sequences }))
+    }
+}
+
 impl Causal {
+    fn shallow_clone(&self) -> Self {
+        Self { future: self.future.as_ref().map(Tensor::shallow_clone) }
+    }
+
     /// With the faster kernel for sequences `x` [B, T, H].
     ///
     /// That is the fused one, except for its backward pass in bfloat16 on a CPU that multiplies bfloat16 natively: this
@@ -61,7 +103,7 @@ impl Attend for Causal {
     }
 
     fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
-        Some(Box::new(Self { future: self.future.as_ref().map(Tensor::shallow_clone) }))
+        Some(Box::new(self.shallow_clone()))
     }
 }
 

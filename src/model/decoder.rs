@@ -5,7 +5,7 @@
 //!
 //! Shapes: B batch, T time, H hidden, I intermediate.
 
-use super::attention::{Attend, Attention, Causal};
+use super::attention::{Attend, Attention, Causal, Packed};
 use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rope, Rotation};
@@ -136,6 +136,13 @@ impl Decoder {
         self.run(x, &from_zero(ids), &causal, tap)
     }
 
+    /// `forward` for a row [1, T] of sequences of these lengths, one after another: each as if it were alone.
+    pub fn forward_packed(&self, ids: &Tensor, lengths: &[i64]) -> Tensor {
+        let x = self.embed(ids);
+        let packed = Packed::new(&x, lengths);
+        self.run(x, &Packed::positions(lengths, ids.device()), &packed, &mut ())
+    }
+
     /// `forward` at the positions `read` [N] among the B*T: [N, H].
     pub fn forward_at(&self, ids: &Tensor, read: &Tensor) -> Tensor {
         self.forward(ids).flatten(0, 1).index_select(0, read)
@@ -182,6 +189,39 @@ mod tests {
     use crate::model::Head;
     use crate::torch::to_host;
     use tch::Device;
+
+    /// Sequences of 5, 3 and 1 tokens in a row: the states and gradients of each are those it has alone.
+    #[test]
+    fn packed_sequences_do_not_see_each_other() {
+        let (config, mut weights) = tiny();
+        weights.require_grad();
+        let sequences = [vec![3i64, 1, 4, 1, 5], vec![9, 2, 6], vec![5]];
+        let lengths: Vec<i64> = sequences.iter().map(|ids| ids.len() as i64).collect();
+        let row = Tensor::from_slice(&sequences.concat()).unsqueeze(0);
+        for gradient_checkpointing in [false, true] {
+            let mut decoder = Decoder::new(&config, &weights);
+            decoder.gradient_checkpointing = gradient_checkpointing;
+            let outcome = |states: Tensor| {
+                let gradient = weights.open_gradient().unwrap();
+                // A different weight for each number, so that no mistake cancels out.
+                let scale = Tensor::arange(states.numel() as i64, (Kind::Float, Device::Cpu)).view_as(&states).sin();
+                (&states * scale).sum(Kind::Float).backward();
+                weights.close_gradient().unwrap();
+                (to_host(&states.detach()), to_host(&gradient))
+            };
+            let alone = sequences.iter().map(|ids| decoder.forward(&Tensor::from_slice(ids).unsqueeze(0)));
+            let (states, gradient) = outcome(Tensor::cat(&alone.collect::<Vec<_>>(), 1));
+            let (packed_states, packed_gradient) = outcome(decoder.forward_packed(&row, &lengths));
+            let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(distance(&states, &packed_states) < 1e-6, "{}", distance(&states, &packed_states));
+            let largest = gradient.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+            assert!(largest > 1.0 && distance(&gradient, &packed_gradient) < 1e-6 * largest, "{largest}");
+            // Another first sequence changes nothing in the others, to the last bit.
+            let other = Tensor::from_slice(&[7i64, 7, 7, 7, 7, 9, 2, 6, 5]).unsqueeze(0);
+            let rest = |ids: &Tensor| to_host(&decoder.forward_packed(ids, &lengths).detach().narrow(1, 5, 4));
+            assert_eq!(rest(&row), rest(&other));
+        }
+    }
 
     fn tiny() -> (ModelConfig, Weights) {
         let config = ModelConfig::from_json(

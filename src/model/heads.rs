@@ -53,6 +53,11 @@ impl Policy {
         self.decoder.forward_at(ids, read)
     }
 
+    /// `hidden` for a row [1, T] of sequences of these lengths, one after another.
+    pub fn hidden_packed(&self, ids: &Tensor, lengths: &[i64], read: &Tensor) -> Tensor {
+        self.decoder.forward_packed(ids, lengths).flatten(0, 1).index_select(0, read)
+    }
+
     /// Log-probs of `targets` [N], which `hidden` [N, H] predicts, at `temperature`, the one the rollouts were sampled
     /// at; float32, in nats.
     pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {

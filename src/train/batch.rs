@@ -32,14 +32,18 @@ pub struct Batch<'a> {
     slots: Vec<Range<usize>>,
     /// Tokens of a micro-batch, padding included.
     micro_tokens: usize,
+    /// Whether the sequences of a micro-batch stand in one row.
+    packed: bool,
     pub device: Device,
     pub comm: &'a dyn Comm,
 }
 
 /// Some sequences as tensors: B rows of T tokens, n response tokens in all.
 pub struct MicroBatch {
-    /// [B, T], padded on the right.
+    /// [B, T], padded on the right; or [1, T], if packed.
     pub ids: Tensor,
+    /// The lengths of the sequences in the row, if packed; else none.
+    pub packed: Vec<i64>,
     /// Which of the B*T positions predict a response token, [n].
     pub read: Tensor,
     /// The response tokens, [n].
@@ -57,7 +61,12 @@ impl<'a> Batch<'a> {
             end - s.response.len()..end
         };
         let slots = sequences.iter().map(slot).collect();
-        Self { sequences, slots, micro_tokens, device, comm }
+        Self { sequences, slots, micro_tokens, packed: false, device, comm }
+    }
+
+    /// The same, with the sequences of a micro-batch one after another in a single row, if `packed`.
+    pub fn packed(self, packed: bool) -> Self {
+        Self { packed, ..self }
     }
 
     /// Lengths of the responses of some sequences.
@@ -85,7 +94,13 @@ impl<'a> Batch<'a> {
         let mut rest = own.as_slice();
         let mut batches = Vec::new();
         while let Some(&longest) = rest.first() {
-            let rows = (self.micro_tokens / self.sequences[longest].tokens().max(1)).clamp(1, rest.len());
+            let longest = self.sequences[longest].tokens();
+            let mut tokens = 0;
+            let fits = |&&i: &&usize| {
+                tokens += if self.packed { self.sequences[i].tokens() } else { longest };
+                tokens <= self.micro_tokens
+            };
+            let rows = rest.iter().take_while(fits).count().max(1);
             let (rows, after) = rest.split_at(rows);
             batches.push(self.micro_batch(rows));
             rest = after;
@@ -98,19 +113,21 @@ impl<'a> Batch<'a> {
         let ids: Vec<Vec<i64>> = sequences().map(|s| [&*s.prompt, &s.response].concat()).collect();
         let width = ids.iter().map(Vec::len).max().unwrap_or(0);
         let (mut read, mut targets, mut slots) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, (s, &i)) in sequences().zip(rows).enumerate() {
-            let first = row * width + s.prompt.len() - 1;
+        let mut start = 0;
+        for (s, &i) in sequences().zip(rows) {
+            let first = start + s.prompt.len() - 1;
+            start += if self.packed { s.tokens() } else { width };
             read.extend((first..first + s.response.len()).map(|at| at as i64));
             targets.extend_from_slice(&s.response);
             slots.extend(self.slots[i].clone().map(|at| at as i64));
         }
         let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
-        MicroBatch {
-            ids: padded(&ids, self.device),
-            read: tensor(&read),
-            targets: tensor(&targets),
-            slots: tensor(&slots),
-        }
+        let lengths = ids.iter().map(|ids| ids.len() as i64).collect();
+        let (ids, packed) = match self.packed {
+            true => (padded(&[ids.concat()], self.device), lengths),
+            false => (padded(&ids, self.device), vec![]),
+        };
+        MicroBatch { ids, packed, read: tensor(&read), targets: tensor(&targets), slots: tensor(&slots) }
     }
 
     /// K numbers for each response token, [N] float32 each in flat order: what `read` returns, [n] each, for the
@@ -150,25 +167,32 @@ mod tests {
     fn every_response_token_is_read_once_where_it_is_predicted() {
         let all = sequences();
         let all: Vec<&Sequence> = all.iter().collect();
-        let batch = Batch::new(&all, 12, Device::Cpu, &Solo);
-        assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
-        let batches = batch.micro_batches(0..4);
-        assert_eq!(batches.len(), 2);
-        let mut seen = vec![0; 7];
-        for batch in &batches {
-            let (rows, width) = batch.ids.size2().unwrap();
-            assert!(rows * width <= 12);
-            let ids = ids_to_host(&batch.ids);
-            let (read, targets) = (ids_to_host(&batch.read), ids_to_host(&batch.targets));
-            for ((at, target), slot) in read.iter().zip(&targets).zip(ids_to_host(&batch.slots)) {
-                // The token after the position that is read is the target, and the flat slot holds the same token.
-                assert_eq!(ids[*at as usize + 1], *target);
-                seen[slot as usize] = *target;
+        for (packed, batches) in [(false, 2), (true, 2)] {
+            let batch = Batch::new(&all, 12, Device::Cpu, &Solo).packed(packed);
+            assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
+            let micro = batch.micro_batches(0..4);
+            assert_eq!(micro.len(), batches);
+            let mut seen = vec![0; 7];
+            for batch in &micro {
+                let (rows, width) = batch.ids.size2().unwrap();
+                assert!(rows * width <= 12);
+                assert_eq!(batch.packed.iter().sum::<i64>(), if packed { width } else { 0 });
+                let ids = ids_to_host(&batch.ids);
+                let (read, targets) = (ids_to_host(&batch.read), ids_to_host(&batch.targets));
+                for ((at, target), slot) in read.iter().zip(&targets).zip(ids_to_host(&batch.slots)) {
+                    // The token after the position that is read is the target, and the flat slot holds the same token.
+                    assert_eq!(ids[*at as usize + 1], *target);
+                    seen[slot as usize] = *target;
+                }
             }
+            assert_eq!(seen, [4, 5, 7, 10, 11, 12, 13]);
+            let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float) * 2]).unwrap();
+            assert_eq!(to_host(&scores), [8.0, 10.0, 14.0, 20.0, 22.0, 24.0, 26.0]);
         }
-        assert_eq!(seen, [4, 5, 7, 10, 11, 12, 13]);
-        let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float) * 2]).unwrap();
-        assert_eq!(to_host(&scores), [8.0, 10.0, 14.0, 20.0, 22.0, 24.0, 26.0]);
+        // 6 and 5 tokens fill a row of 11, which padding would make 12; the next two are 2 and 1.
+        let lengths = |batch: &MicroBatch| batch.packed.clone();
+        let packed = Batch::new(&all, 12, Device::Cpu, &Solo).packed(true).micro_batches(0..4);
+        assert_eq!(packed.iter().map(lengths).collect::<Vec<_>>(), [vec![6, 5], vec![2, 1]]);
     }
 
     /// One of two ranks, whose sums are only its own.

@@ -76,7 +76,7 @@ impl WarmStart<'_> {
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
-            let batch = Batch::new(&order, sft.micro_batch_tokens, learner.model.device(), comm);
+            let batch = Batch::new(&order, sft.micro_batch_tokens, learner.model.device(), comm).packed(sft.packing);
             for mini in batch.minis(sft.batch) {
                 if done < self.done {
                     done += 1;
@@ -94,7 +94,11 @@ impl WarmStart<'_> {
                 let Learner { model, optimizer } = &mut *learner;
                 let mut step = [OptimizerStep { optimizer, max_norm: sft.grad_clip, hyper }];
                 let norms = descend(&batch, mini, token_mean, &mut step, |micro, weights| {
-                    let log_probs = model.log_probs(&model.hidden(&micro.ids, &micro.read), &micro.targets, 1.0);
+                    let hidden = match micro.packed.as_slice() {
+                        [] => model.hidden(&micro.ids, &micro.read),
+                        lengths => model.hidden_packed(&micro.ids, lengths, &micro.read),
+                    };
+                    let log_probs = model.log_probs(&hidden, &micro.targets, 1.0);
                     let loss = -(log_probs * weights).sum(Kind::Float);
                     sums.add("sft/loss", &loss);
                     loss

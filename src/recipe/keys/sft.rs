@@ -52,6 +52,10 @@ pub struct Sft {
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.0, max = 1e6))]
     pub grad_clip: f64,
+    /// Rows stand one after another in a micro-batch instead of being padded to the longest; each attends to itself
+    /// alone, so the gradient stays the same.
+    #[serde(default)]
+    pub packing: bool,
     /// Least share of the training rows that can be read and in which the recipe's reward finds an answer; below it a
     /// run with PPO stops before it starts, since it would learn a layout that cannot be rewarded.
     #[serde_inline_default(0.9)]
