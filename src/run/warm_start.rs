@@ -10,11 +10,14 @@ use crate::metrics::Metrics;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Sft;
+use crate::rng::{self, Purpose};
+use crate::rollout::{Engine, Response, Sampling, Stop};
 use crate::terminal;
 use crate::traces::{self, Prepared, Stats};
+use crate::train::batch::Sequence;
 use crate::train::learner::Learner;
-use crate::train::sft::WarmStart;
-use crate::train::stop::Stop;
+use crate::train::sft::{Rows, WarmStart};
+use crate::train::stop;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -27,7 +30,7 @@ pub struct WarmUp<'a> {
     pub plan: &'a Plan,
     pub env: &'a Environment,
     pub folder: &'a RunFolder,
-    pub stop: &'a Stop,
+    pub stop: &'a stop::Stop,
     pub comm: &'a dyn Comm,
 }
 
@@ -82,6 +85,7 @@ impl WarmUp<'_> {
                 let (comm, stop) = (self.comm, self.stop);
                 let warm_start = WarmStart { sft, seed, rows: &rows, comm, stop, done, keep: &keep };
                 warm_start.train(&mut learner, metrics)?;
+                terminal::print(&self.samples(&learner.model, &rows)?);
                 (learner.model, Some(stats))
             }
         };
@@ -118,6 +122,34 @@ impl WarmUp<'_> {
             fs::write(kept.recipe(), &plan.text)?;
             Ok(fs::write(kept.state(), json!({ "sft_steps": steps }).to_string())?)
         })
+    }
+
+    /// What the model answers to the first rows, greedily, beside what it was shown; of validation rows if there are any.
+    fn samples(&self, policy: &Policy, rows: &Rows) -> Result<String> {
+        const SHOWN: usize = 3;
+        let (env, config) = (self.env, &self.plan.config);
+        let rows = if rows.validation.is_empty() { &rows.train } else { &rows.validation };
+        let rows = &rows[..rows.len().min(SHOWN)];
+        let prompts: Vec<&[i64]> = rows.iter().map(|row| &*row.prompt).collect();
+        let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+        let room = (config.max_position_embeddings as usize).saturating_sub(longest);
+        let engine = Engine {
+            policy,
+            sampling: Sampling::greedy(),
+            stop: Stop {
+                ends: &|ids| env.ends_at(ids),
+                max_tokens: self.plan.recipe.rollout.max_response_tokens.min(room),
+            },
+            vocabulary: env.tokenizer.vocab_size().min(config.vocab_size),
+            batch: 0,
+        };
+        let stream = |row: usize, _| rng::stream(self.plan.recipe.seed, Purpose::Evaluation, 0, row as u64);
+        let responses = tch::no_grad(|| engine.generate(&prompts, 1, stream, |_| ()));
+        let row = |(row, response): (&Sequence, &Response)| -> Result<Vec<String>> {
+            Ok(vec![env.tokenizer.decode(&row.prompt)?, env.decode(&response.ids)?, env.decode(&row.response)?])
+        };
+        let table: Vec<_> = rows.iter().zip(&responses).map(row).collect::<Result<_>>()?;
+        Ok(terminal::table(&["prompt", "answered", "expected"], &table))
     }
 
     /// How the model in `dir` came about: the keys of its warm start, hashes of its rows and of its weights.
