@@ -82,7 +82,7 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Says what is in the place of a file that was not fetched: the pointer of Git LFS, a small text, or a link to nothing.
+/// Says what is in the place of a file that was not fetched: Git LFS's pointer, a small text, or a link to nothing.
 pub fn not_fetched(path: &Path) -> Option<String> {
     const START: &[u8] = b"version https://git-lfs.github.com/spec/v1";
     let shown = path.display();

@@ -125,7 +125,7 @@ impl Environment {
         grade(self.task.as_ref(), (prompt.split, prompt.index), response, &self.reward, prompt.opens_think)
     }
 
-    /// Renders prompts of all splits, and checks with the first solvable training problem that its reward can be earned.
+    /// Renders prompts of all splits, and checks that the reward of the first solvable training problem can be earned.
     ///
     /// # Errors
     /// Bad input: a prompt that does not render or is too long; no solvable problem; those of `check_reward`.
@@ -174,7 +174,8 @@ impl Environment {
         if fits(&grade) {
             return Ok(());
         }
-        let end = ids.last().filter(|id| ids.len() < whole.len() && self.ends.contains(id));
+        // An answer has no end token of its own.
+        let end = ids.last().filter(|id| self.ends.contains(id));
         let cut = end.map_or(String::new(), |end| {
             format!("\nit is cut at {}, which is an end token of this model", self.tokenizer.list(&[*end]))
         });

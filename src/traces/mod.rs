@@ -281,7 +281,7 @@ mod tests {
         let mut all = vec![
             format!("model.path={:?}", root.join("checkpoints/countdown-base")),
             format!(
-                "sft={{ data = {{ kind = \"file\", path = {}, validation = {} }}, train = {}, validation = {}, batch = 1 }}",
+                "sft={{ data = {{ kind = 'file', path = {}, validation = {} }}, train = {}, validation = {}, batch = 1 }}",
                 data[0],
                 data[1],
                 train.len(),
