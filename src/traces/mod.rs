@@ -278,15 +278,11 @@ mod tests {
         };
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let data = [write("rows.jsonl", train), write("validation.jsonl", validation)];
+        let data = format!("data = {{ kind = 'file', path = {}, validation = {} }}", data[0], data[1]);
+        let [rows, held_out] = [train.len(), validation.len()];
         let mut all = vec![
             format!("model.path={:?}", root.join("checkpoints/countdown-base")),
-            format!(
-                "sft={{ data = {{ kind = 'file', path = {}, validation = {} }}, train = {}, validation = {}, batch = 1 }}",
-                data[0],
-                data[1],
-                train.len(),
-                validation.len()
-            ),
+            format!("sft={{ {data}, train = {rows}, validation = {held_out}, batch = 1 }}"),
             "sft.context=32".into(),
             "sft.min_answered=0".into(),
         ];
