@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod dist;
 pub mod env;
 pub mod hooks;
+pub mod json;
 pub mod metrics;
 pub mod model;
 pub mod optim;
@@ -81,12 +82,15 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Names a file that Git LFS has not fetched as what it is: its pointer, a small text in its place.
-pub fn lfs_pointer(path: &Path) -> Option<String> {
+/// Says what is in the place of a file that was not fetched: Git LFS's pointer, a small text, or a link to nothing.
+pub fn not_fetched(path: &Path) -> Option<String> {
     const START: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+    let shown = path.display();
+    if let (Ok(target), false) = (path.read_link(), path.exists()) {
+        return Some(format!("{shown} is a link to {}, which is not there", target.display()));
+    }
     let mut start = [0; START.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    (read.is_ok() && start == START).then(|| {
-        format!("{} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder", path.display())
-    })
+    (read.is_ok() && start == START)
+        .then(|| format!("{shown} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder"))
 }

@@ -1,14 +1,13 @@
 //! Rows of data files, JSONL, JSON or parquet, as JSON objects.
 
-use crate::lfs_pointer;
+use crate::json::Object;
+use crate::not_fetched;
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
+use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
-use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -32,8 +31,8 @@ pub type Row = (usize, Map<String, Value>);
 /// A file of another kind, or one that cannot be read or has none of the columns. As items: a row that is not one, with
 /// the file and its number.
 pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Result<Row>>>> {
-    if let Some(pointer) = lfs_pointer(path) {
-        bail!(pointer);
+    if let Some(instead) = not_fetched(path) {
+        bail!(instead);
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl") => Ok(Box::new(json_rows(path)?)),
@@ -77,6 +76,9 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     ensure!(mark(SeekFrom::End(-4)), "it ends early: was it fetched completely? ({} bytes)", file.metadata()?.len());
     let reader = SerializedFileReader::new(file)?;
     let schema = reader.metadata().file_metadata().schema().clone();
+    if let Some(name) = doubled(&schema) {
+        bail!("it has the column `{name}` twice");
+    }
     let wanted: Vec<_> = schema.get_fields().iter().filter(|field| columns.contains(&field.name())).cloned().collect();
     if wanted.is_empty() {
         let found: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
@@ -86,12 +88,44 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     let path = path.to_owned();
     let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted))?;
     Ok(rows.zip(1..).map(move |(row, number)| {
-        let row = row.map(|row| row.to_json_value()).with_context(|| place(&path, number))?;
-        match row {
-            Value::Object(row) => Ok((number, row)),
-            _ => bail!("{}: not a row", place(&path, number)),
-        }
+        let row = row.map_err(anyhow::Error::from).and_then(|row| object(&row, ""));
+        Ok((number, row.with_context(|| place(&path, number))?))
     }))
+}
+
+/// The first name that several columns of a group share, at any depth.
+fn doubled(group: &Type) -> Option<&str> {
+    let fields = if group.is_group() { group.get_fields() } else { &[] };
+    let twin = (1..fields.len()).find(|&i| fields[..i].iter().any(|other| other.name() == fields[i].name()));
+    twin.map(|i| fields[i].name()).or_else(|| fields.iter().find_map(|field| doubled(field)))
+}
+
+/// A record as JSON; `prefix` is the name of its column and a dot.
+fn object(record: &Record, prefix: &str) -> Result<Map<String, Value>> {
+    record
+        .get_column_iter()
+        .map(|(name, field)| Ok((name.clone(), value(field, &format!("{prefix}{name}"))?)))
+        .collect()
+}
+
+/// A field of the column `name` as JSON. Bytes are text whose writer did not say so.
+fn value(field: &Field, name: &str) -> Result<Value> {
+    Ok(match field {
+        Field::Group(record) => Value::Object(object(record, &format!("{name}."))?),
+        Field::ListInternal(list) => list.elements().iter().map(|field| value(field, name)).collect::<Result<_>>()?,
+        Field::MapInternal(map) => {
+            let entry = |(key, field): &(Field, Field)| {
+                let key = value(key, name)?;
+                Ok((key.as_str().map_or_else(|| key.to_string(), String::from), value(field, name)?))
+            };
+            Value::Object(map.entries().iter().map(entry).collect::<Result<_>>()?)
+        }
+        Field::Bytes(bytes) => {
+            let text = std::str::from_utf8(bytes.data());
+            text.with_context(|| format!("column `{name}` has bytes that are not text in UTF-8"))?.into()
+        }
+        plain => plain.to_json_value(),
+    })
 }
 
 /// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.
@@ -127,22 +161,24 @@ enum Line {
     Row(Map<String, Value>),
 }
 
+/// What a file of another kind is told.
+const EXPECTED: &str = "expected one JSON object per line, in UTF-8";
+
 fn json_row(reader: &mut impl BufRead) -> Result<Line> {
-    let mut line = String::new();
-    let length = reader.take(MAX_LINE + 1).read_line(&mut line)? as u64;
+    let mut line = Vec::new();
+    let length = reader.take(MAX_LINE + 1).read_until(b'\n', &mut line)? as u64;
     ensure!(length <= MAX_LINE, "longer than {MAX_LINE} bytes");
+    let line = std::str::from_utf8(&line).context(EXPECTED)?;
     // Windows programs begin a file with a byte-order mark.
     match line.trim_start_matches('\u{feff}').trim() {
         "" if length == 0 => Ok(Line::End),
         "" => Ok(Line::Empty),
-        text if !text.starts_with('{') && serde_json::from_str::<Value>(text).is_ok() => {
-            bail!("expected a JSON object")
-        }
         text => match serde_json::from_str(text) {
             Ok(Object(row)) => Ok(Line::Row(row)),
-            Err(error) if error.is_data() => bail!("{}", without_place(&error)),
+            Err(error) if error.is_data() && text.starts_with('{') => bail!("{}", without_place(&error)),
+            Err(error) if error.is_data() => bail!(EXPECTED),
             Err(error) => {
-                bail!("not valid JSON at column {}: {}", error.column(), without_place(&error))
+                bail!("not valid JSON at column {}: {}; {EXPECTED}", error.column(), without_place(&error))
             }
         },
     }
@@ -153,36 +189,89 @@ fn without_place(error: &serde_json::Error) -> String {
     what.rsplit_once(" at line").map_or(what.clone(), |(what, _)| what.to_string())
 }
 
-/// A JSON object that has each of its keys once: of two values, a parser would take one silently.
-struct Object(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
-                let mut map = Map::new();
-                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-                    if map.insert(key.clone(), value).is_some() {
-                        return Err(A::Error::custom(format_args!("the key `{key}` is there twice")));
-                    }
-                }
-                Ok(Object(map))
-            }
-        }
-        deserializer.deserialize_map(Keys)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use std::sync::Arc;
+
+    /// The first row of a parquet file with this schema, each of whose columns holds these bytes.
+    fn parquet(schema: &str, bytes: &[u8]) -> Result<Value, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.parquet");
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        while let Some(mut column) = group.next_column().unwrap() {
+            let values = [ByteArray::from(bytes.to_vec())];
+            // A list of one element.
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&[1]), Some(&[0])).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+        let row = read(&path, &["a", "b"]).and_then(|mut rows| rows.next().unwrap());
+        row.map(|(_, row)| Value::Object(row)).map_err(|error| format!("{error:#}"))
+    }
+
+    /// pyarrow's `binary` is what Python's bytes become.
+    #[test]
+    fn bytes_of_parquet_files_are_text_or_refused() {
+        for (schema, expected) in [
+            ("message m { required binary a; }", serde_json::json!({"a": "é"})),
+            ("message m { required binary a (UTF8); }", serde_json::json!({"a": "é"})),
+            ("message m { required group a { required binary c; } }", serde_json::json!({"a": {"c": "é"}})),
+            (
+                "message m { required group a (LIST) { repeated group list { required binary element; } } }",
+                serde_json::json!({"a": ["é"]}),
+            ),
+        ] {
+            assert_eq!(parquet(schema, "é".as_bytes()).unwrap(), expected, "{schema}");
+        }
+        for (schema, name) in [
+            ("message m { required binary a; }", "column `a` has bytes"),
+            ("message m { required group a { required binary c; } }", "column `a.c` has bytes"),
+        ] {
+            let error = parquet(schema, &[0xff, 0]).unwrap_err();
+            assert!(error.contains("rows.parquet, row 1: ") && error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn columns_of_one_name_are_refused() {
+        for (schema, name) in [
+            ("message m { required binary a; required binary a; }", "a"),
+            ("message m { required group a { required binary c; required binary c; } }", "c"),
+        ] {
+            let error = parquet(schema, b"x").unwrap_err();
+            assert!(error.contains(&format!("rows.parquet: it has the column `{name}` twice")), "{error}");
+        }
+    }
+
+    #[test]
+    fn lines_are_objects_or_say_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let first = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            read(&path, &[]).unwrap().next().unwrap().map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(first("\u{feff}\n {\"a\": 1}\r\n".as_bytes()).unwrap().0, 2);
+        for (text, message) in [
+            (&b"[1]"[..], "line 1: expected one JSON object per line, in UTF-8"),
+            (b"3", "line 1: expected one JSON object per line, in UTF-8"),
+            (b"{\n  \"a\": 1\n}", "at column 1: EOF while parsing an object; expected one JSON object per line"),
+            (b"{\"a\": \"\xff\"}", "line 1: expected one JSON object per line, in UTF-8: invalid utf-8"),
+            (b"{\"a\": 1, \"a\": 1}", "line 1: the key `a` is there twice"),
+            (b"{\"a\": [{\"b\": {\"c\": 1, \"c\": 2}}]}", "line 1: the key `c` is there twice"),
+        ] {
+            let error = first(text).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
 
     #[test]
     fn a_list_of_objects_is_read_or_says_what_is_wrong() {

@@ -57,7 +57,7 @@ impl Generate {
         let policy = writer.policy(self.precision)?;
         let stream = |_, sample: usize| rng::stream(self.seed, Purpose::Rollout, 0, sample as u64);
         let prompt_ids = ids.clone();
-        let (mut read, mut shown, mut write) = (0, String::new(), writer.tokenizer.streaming());
+        let (mut read, mut shown, mut write) = (0, String::new(), writer.tokenizer.streaming(writer.ends.tokens()));
         let mut out = std::io::stdout();
         let mut written = Ok(());
         let watch = |responses: &[Response]| {

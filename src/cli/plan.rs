@@ -56,12 +56,16 @@ impl Plan {
         let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
         let env = Environment::new(&plan, first)?;
         let prompt = env.prompt(Split::Train, 0)?;
+        env.check_reward()?;
         let prepared = match &plan.recipe.sft {
             Some(sft) if sft.files().is_some() => Some(traces::prepare(&plan, sft, &env)?),
             _ => None,
         };
         if self.json {
             let mut all = json(&plan, devices);
+            if let Some(prepared) = prepared {
+                all["warm_start"]["read"] = prepared.rows.json();
+            }
             all["first_prompt"] = json!({ "text": prompt.text, "tokens": prompt.ids.len(), "ids": &*prompt.ids });
             all["ends"] = json!({ "ids": env.ends, "written": env.end, "strings": plan.recipe.rollout.stop });
             return print_json(&all);

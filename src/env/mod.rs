@@ -115,17 +115,20 @@ impl Environment {
         Ok(self.stop.cut(&text).to_string())
     }
 
+    /// Whether a response's text goes on after a stop string, where a rollout would end.
+    pub fn goes_on_after_stop(&self, text: &str) -> bool {
+        self.stop.cut(text).len() < text.trim_end().len()
+    }
+
     /// Grades a response to `prompt`.
     pub fn grade(&self, prompt: &Prompt, response: &str) -> Grade {
         grade(self.task.as_ref(), (prompt.split, prompt.index), response, &self.reward, prompt.opens_think)
     }
 
-    /// Renders prompts of all splits, and sends a right and a wrong answer the way every rollout will go: through the
-    /// prompt, the tokenizer and the reward.
+    /// Renders prompts of all splits, and checks that the reward of the first solvable training problem can be earned.
     ///
     /// # Errors
-    /// Bad input: a prompt that does not render or is too long; a right answer that would not earn the full reward, or
-    /// a wrong one that would.
+    /// Bad input: a prompt that does not render or is too long; no solvable problem; those of `check_reward`.
     pub fn preflight(&self) -> Result<()> {
         for split in Split::ALL {
             let problems = self.task.len(split);
@@ -134,35 +137,56 @@ impl Environment {
                 self.prompt(split, index)?;
             }
         }
+        match self.check_reward()? {
+            true => Ok(()),
+            false => Err(bad!("none of the first training problems has a solution")),
+        }
+    }
+
+    /// Sends a right and a wrong answer to the first solvable training problem the way every rollout will go: through
+    /// the prompt, the tokenizer and the reward. Returns whether there is such a problem.
+    ///
+    /// # Errors
+    /// Bad input: a right answer that would not earn the full reward, or a wrong one that would.
+    pub fn check_reward(&self) -> Result<bool> {
         let solvable = (0..self.task.len(Split::Train).min(1000))
             .find_map(|index| Some((index, self.task.right_answer(Split::Train, index)?)));
-        let (index, right) = solvable.ok_or_else(|| bad!("none of the first training problems has a solution"))?;
+        let Some((index, right)) = solvable else { return Ok(false) };
         let prompt = self.prompt(Split::Train, index)?;
-        let wrong = self.task.wrong_answer(Split::Train, index);
-        let reward = &self.reward;
-        let full = reward.accuracy + reward.format;
-        for (right, example) in [(true, right), (false, wrong)] {
-            // The layout is judged by prompt and response together, as a reader sees them, whatever the prompt was
-            // taken for; and cut where a rollout of the same tokens would end.
-            let opened = prompt.text.trim_end().rsplit('\n').next().is_some_and(|line| line.ends_with("<think>"));
-            let response = layout::monologue(&example, &example, opened);
-            let mut ids = self.tokenizer.encode(&response)?;
-            ids.truncate(self.stop.first(&self.tokenizer, &ids).min(self.max_response_tokens));
-            let seen = self.decode(&ids)?;
-            let grade = self.grade(&prompt, &seen);
-            let earned = grade.reward;
-            let expected = if right { (earned - full).abs() < 1e-9 } else { grade.accuracy == 0.0 };
-            if !expected {
-                return Err(bad!(
-                    "this recipe's reward cannot be earned: a known {} answer earns {earned} of {full} ({})\n\
-                     prompt:\n{}\nanswer, after encoding, stopping within {} tokens and decoding:\n{seen}",
-                    if right { "right" } else { "wrong" },
-                    grade.reason,
-                    prompt.text,
-                    self.max_response_tokens,
-                ));
-            }
+        let full = self.reward.accuracy + self.reward.format;
+        let grade = self.grade_answer(&prompt, &right, "right", &|grade| (grade.reward - full).abs() < 1e-9);
+        grade.and_then(|()| {
+            let wrong = self.task.wrong_answer(Split::Train, index);
+            self.grade_answer(&prompt, &wrong, "wrong", &|grade| grade.accuracy == 0.0)
+        })?;
+        Ok(true)
+    }
+
+    /// Grades a known answer as a rollout's; `kind`: whether it is right or wrong, in a word.
+    fn grade_answer(&self, prompt: &Prompt, answer: &str, kind: &str, fits: &dyn Fn(&Grade) -> bool) -> Result<()> {
+        // The layout is judged by prompt and response together, as a reader sees them, whatever the prompt was taken
+        // for; and cut where a rollout of the same tokens would end.
+        let opened = prompt.text.trim_end().rsplit('\n').next().is_some_and(|line| line.ends_with("<think>"));
+        let whole = self.tokenizer.encode(&layout::monologue(answer, answer, opened))?;
+        let ids = &whole[..self.stop.first(&self.tokenizer, &whole).min(self.max_response_tokens)];
+        let seen = self.decode(ids)?;
+        let grade = self.grade(prompt, &seen);
+        if fits(&grade) {
+            return Ok(());
         }
-        Ok(())
+        // An answer has no end token of its own.
+        let end = ids.last().filter(|id| self.ends.contains(id));
+        let cut = end.map_or(String::new(), |end| {
+            format!("\nit is cut at {}, which is an end token of this model", self.tokenizer.list(&[*end]))
+        });
+        Err(bad!(
+            "this recipe's reward cannot be earned: a known {kind} answer earns {} of {} ({}){cut}\n\
+             prompt:\n{}\nanswer, after encoding, stopping within {} tokens and decoding:\n{seen}",
+            grade.reward,
+            self.reward.accuracy + self.reward.format,
+            grade.reason,
+            prompt.text,
+            self.max_response_tokens,
+        ))
     }
 }

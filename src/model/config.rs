@@ -4,9 +4,14 @@
 //! each head of q and k) and `LlamaForCausalLM` (no bias, rope scaling of type `llama3`). transformers 5 writes
 //! `rope_parameters` instead of `rope_theta` and `rope_scaling`; both forms are read.
 
-use super::config_file::{ConfigFile, GenerationFile, Llama3Scaling, Named, parse};
+use super::config_file::{ConfigFile, GenerationFile, Llama3Scaling, Named};
+use crate::json;
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
 use std::path::Path;
+
+/// What the folder of an adapter has instead of `config.json`.
+pub const ADAPTER: &str = "adapter_config.json";
 
 /// What the decoder needs to know about a checkpoint, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,23 +99,30 @@ impl ModelConfig {
     /// are impossible (such as heads that do not divide), each with the file's path and the key.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        ensure!(path.exists(), "no model folder at {}: there is no config.json", dir.display());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut config = Self::from_json(&text).with_context(|| format!("in {}", path.display()))?;
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        let shown = dir.display();
+        ensure!(
+            is_there(&path) || !is_there(&dir.join(ADAPTER)),
+            "{shown} is an adapter, not a whole model: merge it into its model first"
+        );
+        ensure!(is_there(&path), "no model folder at {shown}: there is no config.json");
+        let mut config = Self::of(json::read(&path)?).with_context(|| format!("in {}", path.display()))?;
         let generation = dir.join("generation_config.json");
-        if generation.exists() {
-            let text = std::fs::read_to_string(&generation)?;
-            let file: GenerationFile = parse(&text).with_context(|| format!("in {}", generation.display()))?;
-            config.generation_eos_token_ids = file.eos_token_id.0;
+        if is_there(&generation) {
+            config.generation_eos_token_ids = json::read::<GenerationFile>(&generation)?.eos_token_id.0;
         }
         Ok(config)
     }
 
     /// Parses the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
+        Self::of(json::parse(text)?)
+    }
+
+    fn of(keys: Map<String, Value>) -> Result<Self> {
         // First, since other architectures have other keys.
-        let family = Family::named(&parse(text)?)?;
-        let raw: ConfigFile = parse(text)?;
+        let family = Family::named(&json::typed(keys.clone())?)?;
+        let raw: ConfigFile = json::typed(keys)?;
         let hidden_act = raw.hidden_act.as_deref().unwrap_or("silu");
         ensure!(hidden_act == "silu", "hidden_act `{hidden_act}` is not supported: expected silu");
         ensure!(raw.mlp_bias != Some(true), "mlp_bias = true is not supported");
@@ -276,14 +288,15 @@ mod tests {
     fn unsupported_models_are_reported() {
         for (rest, part) in [
             (r#""rope_theta": 1e4, "rope_scaling": {"rope_type": "yarn"}"#, "rope type `yarn`"),
-            (r#""rope_theta": 1e4, "num_hidden_layers": 0"#, "duplicate field"),
+            (r#""rope_theta": 1e4, "num_hidden_layers": 0"#, "the key `num_hidden_layers` is there twice"),
             (r#""rope_theta": 1e4, "hidden_act": "gelu""#, "hidden_act `gelu`"),
             (r#""rope_theta": 1e4, "head_dim": 7"#, "head_dim = 7 is odd"),
             (r#""rope_theta": "1e4""#, "`rope_theta`: invalid type: string \"1e4\", expected a number"),
             (r#""head_dim": "8""#, "`head_dim`: invalid type: string \"8\", expected an integer"),
             (r#""head_dim": NaN"#, "expected value at line 3 column"),
+            (r#""rope_theta": 0"#, "rope_theta = 0: expected a number above 0"),
             (r#""quantization_config": {"load_in_4bit": true}"#, "quantization_config: weights that"),
-            (r#""rope_scaling": {"factor": 8.0}"#, "a rope table with `factor`, but without `rope_type`"),
+            (r#""rope_scaling": 8.0"#, "`rope_scaling`: invalid type: floating point `8.0`, expected a map"),
             (
                 r#""rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 2.0}"#,
                 "rope type `linear`",
@@ -306,6 +319,37 @@ mod tests {
             let error = ModelConfig::from_json(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    /// A file that was not fetched, or not written completely, is named with its path.
+    #[test]
+    fn the_files_of_a_folder_are_named_in_messages() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+        let error = || format!("{:#}", ModelConfig::from_dir(dir).unwrap_err());
+        let good = format!("{LLAMA}}}");
+        assert!(error().contains("there is no config.json"));
+        write(ADAPTER, "{}");
+        assert!(error().contains("is an adapter, not a whole model: merge it into its model first"));
+        for name in ["config.json", "generation_config.json"] {
+            for (text, part) in [
+                ("version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+                ("{", "EOF while parsing"),
+                ("[]", "expected a JSON object"),
+            ] {
+                write(name, text);
+                assert!(error().contains(name) && error().contains(part), "{}", error());
+            }
+            std::fs::remove_file(dir.join(name)).unwrap();
+            std::os::unix::fs::symlink("blob", dir.join(name)).unwrap();
+            assert!(error().contains(&format!("{name} is a link to blob, which is not there")), "{}", error());
+            std::fs::remove_file(dir.join(name)).unwrap();
+            write(name, &good);
+        }
+        assert_eq!(ModelConfig::from_dir(dir).unwrap().generation_eos_token_ids, [1, 2]);
+        write("config.json", &format!("{LLAMA}, \"head_dim\": 7}}"));
+        assert!(error().contains("config.json: head_dim = 7 is odd"), "{}", error());
     }
 
     /// transformers picks the class by `model_type` where `architectures` is left out.

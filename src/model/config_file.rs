@@ -1,10 +1,11 @@
 //! `config.json` and `generation_config.json` as they are in the file. `null` is as good as absent.
 
-use anyhow::{Result, anyhow, bail, ensure};
+use crate::json;
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use std::fmt;
+use std::fmt::{self, Display};
 
 /// What a config says it is.
 #[derive(Deserialize)]
@@ -26,8 +27,8 @@ pub struct ConfigFile {
     pub hidden_act: Option<String>,
     pub rms_norm_eps: Option<f64>,
     pub rope_theta: Option<f64>,
-    pub rope_scaling: Option<Rope>,
-    pub rope_parameters: Option<Rope>,
+    pub rope_scaling: Option<Map<String, Value>>,
+    pub rope_parameters: Option<Map<String, Value>>,
     pub tie_word_embeddings: Option<bool>,
     pub attention_bias: Option<bool>,
     pub mlp_bias: Option<bool>,
@@ -46,47 +47,36 @@ pub struct GenerationFile {
     pub eos_token_id: Ids,
 }
 
-/// Parses a JSON file that holds an object; errors name the key.
-pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
-    let text = text.trim_start_matches('\u{feff}');
-    // serde would also take a list for the keys in their order.
-    ensure!(!text.trim_start().starts_with('['), "expected a JSON object");
-    let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let odd = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
-        let hint = odd.map_or(String::new(), |word| format!(" (JSON has no {word})"));
-        let (path, cause) = (error.path().to_string(), plain(&error.inner().to_string()) + &hint);
-        if path == "." { anyhow!(cause) } else { anyhow!("`{path}`: {cause}") }
-    })?;
-    json.end()?;
-    Ok(value)
-}
-
-/// serde's message with words for the types of Rust.
-fn plain(message: &str) -> String {
-    [("expected f64", "expected a number"), ("expected i64", "expected an integer")]
-        .iter()
-        .fold(message.to_string(), |message, (from, to)| message.replace(from, to))
-}
-
 impl ConfigFile {
     /// Base frequency and scaling. A file may have both forms, transformers 4's and 5's, if they say the same.
     pub fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
-        let of = |table: &Rope| table.read(self.rope_theta);
-        match (&self.rope_parameters, &self.rope_scaling) {
-            (None, None) => Ok((self.rope_theta.unwrap_or(Rope::THETA), None)),
-            (Some(table), None) | (None, Some(table)) => of(table),
-            (Some(new), Some(old)) => {
-                let (new, old) = (of(new)?, of(old)?);
+        let tables = [("rope_parameters", &self.rope_parameters), ("rope_scaling", &self.rope_scaling)];
+        let read = |(name, table): (&str, &Option<Map<String, Value>>)| {
+            let table = table.as_ref().filter(|table| !table.is_empty())?;
+            Some(read_rope(table, self.rope_theta).with_context(|| format!("`{name}`")))
+        };
+        let (theta, scaling) = match tables.map(read) {
+            [None, None] => (self.rope_theta.unwrap_or(ROPE_THETA), None),
+            [Some(table), None] | [None, Some(table)] => table?,
+            [Some(new), Some(old)] => {
+                let (new, old) = (new?, old?);
                 ensure!(
                     new == old,
                     "`rope_parameters` and `rope_scaling` disagree (transformers 5 takes the second): keep one of them"
                 );
-                Ok(new)
+                new
             }
-        }
+        };
+        ensure!(theta > 0.0, "rope_theta = {theta}: expected a number above 0");
+        Ok((theta, scaling))
     }
 }
+
+/// transformers' default base frequency.
+const ROPE_THETA: f64 = 10_000.0;
+
+/// What only a table with scaling has.
+const SCALING: [&str; 4] = ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
 
 /// Rope scaling of Llama 3.1 and later: long wavelengths are stretched by `factor`, short ones kept, those between
 /// interpolated.
@@ -98,35 +88,59 @@ pub struct Llama3Scaling {
     pub original_max_position_embeddings: f64,
 }
 
+impl Llama3Scaling {
+    fn check(&self) -> Result<()> {
+        let (low, high) = (self.low_freq_factor, self.high_freq_factor);
+        ensure!(self.factor >= 1.0, "`factor` is {}, expected at least 1", self.factor);
+        ensure!(
+            0.0 < low && low < high,
+            "`low_freq_factor` is {low} and `high_freq_factor` is {high}, expected 0 < low < high"
+        );
+        let original = self.original_max_position_embeddings;
+        ensure!(original > 0.0, "`original_max_position_embeddings` is {original}, expected a number above 0");
+        Ok(())
+    }
+}
+
+/// The keys of a rope table that are read, besides the scaling.
 #[derive(Deserialize)]
-pub struct Rope {
+struct Rope {
     rope_type: Option<String>,
     r#type: Option<String>,
     rope_theta: Option<f64>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
 }
 
-impl Rope {
-    /// transformers' default base frequency.
-    const THETA: f64 = 10_000.0;
-
-    fn read(&self, outside: Option<f64>) -> Result<(f64, Option<Llama3Scaling>)> {
-        let theta = self.rope_theta.or(outside).unwrap_or(Self::THETA);
-        match self.rope_type.as_deref().or(self.r#type.as_deref()) {
-            None if self.rest.contains_key("factor") => {
-                bail!("a rope table with `factor`, but without `rope_type`: expected default or llama3")
-            }
-            None | Some("default") => Ok((theta, None)),
-            Some("llama3") => {
-                let scaling = serde_json::from_value(Value::Object(self.rest.clone()));
-                scaling
-                    .map(|scaling| (theta, Some(scaling)))
-                    .map_err(|error| anyhow!("the rope scaling of type llama3: {}", plain(&error.to_string())))
-            }
-            Some(other) => bail!("rope type `{other}` is not supported: expected default or llama3"),
-        }
+/// Base frequency and scaling of a rope table; `outside`: the base frequency beside it.
+fn read_rope(table: &Map<String, Value>, outside: Option<f64>) -> Result<(f64, Option<Llama3Scaling>)> {
+    if let Some((key, _)) = table.iter().find(|(_, value)| value.is_object()) {
+        bail!("it has a table `{key}`: expected one table for all layers");
     }
+    let rope: Rope = json::typed(table.clone())?;
+    let theta = one_of(("`rope_theta`", rope.rope_theta), ("`rope_theta` outside of the table", outside))?;
+    let kind = one_of(("`rope_type`", rope.rope_type), ("`type`", rope.r#type))?;
+    let scaling = match kind.as_deref() {
+        None | Some("default") => {
+            let odd = SCALING.into_iter().find(|key| table.get(*key).is_some_and(|value| !value.is_null()));
+            let kind = if kind.is_none() { "without `rope_type`" } else { "of type default" };
+            ensure!(odd.is_none(), "a table {kind} has no `{}`: is it of type llama3?", odd.unwrap_or_default());
+            None
+        }
+        Some("llama3") => {
+            let scaling: Llama3Scaling = json::typed(table.clone())?;
+            scaling.check()?;
+            Some(scaling)
+        }
+        Some(other) => bail!("rope type `{other}` is not supported: expected default or llama3"),
+    };
+    Ok((theta.unwrap_or(ROPE_THETA), scaling))
+}
+
+/// The value that two places have, or one of them; each with its name.
+fn one_of<T: PartialEq + Display>(one: (&str, Option<T>), other: (&str, Option<T>)) -> Result<Option<T>> {
+    if let ((name, Some(value)), (twin, Some(different))) = (&one, &other) {
+        ensure!(value == different, "{name} is {value}, but {twin} is {different}");
+    }
+    Ok(one.1.or(other.1))
 }
 
 /// An id, a list of ids, or nothing: each file may have any of them.
@@ -165,5 +179,54 @@ impl<'de> Deserialize<'de> for Ids {
             }
         }
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rope(rest: &str) -> Result<(f64, Option<Llama3Scaling>)> {
+        let keys = r#""vocab_size": 64, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 6"#;
+        json::parse::<ConfigFile>(&format!("{{{keys}, {rest}}}"))?.rope()
+    }
+
+    #[test]
+    fn a_rope_table_says_one_thing_or_is_refused() {
+        let llama3 = |change: &str, to: &str| {
+            let keys = r#""rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192"#;
+            assert!(keys.contains(change));
+            format!("{{{}}}", keys.replacen(change, to, 1))
+        };
+        let table = String::from;
+        for (table, part) in [
+            (table(r#"{"rope_theta": 5e5}"#), "`rope_theta` is 500000, but `rope_theta` outside of the table is 10000"),
+            (table(r#"{"rope_type": "default", "type": "llama3"}"#), "`rope_type` is default, but `type` is llama3"),
+            (table(r#"{"factor": 8.0}"#), "a table without `rope_type` has no `factor`"),
+            (table(r#"{"rope_type": "default", "low_freq_factor": 1}"#), "of type default has no `low_freq_factor`"),
+            (table(r#"{"full_attention": {"rope_type": "default"}}"#), "it has a table `full_attention`"),
+            (table(r#"{"rope_type": 3}"#), "`rope_type`: invalid type: integer `3`, expected a string"),
+            (llama3("32.0", "0.5"), "`factor` is 0.5, expected at least 1"),
+            (llama3("\"factor\": 32.0,", ""), "missing field `factor`"),
+            (llama3("32.0", "\"32\""), "`factor`: invalid type: string \"32\", expected a number"),
+            (llama3("1.0", "0.0"), "`low_freq_factor` is 0 and"),
+            (llama3("4.0", "1.0"), "`high_freq_factor` is 1, expected 0 < low < high"),
+            (llama3("8192", "0"), "`original_max_position_embeddings` is 0, expected a number above 0"),
+        ] {
+            for name in ["rope_scaling", "rope_parameters"] {
+                let message = format!("{:#}", rope(&format!(r#""rope_theta": 1e4, "{name}": {table}"#)).unwrap_err());
+                assert!(message.starts_with(&format!("`{name}`: ")) && message.contains(part), "{message}");
+            }
+        }
+        let plain = rope(r#""rope_theta": 5e5"#).unwrap();
+        for same in [
+            r#""rope_theta": 5e5, "rope_scaling": {}"#,
+            r#""rope_theta": 5e5, "rope_parameters": {}, "rope_scaling": {"type": "default", "factor": null}"#,
+            r#""rope_theta": 5e5, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default", "type": "default"}"#,
+        ] {
+            assert_eq!(rope(same).unwrap(), plain, "{same}");
+        }
     }
 }

@@ -11,7 +11,7 @@ mod stored;
 mod weights;
 
 pub use attention::{Attend, KeyValues, PRODUCTS_TOKENS, causal_attention, masked_attention};
-pub use config::{Family, ModelConfig};
+pub use config::{ADAPTER, Family, ModelConfig};
 pub use decoder::{Decoder, Tap};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
 pub use stored::{missing_files, tensor_names};

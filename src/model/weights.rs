@@ -98,26 +98,14 @@ impl Weights {
             tch::no_grad(|| self.entries[place].1.shallow_clone().copy_(tensor));
             Ok(())
         })?;
-        if let Some(embedding) = self.find(EMBEDDING) {
-            stored.read_tied_head(|head| {
-                let same = head.size() == embedding.size()
-                    && head.to_device(embedding.device()).to_kind(embedding.kind()) == embedding;
-                ensure!(
-                    same,
-                    "{} says tie_word_embeddings = true, but its {HEAD} is not {EMBEDDING}: set tie_word_embeddings to \
-                     false to use that head, as transformers does",
-                    dir.join("config.json").display()
-                );
-                Ok(())
-            })?;
-        }
         // A sum needs no second buffer, and one value that is not finite makes it so.
         let sums: Vec<Tensor> = self.entries.iter().map(|(_, tensor)| tensor.detach().sum(Kind::Float)).collect();
         let sums = to_host(&Tensor::stack(&sums, 0));
         if let Some(((name, _), _)) = self.entries.iter().zip(sums).find(|(_, sum)| !sum.is_finite()) {
-            bail!("{name} in {} has values that are not finite (as {:?})", dir.display(), self.flat.kind());
+            let precision = if self.flat.kind() == Kind::Float { "float32" } else { "bfloat16" };
+            bail!("{name} in {} has values that are not finite (as {precision})", dir.display());
         }
-        Ok(())
+        self.find(EMBEDDING).map_or(Ok(()), |embedding| stored.read_tied_head(|head| same_head(head, &embedding, dir)))
     }
 
     /// Whether the weights of a Hugging Face folder have the names, shapes and types that `fill` needs, and what it
@@ -193,6 +181,17 @@ impl Weights {
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
+}
+
+/// A head that is stored, although it is tied, must be the embedding.
+fn same_head(head: &Tensor, embedding: &Tensor, dir: &Path) -> Result<()> {
+    ensure!(
+        head.to_device(embedding.device()).to_kind(embedding.kind()) == *embedding,
+        "{} says tie_word_embeddings = true, but {HEAD} is not {EMBEDDING}: transformers would use that head; set it \
+         to false to do the same",
+        dir.join("config.json").display()
+    );
+    Ok(())
 }
 
 /// A place in a checkpoint, such as `model.layers.0.self_attn`.
@@ -282,7 +281,6 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
 mod tests {
     use super::*;
     use crate::checkpoint::save_tensors;
-    use crate::model::missing_files;
 
     fn config() -> ModelConfig {
         ModelConfig::from_json(
@@ -325,10 +323,19 @@ mod tests {
         let whole = read(dir.path(), same, &[]).unwrap();
         let head = |tensor: &Tensor| vec![(HEAD.to_string(), tensor.shallow_clone())];
         assert_eq!(read_with(dir.path(), same, head(&embedding)).unwrap(), whole);
-        for other in [&embedding + 1.0, embedding.narrow(0, 0, 2).copy()] {
+        // Shapes and types are in the heads of the files.
+        for (other, part, in_heads) in [
+            (&embedding + 1.0, "lm_head.weight is not model.embed_tokens.weight: transformers would use that", false),
+            (embedding.narrow(0, 0, 2).copy(), "lm_head.weight in", true),
+            (embedding.to_kind(Kind::Int64), "type I64, expected F32, BF16, F16 or F64", true),
+        ] {
             let error = read_with(dir.path(), same, head(&other)).unwrap_err();
-            assert!(error.contains("lm_head.weight is not model.embed_tokens.weight"), "{error}");
+            assert!(error.contains(part), "{error}");
+            assert_eq!(Weights::check(dir.path(), &config(), Head::Language).is_err(), in_heads, "{error}");
         }
+        let odd = vec![(EMBEDDING.to_string(), &embedding * f64::NAN), (HEAD.to_string(), embedding.shallow_clone())];
+        let error = read_with(dir.path(), |name| (name != EMBEDDING).then(|| name.to_string()), odd).unwrap_err();
+        assert!(error.contains("not finite (as float32)"), "{error}");
     }
 
     #[test]
@@ -349,29 +356,6 @@ mod tests {
         assert_eq!(read_with(dir.path(), double, norm).unwrap(), whole);
     }
 
-    /// Before anything is read: files that are not there, and files that are not what their name says.
-    #[test]
-    fn files_that_were_not_fetched_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path();
-        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
-        let missing = || missing_files(dir).unwrap();
-        assert!(missing().contains("has no weights"));
-        write("pytorch_model.bin", "");
-        assert!(missing().contains("as .bin files only"));
-        write("adapter_model.safetensors", "");
-        assert!(missing().contains("has adapter_model.safetensors, but not model.safetensors"));
-        write("model.safetensors.index.json", r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#);
-        write("one.safetensors", "");
-        assert!(missing().contains("two.safetensors is not there, but"));
-        write("two.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
-        assert!(missing().contains("two.safetensors is a Git LFS pointer"));
-        write("two.safetensors", "");
-        assert_eq!(missing_files(dir), None);
-        let error = format!("{:#}", Weights::check(dir, &config(), Head::Language).err().unwrap());
-        assert!(error.contains("one.safetensors is damaged or was not fetched completely (0 bytes)"), "{error}");
-    }
-
     #[test]
     fn folders_are_read_as_transformers_reads_them() {
         let dir = tempfile::tempdir().unwrap();
@@ -387,9 +371,15 @@ mod tests {
         std::fs::write(dir.join("model.safetensors.index.json"), stale).unwrap();
         assert_eq!(read(dir, same, &[]).unwrap(), whole);
 
-        for prefix in ["_orig_mod.", "module."] {
-            let error = read(dir, |name| Some(format!("{prefix}{name}")), &[]).unwrap_err();
-            assert!(error.contains(&format!("`{prefix}model.embed_tokens.weight`")), "{error}");
+        let within = |name: &str| Some(name.replacen("model.", "model.language_model.", 1));
+        for (error, prefix, part) in [
+            (read(dir, |name| Some(format!("_orig_mod.{name}")), &[]), "_orig_mod.", "torch.compile adds"),
+            (read(dir, |name| Some(format!("module.{name}")), &[]), "module.", "data parallelism `module.`"),
+            (read(dir, |name| Some(format!("language_model.{name}")), &[]), "language_model.", "a vision-language"),
+            (read(dir, within, &["visual.weight"]), "model.language_model.", "a vision-language model"),
+        ] {
+            let error = error.unwrap_err();
+            assert!(error.contains(&format!("begin with `{prefix}`")) && error.contains(part), "{error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
         let error = read(dir, |name| (name != "model.norm.weight").then(|| name.to_string()), &[]).unwrap_err();

@@ -93,7 +93,7 @@ impl Writer {
     /// # Errors
     /// An id that the tokenizer does not know.
     pub fn text(&self, response: &Response) -> Result<String> {
-        let text = self.tokenizer.decode_text(&response.ids)?;
+        let text = self.tokenizer.decode_text(&response.ids, self.ends.tokens())?;
         Ok(self.ends.cut(&text).to_string())
     }
 }

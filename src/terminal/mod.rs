@@ -144,6 +144,11 @@ pub fn warn(text: &str) {
     });
 }
 
+/// A number of things: "1 row", "2 rows".
+pub fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The figures of a record that its stage shows, as "name value".
 fn figures(record: &Record) -> Vec<String> {
     let chosen = match record.stage {

@@ -56,8 +56,8 @@ impl EndTokens {
         };
         if named.windows(2).any(|pair| sorted(&pair[0].1) != sorted(&pair[1].1)) {
             let list: Vec<String> =
-                named.iter().map(|(file, ids)| format!("{file} at {}", tokenizer.list(&sorted(ids)))).collect();
-            notes.push(format!("note: texts end by {}: responses end at any of them", list.join(", by ")));
+                named.iter().map(|(file, ids)| format!("{file} has {}", tokenizer.list(&sorted(ids)))).collect();
+            notes.push(format!("note: end tokens differ: {}; responses end at any of them", list.join(", ")));
         }
         let mut seen = Vec::new();
         ids.retain(|id| {
@@ -93,6 +93,11 @@ impl Ends {
         // Every token is at least one byte.
         let tail = strings.iter().map(String::len).max().unwrap_or(0);
         Self { tokens, strings: strings.to_vec(), may_complete: (0..known).map(may_complete).collect(), tail }
+    }
+
+    /// The tokens among them.
+    pub fn tokens(&self) -> &[i64] {
+        &self.tokens
     }
 
     /// Whether a response ends with the last of its `ids` so far, if it has not ended before.
@@ -148,13 +153,13 @@ mod tests {
         assert_eq!(
             note,
             format!(
-                "note: texts end by config.json at {end_text}, by tokenizer_config.json at {tag_text}: \
+                "note: end tokens differ: config.json has {end_text}, tokenizer_config.json has {tag_text}; \
                  responses end at any of them"
             )
         );
         let (ids, _, note) = unite(&[end], &[tag], text);
         assert_eq!(ids, [end, tag]);
-        assert!(note.contains(&format!("by generation_config.json at {tag_text}, by")), "{note}");
+        assert!(note.contains(&format!(", generation_config.json has {tag_text}, tokenizer_config")), "{note}");
         for (odd, file) in [(-1, "config.json"), (999, "config.json")] {
             let (ids, written, note) = unite(&[odd, end], &[], text);
             assert_eq!((ids, written), (vec![end], Some(end)));

@@ -13,7 +13,7 @@ pub use ends::{EndTokens, Ends};
 pub use prompt::{BUILT_IN, PromptTemplate, chat, chat_messages, opens_think};
 pub use tokenizer::Tokenizer;
 
-use crate::{bad, lfs_pointer};
+use crate::{OrBadInput, json};
 use anyhow::Result;
 use serde::Deserialize;
 use std::path::Path;
@@ -31,7 +31,7 @@ struct TokenizerConfig {
 
 /// A token's text; older files wrap it in a table of flags.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a token's text, or a table with its `content`")]
 enum SpecialToken {
     Text(String),
     Table { content: String },
@@ -39,7 +39,7 @@ enum SpecialToken {
 
 /// One template, or several by name, of which `default` is for plain chat.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a template, or a list of tables with `name` and `template`")]
 enum ChatTemplate {
     One(String),
     Named(Vec<NamedTemplate>),
@@ -54,27 +54,24 @@ struct NamedTemplate {
 impl TokenizerConfig {
     fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer_config.json");
-        if let Some(pointer) = lfs_pointer(&path) {
-            return Err(bad!("{pointer}"));
-        }
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let json = &mut serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
-                serde_path_to_error::deserialize(json)
-                    .map_err(|error| bad!("in {}, key `{}`: {}", path.display(), error.path(), error.inner()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(bad!("{} cannot be read: {error}", path.display())),
+        match path.symlink_metadata() {
+            Ok(_) => json::read(&path).bad_input(),
+            Err(_) => Ok(Self::default()),
         }
     }
 
     /// The text of `<|begin_of_text|>` or the like, if the family has one.
     fn bos(&self) -> Option<&str> {
-        self.bos_token.as_ref().map(SpecialToken::text)
+        Self::named(&self.bos_token)
     }
 
     fn eos(&self) -> Option<&str> {
-        self.eos_token.as_ref().map(SpecialToken::text)
+        Self::named(&self.eos_token)
+    }
+
+    /// An empty name is none.
+    fn named(token: &Option<SpecialToken>) -> Option<&str> {
+        token.as_ref().map(SpecialToken::text).filter(|text| !text.is_empty())
     }
 }
 

@@ -5,7 +5,7 @@
 //! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
 
 use super::TokenizerConfig;
-use crate::{bad, lfs_pointer};
+use crate::{bad, not_fetched};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let file = path.display();
-        if let Some(pointer) = lfs_pointer(&path) {
+        if let Some(pointer) = not_fetched(&path) {
             return Err(bad!("{pointer}"));
         }
         let bytes = std::fs::read(&path).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
@@ -93,12 +93,13 @@ impl Tokenizer {
         self.inner.decode(&ids, false).map_err(|error| bad!("decoding with {}: {error}", self.path.display()))
     }
 
-    /// `decode` without the tokens that end a text or a turn: what a reader wants to see.
+    /// `decode` without the tokens that end a text or a turn, among them the model's own `ends`: what a reader wants to
+    /// see.
     ///
     /// # Errors
     /// As `decode`.
-    pub fn decode_text(&self, ids: &[i64]) -> Result<String> {
-        let ids: Vec<i64> = ids.iter().copied().filter(|id| !self.ends.contains(id)).collect();
+    pub fn decode_text(&self, ids: &[i64], ends: &[i64]) -> Result<String> {
+        let ids: Vec<i64> = ids.iter().copied().filter(|id| !self.ends.contains(id) && !ends.contains(id)).collect();
         self.decode(&ids)
     }
 
@@ -107,10 +108,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As `decode`.
-    pub fn streaming(&self) -> impl FnMut(i64) -> Result<String> {
+    pub fn streaming(&self, ends: &[i64]) -> impl FnMut(i64) -> Result<String> {
         let mut stream = self.inner.decode_stream(false);
         move |id| {
-            if self.ends.contains(&id) {
+            if self.ends.contains(&id) || ends.contains(&id) {
                 return Ok(String::new());
             }
             let known = u32::try_from(id).map_err(|_| bad!("{id} is not a token id"))?;
@@ -193,9 +194,13 @@ mod tests {
         assert_eq!(t.encode_prompt("a").unwrap(), t.encode("a").unwrap());
         let ids = t.encode("</answer><|endoftext|>").unwrap();
         assert_eq!(
-            (t.decode(&ids).unwrap().as_str(), t.decode_text(&ids).unwrap().as_str()),
+            (t.decode(&ids).unwrap().as_str(), t.decode_text(&ids, &[]).unwrap().as_str()),
             ("</answer><|endoftext|>", "</answer>")
         );
+        // An end token that only the model's files name.
+        let ends = &ids[..1];
+        let streamed: String = ids.iter().map(|id| t.streaming(ends)(*id).unwrap()).collect();
+        assert_eq!((t.decode_text(&ids, ends).unwrap(), streamed), (String::new(), String::new()));
     }
 
     /// The table was made by the Python library of the same name.
@@ -250,7 +255,19 @@ mod tests {
         std::fs::write(empty.path().join("tokenizer.json"), format!("\u{feff}{text}")).unwrap();
         assert_eq!(Tokenizer::from_dir(empty.path()).unwrap().vocab_size(), TOKENIZER.vocab_size());
         assert!(message(changed(|tokenizer, _| *tokenizer = json!({})).path()).contains("is not a tokenizer"));
-        assert!(message(changed(|_, config| *config = json!([1])).path()).contains("tokenizer_config.json"));
+        for (config, part) in [
+            (json!([1]), "tokenizer_config.json: invalid type: sequence, expected a JSON object"),
+            (json!({"eos_token": 3}), "tokenizer_config.json: `eos_token`: expected a token's text, or a table"),
+            (json!({"chat_template": 3}), "`chat_template`: expected a template, or a list of tables"),
+        ] {
+            let error = message(changed(|_, file| *file = config.clone()).path());
+            assert!(error.contains(part) && !error.contains("enum"), "{error}");
+        }
+        let junk = changed(|_, _| ());
+        std::fs::write(junk.path().join("tokenizer_config.json"), "{} {}").unwrap();
+        assert!(message(junk.path()).contains("tokenizer_config.json: trailing characters"));
+        let unnamed = changed(|_, config| config["eos_token"] = json!(""));
+        assert_eq!(Tokenizer::from_dir(unnamed.path()).unwrap().end_token(), None);
         for id in [-1, TOKENIZER.vocab_size(), i64::MAX] {
             let error = TOKENIZER.decode(&[id]).unwrap_err();
             assert!(error.is::<crate::BadInput>() && error.to_string().contains(&format!("token id {id} ")), "{error}");
@@ -261,7 +278,7 @@ mod tests {
     #[test]
     fn characters_are_streamed_whole() {
         let text = "na\u{ef}ve \u{6f22}\u{5b57} \u{1f600}!";
-        let mut stream = TOKENIZER.streaming();
+        let mut stream = TOKENIZER.streaming(&[]);
         let ids = TOKENIZER.encode(&format!("{text}<|endoftext|>")).unwrap();
         let pieces: Vec<String> = ids.iter().map(|id| stream(*id).unwrap()).collect();
         assert_eq!(pieces.concat(), text);

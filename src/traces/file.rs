@@ -3,6 +3,7 @@
 use super::task::{self, Tasks, Unreadable, has_trace};
 use super::trace::Trace;
 use crate::rows::{self, Row, place};
+use crate::terminal::counted;
 use crate::text::chat_messages;
 use crate::{OrBadInput, bad};
 use anyhow::{Context, Result, bail, ensure};
@@ -37,8 +38,9 @@ pub fn read(source: &Source, limit: usize, tasks: &Tasks, tokenizer_dir: &Path) 
     if traces.len() < limit {
         let (found, (key, count)) = (traces.len(), wanted);
         return Err(bad!(
-            "{} has {found} rows, but the recipe asks for {count}: set {key} to at most {found}",
-            path.display()
+            "{} has {}, but the recipe asks for {count}: set {key} to at most {found}",
+            path.display(),
+            counted(found, "row")
         ));
     }
     let mut found = Found::default();
@@ -60,8 +62,8 @@ type Traces<'a> = (&'a Tasks<'a>, Option<&'a Path>);
 /// The first `limit` rows of a JSONL or parquet file; other columns are ignored. `chat` renders messages up to where
 /// the answer begins. The layouts:
 ///
+/// - `messages`: a conversation, whose last message is the response; a `prompt` beside it is ignored;
 /// - `prompt` and `response`, or `prompt` and `completion`: two strings, or two lists of messages as TRL has them;
-/// - `messages`: a conversation, whose last message is the response;
 /// - `task`, `answer` and `dialogue` or `monologue`: see `Tasks`.
 ///
 /// # Errors
@@ -97,73 +99,96 @@ fn first_rows(
 
 fn from_row(row: &Map<String, Value>, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Trace> {
     // pandas writes what a row does not have as null.
-    let column = |key: &str| row.get(key).filter(|value| !value.is_null());
-    let one_of = |keys: [&'static str; 2]| match keys.map(|key| column(key).map(|value| (key, value))) {
-        [Some(_), Some(_)] => bail!("both `{}` and `{}`: keep one of them", keys[0], keys[1]),
-        [one, other] => Ok(one.or(other)),
+    let column = |key: &'static str| row.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
+    let response = match (column("response"), column("completion")) {
+        (Some(_), Some(_)) => bail!("both `response` and `completion`: keep one of them"),
+        (one, other) => one.or(other),
     };
-    let response = one_of(["response", "completion"])?;
-    if let Some(messages) = column("messages") {
-        ensure!(response.is_none(), "both `messages` and `{}`: keep one of them", response.map_or("", |(key, _)| key));
-        let all = conversation("messages", messages)?;
-        let (last, before) = all.split_last().context("key `messages` is empty")?;
-        ensure!(!before.is_empty(), "key `messages` has one message only, so there is no prompt");
-        return trace(chat(&before.into())?, answer("messages", last)?);
-    }
-    let (Some(prompt), Some((key, response))) = (column("prompt"), response) else {
-        let found: Vec<String> = row.keys().map(|key| format!("`{key}`")).collect();
-        bail!(
-            "it has {}, expected `prompt` and `response` (or `completion`), or `messages` (docs/data.md)",
-            if found.is_empty() { "no keys".into() } else { found.join(", ") }
-        );
-    };
-    let response = if response.is_array() {
-        match conversation(key, response)? {
-            [one] => answer(key, one)?,
-            several => bail!("key `{key}` has {} messages, expected one", several.len()),
+    match (column("messages"), column("prompt"), response) {
+        (Some(_), _, Some((key, _))) => bail!("both `messages` and `{key}`: keep one of them"),
+        (Some((key, messages)), _, None) => {
+            let all = conversation(key, messages)?;
+            let (answer, before) = all.split_last().with_context(|| format!("key `{key}` is empty"))?;
+            ensure!(!before.is_empty(), "key `{key}` has one message only, so there is no prompt");
+            dialogue(key, before, (key, answer), chat)
         }
-    } else {
-        text(key, response)?
-    };
-    let prompt = if prompt.is_array() {
-        conversation("prompt", prompt)?;
-        chat(prompt)?
-    } else {
-        text("prompt", prompt)?
-    };
-    trace(prompt, response)
+        (None, Some((_, prompt)), Some((key, response))) => match (prompt.is_array(), response.is_array()) {
+            (true, true) => match conversation(key, response)? {
+                [answer] => dialogue("prompt", conversation("prompt", prompt)?, (key, answer), chat),
+                several => bail!("key `{key}` has {}, expected one", counted(several.len(), "message")),
+            },
+            (false, false) => trace(text("key `prompt`", prompt)?, text(&format!("key `{key}`"), response)?),
+            _ => bail!("`prompt` and `{key}` are a text and a list of messages: expected two texts or two lists"),
+        },
+        _ => bail!(without_layout(row)),
+    }
+}
+
+/// Why a row has none of the layouts.
+fn without_layout(row: &Map<String, Value>) -> String {
+    let found: Vec<String> = row.keys().map(|key| format!("`{key}`")).collect();
+    if let Some(key) = COLUMNS.iter().find(|key| row.get(**key).is_some_and(Value::is_null)) {
+        return format!("key `{key}` is null");
+    }
+    format!(
+        "it has {}, expected `prompt` and `response` (or `completion`), or `messages` (docs/data.md)",
+        if found.is_empty() { "no keys".into() } else { found.join(", ") }
+    )
 }
 
 fn trace(prompt: String, response: String) -> Result<Trace> {
     Ok(Trace { problem: prompt.clone(), prompt, response, ..Trace::default() })
 }
 
-/// A text that is not blank.
-fn text(key: &str, value: &Value) -> Result<String> {
-    let text = value.as_str().with_context(|| format!("key `{key}`: expected a string"))?;
-    ensure!(!text.trim().is_empty(), "key `{key}` is empty");
+/// The trace of a conversation: the messages `before` the answer, in the column `key`, and the answer, with its column.
+fn dialogue(
+    key: &str,
+    before: &[Value],
+    (column, answer): (&str, &Value),
+    chat: &dyn Fn(&Value) -> Result<String>,
+) -> Result<Trace> {
+    let roles: Vec<&Value> = before.iter().chain([answer]).map(|message| &message["role"]).collect();
+    ensure!(answer["role"] == "assistant", "key `{column}`: the last message is not the assistant's");
+    ensure!(!before.is_empty(), "key `{key}` is empty");
+    ensure!(roles.iter().any(|role| **role == "user"), "key `{key}` has no message of the user's");
+    ensure!(
+        roles.windows(2).all(|pair| *pair[0] != "assistant" || pair[0] != pair[1]),
+        "key `{key}`: two messages of the assistant's follow each other"
+    );
+    trace(chat(&before.into())?, text(&format!("key `{column}`, the last message, `content`"), &answer["content"])?)
+}
+
+/// A text that is not blank, of which messages say `what`.
+fn text(what: &str, value: &Value) -> Result<String> {
+    ensure!(!value.is_null(), "{what} is null");
+    let text = value.as_str().with_context(|| format!("{what}: expected a string"))?;
+    ensure!(!text.trim().is_empty(), "{what} is blank");
     Ok(text.to_string())
 }
 
 /// A list of messages, each with a role that chat templates know and a text.
 fn conversation<'a>(key: &str, messages: &'a Value) -> Result<&'a [Value]> {
-    const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
     let list = messages.as_array().with_context(|| format!("key `{key}`: expected a list of messages"))?;
     for (message, number) in list.iter().zip(1..) {
-        let role = message["role"].as_str();
-        let role = role.with_context(|| format!("key `{key}`, message {number}: it has no `role`"))?;
-        let known = ROLES.join(", ");
-        ensure!(ROLES.contains(&role), "key `{key}`, message {number}: the role `{role}` is not one of {known}");
-        let content = &message["content"];
-        ensure!(content.is_string(), "key `{key}`, message {number}, `content`: expected a string");
+        check_message(message, &format!("key `{key}`, message {number}"))?;
     }
     Ok(list)
 }
 
-/// The text of the assistant's message.
-fn answer(key: &str, message: &Value) -> Result<String> {
-    ensure!(message["role"] == "assistant", "key `{key}`: the last message is not the assistant's");
-    text(&format!("{key}, content"), &message["content"])
+/// Checks a message, which messages to the user call `what`.
+fn check_message(message: &Value, what: &str) -> Result<()> {
+    const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+    let role = message["role"].as_str().with_context(|| format!("{what}: it has no `role`"))?;
+    ensure!(ROLES.contains(&role), "{what}: the role `{role}` is not one of {}", ROLES.join(", "));
+    let calls = &message["tool_calls"];
+    let none = calls.is_null() || calls.as_array().is_some_and(Vec::is_empty);
+    ensure!(none, "{what}: `tool_calls` are not supported, a message is a text");
+    // A tool may say nothing, and chat templates take an empty system message for none.
+    let may_be_blank = !["user", "assistant"].contains(&role) && message["content"].is_string();
+    if !may_be_blank {
+        text(&format!("{what}, `content`"), &message["content"])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -172,20 +197,23 @@ mod tests {
     use crate::recipe::FileData;
     use crate::text::Tokenizer;
 
+    /// The first row of a file with this text.
+    fn first_row(path: &Path, text: &str, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Vec<Trace>, String> {
+        std::fs::write(path, text).unwrap();
+        let data: FileData = toml::from_str("path = 'x'").unwrap();
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
+        let tokenizer = Tokenizer::from_dir(&base).unwrap();
+        let tasks = Tasks::new(&data, &tokenizer, &base).unwrap();
+        let rows = first_rows(path, 1, chat, (&tasks, None)).map_err(|error| format!("{error:#}"))?;
+        rows.into_iter().collect()
+    }
+
     #[test]
     fn rows_are_read_or_say_what_is_wrong() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("traces.jsonl");
-        let rows = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            let chat = |messages: &Value| Ok(format!("<chat>{messages}"));
-            let data: FileData = toml::from_str("path = 'x'").unwrap();
-            let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
-            let tokenizer = Tokenizer::from_dir(&base).unwrap();
-            let tasks = Tasks::new(&data, &tokenizer, &base).unwrap();
-            let rows = first_rows(&path, 1, &chat, (&tasks, None)).map_err(|error| format!("{error:#}"))?;
-            rows.into_iter().collect::<Result<Vec<Trace>, String>>()
-        };
+        let chat = |messages: &Value| Ok(format!("<chat>{messages}"));
+        let rows = |text: &str| first_row(&path, text, &chat);
         let trace = |prompt: &str, response: &str| Trace {
             prompt: prompt.into(),
             response: response.into(),
@@ -203,6 +231,7 @@ mod tests {
         for row in [
             format!("{{\"messages\": [{user}, {assistant}]}}"),
             format!("{{\"prompt\": [{user}], \"completion\": [{assistant}]}}"),
+            format!("{{\"prompt\": \"x\", \"messages\": [{user}, {assistant}], \"response\": null}}"),
         ] {
             assert_eq!(rows(&row).unwrap()[0], chat);
         }
@@ -223,26 +252,68 @@ mod tests {
             ("{\"messages\": [{}], \"response\": \"b\"}", "both `messages` and `response`"),
             ("{\"messages\": [{\"content\": \"a\"}]}", "key `messages`, message 1: it has no `role`"),
             (
-                "{\"prompt\": [{\"role\": \"human\", \"content\": \"a\"}], \"response\": \"b\"}",
+                "{\"prompt\": [{\"role\": \"human\", \"content\": \"a\"}], \"response\": []}",
+                "key `response` has 0 messages, expected one",
+            ),
+            (
+                "{\"messages\": [{\"role\": \"human\", \"content\": \"a\"}]}",
                 "message 1: the role `human` is not one of system,",
             ),
             (
                 "{\"messages\": [{\"role\": \"user\", \"content\": [{\"text\": \"a\"}]}]}",
                 "key `messages`, message 1, `content`: expected a string",
             ),
-            (
-                "{\"prompt\": \"a\", \"completion\": [{\"role\": \"assistant\", \"content\": \"b\"}, \
-                  {\"role\": \"assistant\", \"content\": \"c\"}]}",
-                "key `completion` has 2 messages, expected one",
-            ),
-            ("{\"prompt\": \"a\", \"response\": \" \\n\"}", "key `response` is empty"),
+            ("{\"prompt\": \"a\", \"response\": null}", "key `response` is null"),
+            ("{\"prompt\": \"a\", \"completion\": []}", "`prompt` and `completion` are a text and a list of messages"),
+            ("{\"prompt\": [], \"response\": \"b\"}", "`prompt` and `response` are a text and a list of messages"),
+            ("{\"prompt\": \"a\", \"response\": \" \\n\"}", "key `response` is blank"),
             ("{\"prompt\": \"a\", \"prompt\": \"b\"}", "the key `prompt` is there twice"),
             ("{\"prompt\": 1, \"response\": \"b\"}", "line 1: key `prompt`: expected a string"),
-            ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is empty"),
+            ("{\"prompt\": \"a\", \"response\": \"\"}", "line 1: key `response` is blank"),
             ("a", "line 1: not valid JSON at column 1"),
         ] {
             let error = rows(row).unwrap_err();
             assert!(error.contains("traces.jsonl") && error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn conversations_are_the_users_and_the_assistants_in_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("traces.jsonl");
+        let read = |row: String| first_row(&path, &row, &|_| Ok("chat".into()));
+        let message = |role: &str, content: &str| format!(r#"{{"role": "{role}", "content": {content}}}"#);
+        let [user, yes] = ["user", "assistant"].map(|role| message(role, "\"a\""));
+        for good in [
+            format!("{user}, {yes}, {user}, {yes}"),
+            format!("{}, {user}, {yes}", message("system", "\"\"")),
+            format!("{user}, {yes}, {}, {yes}", message("tool", "\"\"")),
+            format!(r#"{user}, {{"role": "assistant", "content": "a", "tool_calls": []}}"#),
+        ] {
+            assert_eq!(read(format!("{{\"messages\": [{good}]}}")).unwrap().len(), 1, "{good}");
+        }
+        for (messages, part) in [
+            (format!("{}, {yes}", message("user", "\" \"")), "key `messages`, message 1, `content` is blank"),
+            (format!("{user}, {}", message("assistant", "null")), "key `messages`, message 2, `content` is null"),
+            (format!("{}, {yes}", message("system", "\"a\"")), "key `messages` has no message of the user's"),
+            (format!("{user}, {yes}, {yes}"), "key `messages`: two messages of the assistant's follow each other"),
+            (format!("{user}, {user}"), "key `messages`: the last message is not the assistant's"),
+            (
+                format!(r#"{user}, {{"role": "assistant", "content": "a", "tool_calls": [{{"id": 1}}]}}"#),
+                "key `messages`, message 2: `tool_calls` are not supported",
+            ),
+        ] {
+            let error = read(format!("{{\"messages\": [{messages}]}}")).unwrap_err();
+            assert!(error.contains(part), "{messages}: {error}");
+        }
+        for (prompt, completion, part) in [
+            (String::new(), &yes, "key `prompt` is empty"),
+            (format!("{user}, {yes}"), &yes, "key `prompt`: two messages of the assistant's follow each other"),
+            (user.clone(), &user, "key `completion`: the last message is not the assistant's"),
+            (user.clone(), &format!("{yes}, {yes}"), "key `completion` has 2 messages, expected one"),
+        ] {
+            let error = read(format!("{{\"prompt\": [{prompt}], \"completion\": [{completion}]}}")).unwrap_err();
+            assert!(error.contains(part), "{prompt}, {completion}: {error}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::recipe::{Sft, SftData, SolverData, TraceStyle};
 use crate::rng::{self, Purpose};
 use crate::task::Split;
 use crate::task::layout::after_open_think;
-use crate::terminal;
+use crate::terminal::{self, counted};
 use crate::text::persona::{Dialogue, merge_utterances};
 use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
@@ -57,24 +57,28 @@ impl Prepared {
 /// # Errors
 /// Bad input: a file that cannot be read, too few rows, a row without prompt or response or with an end within it.
 pub fn prepare(plan: &Plan, sft: &Sft, env: &Environment) -> Result<Prepared> {
+    let (prepared, notes) = noted(plan, sft, env)?;
+    notes.iter().for_each(|note| terminal::warn(note));
+    Ok(prepared)
+}
+
+/// `prepare`, with notes about what is odd in the rows.
+fn noted(plan: &Plan, sft: &Sft, env: &Environment) -> Result<(Prepared, Vec<String>)> {
     let (train, validation) =
         (read(plan, sft, env, Part::Train, sft.train)?, read(plan, sft, env, Part::Validation, sft.validation)?);
     let unreadable = train.unreadable.len();
     warn_of_unreadable(&[train.unreadable, validation.unreadable].concat());
     let (train, validation) = (train.traces, validation.traces);
-    if sft.files().is_some() {
-        warn_of_doubles(&train, &validation);
-    }
     let mut changes = Changes::default();
     let mut tokenise = |traces: &[Trace]| -> Result<Vec<Sequence>> {
         traces.iter().map(|trace| sequence(trace, sft, env, &mut changes)).collect()
     };
     let rows = Rows { train: tokenise(&train)?, validation: tokenise(&validation)? };
-    changes.warn(sft);
+    let notes = notes(&rows, sft, &changes);
     let reward = &plan.recipe.reward;
     let stats = Stats::of(&train, &rows.train, (env, reward))?;
     let stats = Stats { validation_rows: validation.len(), unreadable, cut: changes.cut, ..stats };
-    Ok(Prepared { rows, stats })
+    Ok((Prepared { rows, stats }, notes))
 }
 
 /// Rows to train on, or for the validation loss.
@@ -99,7 +103,7 @@ fn read(plan: &Plan, sft: &Sft, env: &Environment, part: Part, count: usize) -> 
         Part::Train => (Some(&data.path), &data.match_lengths, ("sft.train", sft.train)),
         Part::Validation => (data.validation.as_ref(), &data.match_validation, ("sft.validation", sft.validation)),
     };
-    let Some(path) = path else { return Ok(Found::default()) };
+    let Some(path) = path.filter(|_| count > 0) else { return Ok(Found::default()) };
     let tasks = Tasks::new(data, &env.tokenizer, &plan.tokenizer_dir)?;
     file::read(&Source { path, partner: partner.as_deref(), wanted }, count, &tasks, &plan.tokenizer_dir)
 }
@@ -115,45 +119,51 @@ fn warn_of_unreadable(unreadable: &[String]) {
     }
 }
 
-/// How many rows are not as their source has them.
+/// How many rows are not as their source has them, or not as the model will write.
 #[derive(Default)]
 struct Changes {
     /// Cut at the context.
     cut: usize,
     /// Without what followed the end token.
     ends: usize,
+    /// With text after a stop string of the recipe.
+    past_stop: usize,
 }
 
-impl Changes {
-    fn warn(&self, sft: &Sft) {
-        let Self { cut, ends } = self;
-        if *cut > 0 {
-            terminal::warn(&format!("warning: {cut} rows of the warm start were cut at sft.context = {}", sft.context));
-        }
-        if *ends > 0 {
-            terminal::warn(&format!(
-                "note: {ends} rows of the warm start had more end tokens or white space after their end token: left out"
-            ));
-        }
+/// What is odd about the rows, though they can be used.
+fn notes(rows: &Rows, sft: &Sft, changes: &Changes) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |count: usize, text: &dyn Fn(String) -> String| {
+        notes.extend((count > 0).then(|| text(counted(count, "row"))));
+    };
+    if let Some(files) = sft.files() {
+        let (twice, shared) = doubles(rows);
+        let [train, validation] = [rows.train.len(), rows.validation.len()];
+        note(twice, &|rows| format!("note: the training rows of the warm start repeat {rows} (of {train})"));
+        note(shared, &|rows| {
+            format!("warning: the validation of the warm start shares {rows} (of {validation}) with its training")
+        });
+        let unread = usize::from(files.validation.is_some() && sft.validation == 0);
+        note(unread, &|_| "note: sft.data.validation is not read, since sft.validation = 0".into());
     }
+    note(changes.cut, &|rows| format!("warning: {rows} of the warm start cut at sft.context = {}", sft.context));
+    note(changes.ends, &|rows| {
+        format!("note: {rows} of the warm start with more end tokens or white space after the end token: left out")
+    });
+    note(changes.past_stop, &|rows| {
+        format!("note: {rows} of the warm start with text after a string of rollout.stop, which no rollout would have")
+    });
+    notes
 }
 
-/// Says how many rows a file has twice, or has in both splits.
-fn warn_of_doubles(train: &[Trace], validation: &[Trace]) {
-    let text = |trace: &Trace| (trace.prompt.clone(), trace.response.clone());
-    let known: HashSet<_> = train.iter().map(text).collect();
-    let twice = train.len() - known.len();
-    let shared = validation.iter().filter(|trace| known.contains(&text(trace))).count();
-    let rows = train.len();
-    if twice > 0 {
-        terminal::warn(&format!("warning: {twice} of the {rows} training rows of the warm start repeat others"));
+/// How many training rows repeat others, and how many validation rows are training rows too.
+fn doubles(rows: &Rows) -> (usize, usize) {
+    fn ids(row: &Sequence) -> (&[i64], &[i64]) {
+        (&row.prompt, &row.response)
     }
-    if shared > 0 {
-        let count = validation.len();
-        terminal::warn(&format!(
-            "warning: {shared} of the {count} validation rows of the warm start are training rows too"
-        ));
-    }
+    let known: HashSet<_> = rows.train.iter().map(ids).collect();
+    let shared = rows.validation.iter().filter(|row| known.contains(&ids(row))).count();
+    (rows.train.len() - known.len(), shared)
 }
 
 /// The first `count` training rows of the warm start as text: read, or written by the solver.
@@ -211,24 +221,13 @@ fn solver_traces(
 fn sequence(trace: &Trace, sft: &Sft, env: &Environment, changes: &mut Changes) -> Result<Sequence> {
     let place = &trace.place;
     let prompt = env.tokenizer.encode_prompt(&trace.prompt)?;
-    let mut response = env.tokenizer.encode(&trace.response)?;
-    let whole = response.len();
-    match response.iter().position(|id| env.ends.contains(id)) {
-        None => response.push(env.end),
-        Some(end) => {
-            let after: Vec<i64> = response.drain(end + 1..).filter(|id| !env.ends.contains(id)).collect();
-            if end == 0 || !env.tokenizer.decode(&after)?.trim().is_empty() {
-                let end = env.tokenizer.list(&response[end..]);
-                return Err(bad!("{place}: the response has the end token {end} before its text ends"));
-            }
-            changes.ends += usize::from(whole > response.len());
-        }
+    if let Some(end) = prompt.last().filter(|id| env.ends.contains(id)) {
+        return Err(bad!("{place}: the prompt ends with the end token {}", env.tokenizer.list(&[*end])));
     }
+    let mut response = response(trace, env, changes)?;
     if prompt.is_empty() || prompt.len() >= sft.context {
-        let (length, context) = (prompt.len(), sft.context);
-        return Err(bad!(
-            "{place}: a prompt of {length} tokens leaves no room for a response in sft.context = {context}"
-        ));
+        let (length, context) = (counted(prompt.len(), "token"), sft.context);
+        return Err(bad!("{place}: a prompt of {length} leaves no room for a response in sft.context = {context}"));
     }
     if prompt.len() + response.len() > sft.context {
         response.truncate(sft.context - prompt.len());
@@ -237,29 +236,67 @@ fn sequence(trace: &Trace, sft: &Sft, env: &Environment, changes: &mut Changes) 
     Ok(Sequence { prompt: prompt.into(), response })
 }
 
+/// The ids of a trace's response, with one end token at their end.
+fn response(trace: &Trace, env: &Environment, changes: &mut Changes) -> Result<Vec<i64>> {
+    let place = &trace.place;
+    let mut ids = env.tokenizer.encode(&trace.response)?;
+    let whole = ids.len();
+    let end = ids.iter().position(|id| env.ends.contains(id));
+    let text = env.tokenizer.decode(&ids[..end.unwrap_or(whole)])?;
+    changes.past_stop += usize::from(env.goes_on_after_stop(&text));
+    let Some(end) = end else {
+        ids.push(env.end);
+        return Ok(ids);
+    };
+    let after: Vec<i64> = ids.drain(end + 1..).filter(|id| !env.ends.contains(id)).collect();
+    let token = env.tokenizer.list(&ids[end..]);
+    if !env.tokenizer.decode(&after)?.trim().is_empty() {
+        return Err(bad!("{place}: the response has the end token {token} before its text ends"));
+    }
+    if text.trim().is_empty() {
+        return Err(bad!("{place}: the response is blank before its end token {token}"));
+    }
+    changes.ends += usize::from(whole > ids.len());
+    Ok(ids)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan;
     use std::path::Path;
 
-    /// The rows that the smoke recipe reads from a file with this response.
-    fn read(response: &str) -> Result<String, String> {
+    /// What the smoke recipe reads from files with these prompts and responses, and what is noted.
+    fn read_all(train: &[[&str; 2]], validation: &[[&str; 2]], sets: &[&str]) -> Result<(Vec<String>, String), String> {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("rows.jsonl");
-        let row = serde_json::json!({ "prompt": "Numbers: 1 2", "response": response });
-        std::fs::write(&file, row.to_string()).unwrap();
+        let write = |name: &str, rows: &[[&str; 2]]| {
+            let line = |[prompt, response]: &[&str; 2]| {
+                format!("{}\n", serde_json::json!({ "prompt": prompt, "response": response }))
+            };
+            std::fs::write(dir.path().join(name), rows.iter().map(line).collect::<String>()).unwrap();
+            format!("{:?}", dir.path().join(name))
+        };
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sets = [
+        let data = [write("rows.jsonl", train), write("validation.jsonl", validation)];
+        let data = format!("data = {{ kind = 'file', path = {}, validation = {} }}", data[0], data[1]);
+        let [rows, held_out] = [train.len(), validation.len()];
+        let mut all = vec![
             format!("model.path={:?}", root.join("checkpoints/countdown-base")),
-            format!("sft={{ data = {{ kind = \"file\", path = {file:?} }}, train = 1, validation = 0, batch = 1 }}"),
+            format!("sft={{ {data}, train = {rows}, validation = {held_out}, batch = 1 }}"),
             "sft.context=32".into(),
             "sft.min_answered=0".into(),
         ];
-        let plan = plan::load(&root.join("recipes/smoke.toml"), &sets, None).map_err(|error| error.to_string())?;
+        all.extend(sets.iter().map(ToString::to_string));
+        let plan = plan::load(&root.join("recipes/smoke.toml"), &all, None).map_err(|error| error.to_string())?;
         let env = Environment::of(&plan).map_err(|error| error.to_string())?;
-        let prepared = prepare(&plan, plan.recipe.sft.as_ref().unwrap(), &env).map_err(|error| error.to_string())?;
-        Ok(env.tokenizer.decode(&prepared.rows.train[0].response).unwrap())
+        let sft = plan.recipe.sft.as_ref().unwrap();
+        let (Prepared { rows, .. }, notes) = noted(&plan, sft, &env).map_err(|error| error.to_string())?;
+        let texts = rows.train.iter().map(|row| env.tokenizer.decode(&row.response).unwrap()).collect();
+        Ok((texts, notes.join("\n")))
+    }
+
+    fn read(response: &str) -> Result<String, String> {
+        read_all(&[["Numbers: 1 2", response]], &[], &[]).map(|(texts, _)| texts[0].clone())
     }
 
     #[test]
@@ -267,11 +304,47 @@ mod tests {
         for text in ["1+2", "1+2<|endoftext|>", "1+2<|endoftext|>\n", "1+2<|endoftext|><|endoftext|>"] {
             assert_eq!(read(text).unwrap(), "1+2<|endoftext|>");
         }
-        for text in ["<|endoftext|>", "1+2<|endoftext|>yes", "<|endoftext|>1+2"] {
+        for (text, message) in [
+            ("<|endoftext|>", "the response is blank before its end token <|endoftext|> ("),
+            (" \n<|endoftext|>", "the response is blank before its end token <|endoftext|> ("),
+            ("1+2<|endoftext|>yes", "the response has the end token <|endoftext|> ("),
+            ("<|endoftext|>1+2", "the response has the end token <|endoftext|> ("),
+        ] {
             let error = read(text).unwrap_err();
-            assert!(error.contains("rows.jsonl, line 1: the response has the end token <|endoftext|> ("), "{error}");
+            assert!(error.contains(&format!("rows.jsonl, line 1: {message}")), "{error}");
         }
         let long = read(&"1+2 ".repeat(30)).unwrap();
         assert!(!long.ends_with("<|endoftext|>"), "{long}");
+    }
+
+    #[test]
+    fn a_prompt_does_not_end_the_text() {
+        let error = read_all(&[["Numbers: 1 2<|endoftext|>", "1+2"]], &[], &[]).unwrap_err();
+        assert!(error.contains("line 1: the prompt ends with the end token <|endoftext|> ("), "{error}");
+        assert!(read_all(&[["1 2<|endoftext|>\nNumbers: 1 2", "1+2"]], &[], &[]).is_ok());
+    }
+
+    #[test]
+    fn what_is_odd_about_rows_is_counted() {
+        let [a, same, b] = [["a", "1"], ["a", "1<|endoftext|>"], ["b", "1"]];
+        let (_, notes) = read_all(&[a, same, b], &[b, ["b", "2 "]], &[]).unwrap();
+        assert_eq!(
+            notes,
+            "note: the training rows of the warm start repeat 1 row (of 3)\n\
+             warning: the validation of the warm start shares 1 row (of 2) with its training"
+        );
+        let (_, notes) = read_all(&[a], &[b], &["sft.validation=0"]).unwrap();
+        assert_eq!(notes, "note: sft.data.validation is not read, since sft.validation = 0");
+        let long = "1+2 ".repeat(30);
+        for (response, note) in [
+            ("1<|endoftext|>\n", "note: 1 row of the warm start with more end tokens or white space after"),
+            (long.as_str(), "warning: 1 row of the warm start cut at sft.context = 32"),
+            ("1 stop 2", "note: 1 row of the warm start with text after a string of rollout.stop"),
+            ("1 stop", ""),
+            ("1 stop<|endoftext|>", ""),
+        ] {
+            let (_, notes) = read_all(&[["a", response]], &[b], &["rollout.stop=['stop']"]).unwrap();
+            assert!(notes.starts_with(note) && notes.is_empty() == note.is_empty(), "{response}: {notes}");
+        }
     }
 }

@@ -155,6 +155,7 @@ impl<'a> Solved<'a> {
 /// A text that is not blank.
 fn text<'a>(row: &'a Map<String, Value>, key: &str) -> Result<&'a str> {
     let value = row.get(key).with_context(|| format!("missing key `{key}`"))?;
+    ensure!(!value.is_null(), "key `{key}` is null");
     let text = value.as_str().with_context(|| format!("key `{key}`: expected a string"))?;
     ensure!(!text.trim().is_empty(), "key `{key}` is blank");
     Ok(text)

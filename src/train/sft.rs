@@ -13,10 +13,11 @@ use crate::metrics::{Metrics, Record, Stage};
 use crate::model::Policy;
 use crate::recipe::Sft;
 use crate::rng::{self, Purpose};
-use crate::terminal::Progress;
+use crate::terminal::{Progress, counted};
 use crate::torch::AdamWStep;
 use anyhow::Result;
 use rand::seq::SliceRandom;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tch::Kind;
 
@@ -33,15 +34,27 @@ pub struct Rows {
 impl Rows {
     /// Their numbers and lengths in one line.
     pub fn summary(&self) -> String {
+        let [training, validation] =
+            [counted(self.train.len(), "training row"), counted(self.validation.len(), "validation row")];
+        let (fewest, most, mean) = self.tokens();
+        format!("warm start: {training} and {validation} of {fewest} to {most} tokens, {mean:.0} on average")
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        let (fewest, most, mean) = self.tokens();
+        json!({
+            "training": self.train.len(),
+            "validation": self.validation.len(),
+            "tokens": { "fewest": fewest, "most": most, "mean": mean },
+        })
+    }
+
+    /// The fewest, the most and the mean tokens of all rows.
+    fn tokens(&self) -> (usize, usize, f64) {
         let all = || self.train.iter().chain(&self.validation).map(Sequence::tokens);
-        format!(
-            "warm start: {} training and {} validation rows of {} to {} tokens, {:.0} on average",
-            self.train.len(),
-            self.validation.len(),
-            all().min().unwrap_or(0),
-            all().max().unwrap_or(0),
-            all().sum::<usize>() as f64 / all().count().max(1) as f64
-        )
+        let mean = all().sum::<usize>() as f64 / all().count().max(1) as f64;
+        (all().min().unwrap_or(0), all().max().unwrap_or(0), mean)
     }
 }
 

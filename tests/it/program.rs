@@ -186,6 +186,14 @@ fn a_warm_start_reads_prompts_and_responses_from_a_file() {
     let weights = |run: &str| std::fs::read(Path::new(run).join("start/model.safetensors")).unwrap();
     assert!(weights(&solver) == weights(&file));
 
+    // What the plan says about the rows is what they are.
+    std::fs::write(&rows, "{\"prompt\": \"1\", \"response\": \"2\"}\n{\"prompt\": \"1 2\", \"response\": \"3\"}\n")
+        .unwrap();
+    let sets = ["--set", "sft.validation=0", "--set", "sft.train=2", "--set", "sft.batch=2", "--set", &data];
+    let plan = support::json(&run(0, &[&["plan", SMOKE, "--json"][..], &sets].concat()));
+    let read = json!({"training": 2, "validation": 0, "tokens": {"fewest": 3, "most": 5, "mean": 4.0}});
+    assert_eq!(plan["warm_start"]["read"], read);
+
     std::fs::write(&rows, "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n").unwrap();
     let sets = ["--set", "sft.validation=0", "--set", "sft.train=2", "--set", "sft.batch=2", "--set", &data];
     let refused = run(2, &[&[SMOKE, "--out", &out("broken")][..], &sets].concat());
@@ -250,6 +258,55 @@ fn bad_input_is_one_message_and_exit_code_2() {
         assert!(parts.iter().all(|part| message.contains(part)), "{args:?}: {message}");
         let errors = message.lines().filter(|line| line.starts_with("error")).count();
         assert!(!message.contains("panicked") && errors == 1, "{message}");
+    }
+}
+
+/// The base model's folder without its weights, and with this end token in config.json.
+fn folder_without_weights(dir: &Path, end: u64) {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(base.join(name), dir.join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(base.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["eos_token_id"] = end.into();
+    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+}
+
+/// A plan sends a right answer through the reward, as a run does.
+#[test]
+fn a_plan_refuses_a_reward_that_cannot_be_earned() {
+    let dir = tempfile::tempdir().unwrap();
+    // `</answer>`
+    folder_without_weights(dir.path(), 520);
+    let model = format!("model.path='{}'", dir.path().display());
+    for (set, part) in [
+        ("rollout.stop=['</think>']", "a known right answer earns"),
+        (model.as_str(), "it is cut at </answer> (520), which is an end token of this model"),
+    ] {
+        let refused = run(2, &["plan", SMOKE, "--set", "model.random_weights=true", "--set", set]);
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(message.contains("cannot be earned") && message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn every_command_says_that_weights_are_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    folder_without_weights(dir.path(), 0);
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(SMOKE), dir.path().join("recipe.toml")).unwrap();
+    let (folder, target) = (dir.path().to_str().unwrap(), dir.path().join("exported"));
+    for args in [
+        &["generate", folder, "--prompt", "1"][..],
+        &["export", folder, target.to_str().unwrap()],
+        &["export", folder, target.to_str().unwrap(), "--critic"],
+        &["eval", folder, "--problems", "1"],
+    ] {
+        let message = String::from_utf8(run(2, args).stderr).unwrap();
+        assert!(
+            message.contains("has no weights (model.safetensors, or model.safetensors.index"),
+            "{args:?}: {message}"
+        );
     }
 }
 

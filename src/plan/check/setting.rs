@@ -1,12 +1,12 @@
 //! Checks of the setting: name, model, task, prompt, reward, device, evaluation.
 
-use crate::BadInput;
-use crate::model::ModelConfig;
+use crate::model::{ADAPTER, ModelConfig};
 use crate::recipe::spelling::{entries, nearest, similar};
 use crate::recipe::{Evaluation, Machine, Prompt, Recipe, Reward, Sources, Task};
 use crate::task::settings;
 use crate::text::BUILT_IN;
 use crate::torch::{DEVICES, named_device};
+use crate::{BadInput, not_fetched};
 use std::path::{Path, PathBuf};
 
 /// Where the recipes' models come from: the folder's name, and the command that creates it.
@@ -42,7 +42,11 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
         return Err(at.bad(key, format!("there is no model folder {shown}{hint}")));
     }
     let has = |dir: &Path, file: &str| dir.join(file).is_file();
-    if !has(dir, "config.json") {
+    let missing = |dir: &Path, file: &str| not_fetched(&dir.join(file));
+    if let Some(instead) = missing(dir, "config.json") {
+        return Err(at.bad(key, instead));
+    }
+    if !has(dir, "config.json") && !has(dir, ADAPTER) {
         let inner = entries(dir).into_iter().find(|name| has(&dir.join(name), "config.json"));
         let hint = inner.map_or(String::new(), |name| format!("\ndid you mean {}?", dir.join(name).display()));
         return Err(at.bad(key, format!("{shown} has no config.json, so it is not a model folder{hint}")));
@@ -57,6 +61,9 @@ pub fn model(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
     };
     let shown = tokenizer.display();
     at.ensure(tokenizer.is_dir(), key, format_args!("there is no tokenizer folder {shown}{}", similar(tokenizer)))?;
+    if let Some(instead) = missing(tokenizer, "tokenizer.json") {
+        return Err(at.bad(key, instead));
+    }
     at.ensure(
         has(tokenizer, "tokenizer.json"),
         key,

@@ -121,7 +121,7 @@ pub struct SolverData {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileData {
-    /// A JSONL file with `prompt` and `response`.
+    /// A JSONL or parquet file with `prompt` and `response`, or another layout of docs/data.md.
     pub path: PathBuf,
     /// The same for the validation loss.
     pub validation: Option<PathBuf>,

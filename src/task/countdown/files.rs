@@ -7,7 +7,9 @@
 //! measured. Sizes are limited before anything is held in memory. Other columns are ignored.
 
 use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
+use crate::json::Object;
 use crate::rows::{self, Row, place};
+use crate::terminal::counted;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -31,8 +33,9 @@ pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem
     ensure!(found > 0 || limit == 0, "{} has no rows", path.display());
     ensure!(
         found == limit,
-        "{} has {found} rows, but the recipe asks for {limit}: set {key} to at most {found}",
-        path.display()
+        "{} has {}, but the recipe asks for {limit}: set {key} to at most {found}",
+        path.display(),
+        counted(found, "row")
     );
     Ok(problems)
 }
@@ -42,53 +45,86 @@ pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem
 /// # Errors
 /// A target or numbers that are missing or cannot be, with the field.
 pub fn problem_of(row: &Map<String, Value>) -> Result<Problem> {
-    let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
-    let flat = has("target") || !has("reward_model");
-    let nested = || truth(&row["reward_model"]).and_then(|truth| fields(&truth, "reward_model.ground_truth."));
-    if !flat {
-        return nested();
+    let model = field(row, "reward_model");
+    let nested = model.map(truth).transpose()?.flatten();
+    let flat = ["target", "nums", "numbers"].iter().any(|key| field(row, key).is_some());
+    match (flat, model, nested) {
+        (false, Some(model), None) => {
+            ensure!(model.get("ground_truth").is_some(), "field `reward_model` has no `ground_truth`");
+            bail!("field `reward_model.ground_truth`: expected an object with `target` and `numbers`, or its JSON text")
+        }
+        (false, _, Some(nested)) => fields(&nested, TRUTH),
+        (_, _, nested) => {
+            let problem = fields(row, "")?;
+            if let Some(nested) = nested.filter(is_problem) {
+                let other = fields(&nested, TRUTH)?;
+                ensure!(
+                    other.canonical() == problem.canonical(),
+                    "`target` and `nums` are not those of `reward_model.ground_truth`"
+                );
+            }
+            Ok(problem)
+        }
     }
-    let problem = fields(row, "")?;
-    // Whatever else the other layout may hold, a problem there is this one.
-    if has("reward_model") && nested().is_ok_and(|other| other.canonical() != problem.canonical()) {
-        bail!("`target` and `nums` are not those of `reward_model.ground_truth`");
-    }
-    Ok(problem)
 }
 
-/// The object in `reward_model.ground_truth`, or in its JSON text.
-fn truth(model: &Value) -> Result<Map<String, Value>> {
-    let truth = model.get("ground_truth").context("field `reward_model` has no `ground_truth`")?;
-    let truth = match truth.as_str() {
-        Some(text) => serde_json::from_str(text).context("field `reward_model.ground_truth` is not JSON")?,
-        None => truth.clone(),
-    };
-    match truth {
-        Value::Object(truth) => Ok(truth),
-        _ => bail!("field `reward_model.ground_truth`: expected `target` and `numbers`"),
+/// What messages put before the fields of the nested layout.
+const TRUTH: &str = "reward_model.ground_truth.";
+
+/// The value of a field, unless it is null.
+fn field<'a>(row: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    row.get(name).filter(|value| !value.is_null())
+}
+
+/// Whether an object has what a problem has; beside a flat row it may hold something else.
+fn is_problem(truth: &Map<String, Value>) -> bool {
+    field(truth, "target").is_some() && ["nums", "numbers"].iter().any(|key| field(truth, key).is_some())
+}
+
+/// The object in `ground_truth`, or in its JSON text, if there is one.
+fn truth(model: &Value) -> Result<Option<Map<String, Value>>> {
+    match &model["ground_truth"] {
+        Value::Object(truth) => Ok(Some(truth.clone())),
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Object(truth)) => Ok(Some(truth)),
+            Err(error) if error.is_data() && text.trim_start().starts_with('{') => {
+                Err(error).context("field `reward_model.ground_truth`")
+            }
+            Err(_) => Ok(None),
+        },
+        _ => Ok(None),
     }
 }
 
 /// The problem in an object whose fields messages call `prefix` and their name.
 fn fields(row: &Map<String, Value>, prefix: &str) -> Result<Problem> {
-    let field = |name: &str| row.get(name).filter(|value| !value.is_null());
-    let target = field("target").with_context(|| format!("missing field `{prefix}target`"))?;
+    let target = field(row, "target").with_context(|| format!("missing field `{prefix}target`"))?;
     let target = integer(target).with_context(|| format!("field `{prefix}target`"))?;
-    let (name, list) = match (field("nums"), field("numbers")) {
-        (Some(one), Some(other)) if one != other => bail!("`{prefix}nums` and `{prefix}numbers` differ"),
-        (Some(nums), _) => ("nums", nums),
-        (None, Some(numbers)) => ("numbers", numbers),
-        (None, None) => bail!("missing field `{prefix}nums`"),
+    in_range(target).with_context(|| format!("field `{prefix}target`"))?;
+    let list = |name: &str| {
+        let list = field(row, name).map(numbers).transpose();
+        list.with_context(|| format!("field `{prefix}{name}`"))
     };
-    let list = list.as_array().with_context(|| format!("field `{prefix}{name}`: expected a list of integers"))?;
-    let nums: Vec<i64> =
-        list.iter().map(integer).collect::<Result<_>>().with_context(|| format!("field `{prefix}{name}`"))?;
-    let count = nums.len();
-    ensure!((1..=MAX_NUMBERS).contains(&count), "field `{prefix}{name}`: {count} numbers, expected 1 to {MAX_NUMBERS}");
-    for (name, value) in nums.iter().map(|number| (name, *number)).chain([("target", target)]) {
-        ensure!((0..=MAX_NUMBER).contains(&value), "field `{prefix}{name}`: {value} is not from 0 to {MAX_NUMBER}");
+    match (list("nums")?, list("numbers")?) {
+        (Some(one), Some(other)) if one != other => bail!("`{prefix}nums` and `{prefix}numbers` differ"),
+        (Some(nums), _) | (None, Some(nums)) => Ok(Problem { nums, target }),
+        (None, None) => bail!("missing field `{prefix}nums`"),
     }
-    Ok(Problem { nums, target })
+}
+
+/// The numbers of a problem.
+fn numbers(list: &Value) -> Result<Vec<i64>> {
+    let list = list.as_array().context("expected a list of integers")?;
+    let numbers: Vec<i64> = list.iter().map(integer).collect::<Result<_>>()?;
+    let count = numbers.len();
+    ensure!((1..=MAX_NUMBERS).contains(&count), "{count} numbers, expected 1 to {MAX_NUMBERS}");
+    numbers.iter().try_for_each(|number| in_range(*number))?;
+    Ok(numbers)
+}
+
+fn in_range(number: i64) -> Result<()> {
+    ensure!((0..=MAX_NUMBER).contains(&number), "{number} is not from 0 to {MAX_NUMBER}");
+    Ok(())
 }
 
 /// An integer, which pandas may have made `7.0` of.
@@ -135,7 +171,7 @@ mod tests {
         }
         for (row, message) in [
             ("", "has no rows"),
-            ("{\"target\": 1, \"nums\": [1]}\n", "has 1 rows, but the recipe asks for 2: set task.train to at most 1"),
+            ("{\"target\": 1, \"nums\": [1]}\n", "has 1 row, but the recipe asks for 2: set task.train to at most 1"),
             ("{\"reward_model\": {}}", "has no `ground_truth`"),
             ("{\"target\": 1, \"nums\": [1], \"numbers\": [2]}", "`nums` and `numbers` differ"),
             (
@@ -147,7 +183,7 @@ mod tests {
                 "{\"reward_model\": {\"ground_truth\": {\"target\": 1}}}",
                 "missing field `reward_model.ground_truth.nums`",
             ),
-            ("[1]", "line 1: expected a JSON object"),
+            ("[1]", "line 1: expected one JSON object per line, in UTF-8"),
             ("{\"nums\": [1]", "line 1: not valid JSON at column 12: EOF"),
             ("\n{\"nums\": [1]}", "line 2: missing field `target`"),
             ("{\"target\": 1}", "line 1: missing field `nums`"),
@@ -164,6 +200,47 @@ mod tests {
         }
         assert!(jsonl(&[0xff, 0xfe]).unwrap_err().contains("line 1"));
         assert!(jsonl(&vec![b' '; crate::rows::MAX_LINE as usize + 1]).unwrap_err().contains("line 1: longer than"));
+    }
+
+    /// A row with both layouts means the same in both, if the nested one holds a problem.
+    #[test]
+    fn rows_of_both_layouts_are_read_or_refused() {
+        let read = |flat: &str, truth: &str| {
+            jsonl(format!("{{{flat}, \"reward_model\": {{\"ground_truth\": {truth}}}}}").as_bytes())
+        };
+        let flat = r#""target": 6, "nums": [1, 2, 3]"#;
+        for (flat, truth) in [
+            (flat, r#"{"target": 6, "numbers": [3, 2, 1]}"#),
+            (flat, r#"{"target": 6.0, "nums": [1.0, 2.0, 3.0], "numbers": [1, 2, 3]}"#),
+            (flat, r#""{\"target\": 6, \"numbers\": [1, 2, 3]}""#),
+            (flat, r#""6 = 1 + 2 + 3""#),
+            (flat, "6"),
+            (flat, "null"),
+            (flat, r#"{"solution": "1+2+3"}"#),
+            (r#""target": 6, "nums": [1, 2, 3], "numbers": [1.0, 2.0, 3.0]"#, "null"),
+        ] {
+            assert_eq!(read(flat, truth).unwrap(), [problem(&[1, 2, 3], 6)], "{flat}, {truth}");
+        }
+        let good = r#"{"target": 6, "numbers": [1, 2, 3]}"#;
+        for (flat, truth, message) in [
+            (r#""nums": [1, 2, 3]"#, good, "missing field `target`"),
+            (r#""numbers": [1, 2, 3]"#, good, "missing field `target`"),
+            (r#""target": 6"#, good, "missing field `nums`"),
+            (
+                flat,
+                r#"{"target": 6, "nums": [1, 2], "numbers": [1, 2, 3]}"#,
+                "`reward_model.ground_truth.numbers` differ",
+            ),
+            (flat, r#"{"target": "6", "nums": [1, 2, 3]}"#, "`reward_model.ground_truth.target`: \"6\" is not an"),
+            (flat, r#"{"target": 6, "nums": 1}"#, "field `reward_model.ground_truth.nums`: expected a list of"),
+            (flat, r#"{"target": 7, "nums": [1, 2, 3]}"#, "are not those of `reward_model.ground_truth`"),
+            (flat, r#""{\"target\": 6, \"numbers\": [1], \"target\": 6}""#, "the key `target` is there twice"),
+            (flat, r#"{"target": 6, "target": 6}"#, "the key `target` is there twice"),
+            (r#""a": 1"#, r#""six""#, "`reward_model.ground_truth`: expected an object with `target` and `numbers`"),
+        ] {
+            let error = read(flat, truth).unwrap_err();
+            assert!(error.contains(message), "{flat}, {truth}: {error}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use traces::{MAX_VALUE, SolverOptions, solver_dialogue, solver_trace};
 use super::{Split, Task, Verdict};
 use crate::recipe::{Countdown, Reward, Rules, SolverData};
 use crate::rng::ChaCha8Rng;
-use crate::terminal;
+use crate::terminal::{self, counted};
 use anyhow::{Result, bail};
 use serde_json::json;
 use std::collections::HashSet;
@@ -68,7 +68,7 @@ fn warn_of_shared_problems(problems: &[Vec<Problem>; 3]) {
     for (split, name) in problems.iter().zip(Split::ALL.map(Split::name)) {
         let (count, twice) = (split.len(), split.len() - distinct(split).len());
         if twice > 0 {
-            terminal::warn(&format!("note: {twice} of the {count} {name} problems repeat others"));
+            terminal::warn(&format!("note: the {name} split repeats {} (of {count})", counted(twice, "problem")));
         }
     }
     let [train, validation, test] = problems;
@@ -76,8 +76,8 @@ fn warn_of_shared_problems(problems: &[Vec<Problem>; 3]) {
     for (name, split) in [("validation", validation), ("test", test)] {
         let shared = split.iter().filter(|problem| known.contains(&problem.canonical())).count();
         if shared > 0 {
-            let count = split.len();
-            terminal::warn(&format!("warning: {shared} of the {count} {name} problems are training problems too"));
+            let (shared, count) = (counted(shared, "problem"), split.len());
+            terminal::warn(&format!("warning: the {name} split shares {shared} (of {count}) with the train split"));
         }
     }
 }
