@@ -124,7 +124,7 @@ impl WarmUp<'_> {
         })
     }
 
-    /// What the model answers to the first rows, greedily, beside what it was shown; of validation rows if there are any.
+    /// What the model answers to the first rows, greedily, beside what was expected; validation rows if there are any.
     fn samples(&self, policy: &Policy, rows: &Rows) -> Result<String> {
         const SHOWN: usize = 3;
         let (env, config) = (self.env, &self.plan.config);
