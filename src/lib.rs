@@ -7,6 +7,7 @@ pub mod analysis;
 pub mod checkpoint;
 pub mod dist;
 pub mod env;
+pub mod hash;
 pub mod hooks;
 pub mod json;
 pub mod metrics;

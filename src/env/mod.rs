@@ -1,11 +1,10 @@
 //! Between problems and token ids: prompts rendered and encoded, responses decoded and graded.
 
-use crate::model::ModelConfig;
 use crate::plan::Plan;
 use crate::recipe::Reward;
 use crate::task::{Grade, Split, Task, grade, layout, settings};
 use crate::terminal;
-use crate::text::{EndTokens, Ends, PromptTemplate, Tokenizer, opens_think};
+use crate::text::{Ends, PromptTemplate, Tokenizer, opens_think};
 use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -38,11 +37,6 @@ pub struct Prompt {
     pub opens_think: bool,
 }
 
-/// The tokens that end the texts of a model.
-pub fn end_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> EndTokens {
-    EndTokens::unite(&config.eos_token_ids, &config.generation_eos_token_ids, tokenizer, config.vocab_size)
-}
-
 impl Environment {
     /// The environment of a plan, with all problems of its task.
     ///
@@ -65,7 +59,7 @@ impl Environment {
             let dir = plan.tokenizer_dir.display();
             return Err(bad!("the tokenizer in {dir} has {known} entries, but the model only {rows}"));
         }
-        let ends = end_tokens(&plan.config, &tokenizer);
+        let ends = plan.config.end_tokens(&tokenizer);
         ends.notes.iter().for_each(|note| terminal::warn(note));
         let end = ends.written.ok_or_else(|| {
             let config = recipe.model.path.join("config.json");

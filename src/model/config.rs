@@ -6,6 +6,7 @@
 
 use super::config_file::{ConfigFile, GenerationFile, Llama3Scaling, Named};
 use crate::json;
+use crate::text::{EndTokens, Tokenizer};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -178,6 +179,11 @@ impl ModelConfig {
         ensure!(heads % groups == 0, "num_key_value_heads = {groups} does not divide num_attention_heads = {heads}");
         ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings rotate pairs", self.head_dim);
         Ok(())
+    }
+
+    /// The tokens that end this model's texts.
+    pub fn end_tokens(&self, tokenizer: &Tokenizer) -> EndTokens {
+        EndTokens::unite(&self.eos_token_ids, &self.generation_eos_token_ids, tokenizer, self.vocab_size)
     }
 
     /// Whether each query and key head is normalised (`q_norm`, `k_norm`).

@@ -5,7 +5,7 @@ use super::sampler::Sampling;
 use crate::model::{Head, ModelConfig, Policy, Weights, missing_files};
 use crate::rng::ChaCha8Rng;
 use crate::terminal;
-use crate::text::{EndTokens, Ends, Tokenizer};
+use crate::text::{Ends, Tokenizer};
 use crate::torch::device;
 use crate::{OrBadInput, bad};
 use anyhow::Result;
@@ -33,8 +33,7 @@ impl Writer {
             return Err(bad!("{missing}"));
         }
         let tokenizer = Tokenizer::from_dir(dir)?;
-        let (config_ids, generation_ids) = (&config.eos_token_ids, &config.generation_eos_token_ids);
-        let tokens = EndTokens::unite(config_ids, generation_ids, &tokenizer, config.vocab_size);
+        let tokens = config.end_tokens(&tokenizer);
         tokens.notes.iter().for_each(|note| terminal::warn(note));
         let ends = Ends::new(&tokenizer, tokens.ids, stop);
         Ok(Self { dir: dir.to_path_buf(), config, tokenizer, ends, max_tokens })

@@ -6,6 +6,7 @@ use crate::checkpoint::{
 };
 use crate::dist::Comm;
 use crate::env::Environment;
+use crate::hash::hash_of_files;
 use crate::metrics::Metrics;
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -20,9 +21,7 @@ use crate::train::sft::{Rows, WarmStart};
 use crate::train::stop;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::Path;
 
 /// What a warm start has to work with.
@@ -173,9 +172,5 @@ fn weights_sha256(dir: &Path) -> Result<String> {
     let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     paths.sort();
-    let mut hash = Sha256::new();
-    for path in paths {
-        io::copy(&mut File::open(path)?, &mut hash)?;
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash_of_files(paths)?)
 }

@@ -1,9 +1,9 @@
 //! Answers on disk, a file each, so that nothing is asked twice: `HASH.json`, written whole or not at all, holds the
 //! request and the reply. A file that cannot be used is asked for again.
 
-use super::hash::hash;
 use super::interface::{Reply, Request};
 use crate::checkpoint::write_file;
+use crate::hash::hash;
 use crate::terminal;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! A local model as the teacher, through the rollout engine. A prompt is a user message in the folder's chat template,
 //! if it has one; what a request draws depends on its prompt and attempt, not on its batch.
 
-use super::hash::number;
 use super::interface::{Refusal, Reply, Request, Teacher};
+use crate::hash::number;
 use crate::model::Policy;
 use crate::rng::{self, Purpose};
 use crate::rollout::Writer;

@@ -7,7 +7,6 @@
 mod budget;
 mod cache;
 mod grading;
-mod hash;
 mod http;
 mod interface;
 mod judge;

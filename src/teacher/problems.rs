@@ -5,8 +5,8 @@
 //! otherwise its place in the file. A bad row is an error with its file, row and column.
 
 use super::grading::{Kind, Right};
-use super::hash::hash_of_file;
 use crate::OrBadInput;
+use crate::hash::hash_of_files;
 use crate::recipe::spelling::nearest;
 use crate::rows::{self, Row, place};
 use crate::task::countdown;
@@ -59,7 +59,7 @@ pub fn read(path: &Path, limit: usize, kind: Option<Kind>) -> Result<Problems> {
     if all.is_empty() {
         return Err(anyhow!("{} has no rows", path.display())).bad_input();
     }
-    let sha256 = hash_of_file(path).with_context(|| format!("{} cannot be read", path.display())).bad_input()?;
+    let sha256 = hash_of_files([path]).with_context(|| format!("{} cannot be read", path.display())).bad_input()?;
     Ok(Problems { all, sha256 })
 }
 

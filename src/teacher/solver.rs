@@ -2,11 +2,11 @@
 //! a problem only if that has no solution within bounds.
 
 use super::grading::Right;
-use super::hash::number;
 use super::interface::{Arm, Refusal, Reply, Request, Teacher};
 use super::judge::judge;
 use super::problems::Problem;
 use crate::bad;
+use crate::hash::number;
 use crate::recipe::TraceStyle;
 use crate::rng::{self, Purpose};
 use crate::task::countdown::solver::solve;

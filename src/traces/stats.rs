@@ -2,6 +2,7 @@
 
 use super::trace::Trace;
 use crate::env::Environment;
+use crate::hash::hash_of_texts;
 use crate::recipe::Reward;
 use crate::task::{Split, layout};
 use crate::text::opens_think;
@@ -9,7 +10,6 @@ use crate::text::persona::Dialogue;
 use crate::train::batch::Sequence;
 use anyhow::Result;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// The fewest, the mean and the most of a count.
@@ -82,8 +82,10 @@ impl Stats {
             answered: 0,
             formatted: 0,
             right: traces.iter().any(|trace| trace.index.is_some()).then_some(0),
-            problems_sha256: digest(traces.iter().map(|trace| trace.problem.as_str())),
-            traces_sha256: digest(traces.iter().flat_map(|trace| [trace.prompt.as_str(), trace.response.as_str()])),
+            problems_sha256: hash_of_texts(traces.iter().map(|trace| trace.problem.as_str())),
+            traces_sha256: hash_of_texts(
+                traces.iter().flat_map(|trace| [trace.prompt.as_str(), trace.response.as_str()]),
+            ),
         };
         let mut turns = Vec::new();
         for trace in traces {
@@ -148,16 +150,6 @@ impl Stats {
     }
 }
 
-/// SHA-256 of texts, each with its length, in hexadecimal.
-fn digest<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let mut hash = Sha256::new();
-    for text in texts {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text);
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,15 +159,5 @@ mod tests {
         let spread = Spread::of([3, 1, 8].into_iter());
         assert_eq!(spread, Spread { fewest: 1, mean: 4.0, most: 8 });
         assert_eq!(Spread::of(std::iter::empty()), Spread::default());
-    }
-
-    /// As Python's hashlib makes it of the same bytes.
-    #[test]
-    fn a_digest_depends_on_where_texts_end() {
-        assert_ne!(digest(["ab", "c"].into_iter()), digest(["a", "bc"].into_iter()));
-        let known = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(digest(std::iter::empty()), known);
-        let one = digest(["a"].into_iter());
-        assert_eq!(one, "ae6121c88ba555f64c3d812123eb799d128015541f850c5e9bf1d54c08ad8481");
     }
 }

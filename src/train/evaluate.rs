@@ -2,6 +2,7 @@
 
 use super::rollouts::{Rollout, Writer, grade};
 use crate::env::{Environment, Prompt};
+use crate::hash::hash;
 use crate::metrics::{Outcomes, Record, validation};
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -11,7 +12,6 @@ use crate::rollout::Sampling;
 use crate::task::{Split, Task};
 use anyhow::Result;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// The rollouts of an evaluation and their means.
 pub struct Evaluation {
@@ -135,9 +135,7 @@ impl Evaluation {
 /// SHA-256, in hexadecimal, of the task's name and the problems of `prompts` in their order: one line for the name, and
 /// one for each problem, its split and the variables of its prompt as JSON.
 fn fingerprint(task: &dyn Task, prompts: &[Prompt]) -> String {
-    let mut hash = Sha256::new_with_prefix(format!("{}\n", task.name()));
-    for prompt in prompts {
-        hash.update(format!("{} {}\n", prompt.split.name(), task.variables(prompt.split, prompt.index)));
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let line = |prompt: &Prompt| format!("{} {}\n", prompt.split.name(), task.variables(prompt.split, prompt.index));
+    let lines: String = prompts.iter().map(line).collect();
+    hash(format!("{}\n{lines}", task.name()).as_bytes())
 }
