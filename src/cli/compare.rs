@@ -44,7 +44,8 @@ pub struct Compare {
     #[arg(long, value_delimiter = ',', value_name = "STEP,..")]
     steps: Option<Vec<u64>>,
     /// Values whose first step is looked for (default: 0.25 and 0.5 for shares and rewards).
-    #[arg(long = "threshold", value_delimiter = ',', value_name = "VALUE,..", allow_negative_numbers = true)]
+    #[arg(long = "threshold", value_delimiter = ',', value_name = "VALUE,..")]
+    #[arg(allow_negative_numbers = true, value_parser = finite)]
     thresholds: Option<Vec<f64>>,
     /// Resamples of the bootstrap.
     #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(100..=100_000))]
@@ -128,4 +129,8 @@ fn split_arm(arm: &str) -> Result<(String, Vec<PathBuf>)> {
 /// The name of a picture that is in the same folder as a page.
 fn beside(page: &Path, picture: &Path) -> Option<String> {
     (page.parent() == picture.parent()).then(|| picture.file_name()?.to_str().map(String::from)).flatten()
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| "expected a number".into())
 }

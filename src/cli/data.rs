@@ -26,7 +26,7 @@ pub struct Data {
     #[arg(long)]
     traces: bool,
     /// Print what the traces of the warm start are like: lengths, personas, what the reward makes of them, hashes.
-    #[arg(long, conflicts_with_all = ["traces", "split", "file"])]
+    #[arg(long, conflicts_with_all = ["traces", "split", "file", "count"])]
     stats: bool,
     /// With --stats: print JSON.
     #[arg(long, requires = "stats")]

@@ -252,7 +252,13 @@ impl Dialogues {
             terminal::warn(&format!("note: {kept} of {total} pairs were found in {asked} problems"));
         }
         if self.json {
-            return print_json(report);
+            print_json(report)?;
+        }
+        if kept == 0 {
+            return Err(anyhow!("no pair was found; {} says why", self.out.join("report.md").display()));
+        }
+        if self.json {
+            return Ok(());
         }
         let page = self.out.join("report.md");
         print(format_args!("{train} pairs for training, {validation} for validation; {}", page.display()))

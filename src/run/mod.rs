@@ -38,8 +38,8 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
     launch_one(plan, resume, &signals::watch()?, None)
 }
 
-/// `launch`, with a given flag to stop it. `shared`: the finished `start` of another run that would be this one's too.
-fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&Path>) -> Result<()> {
+/// `launch`, with a given flag to stop it. `shared`: another run whose finished `start` would be this one's too.
+fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
@@ -68,7 +68,10 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&Path>) -> 
     let comm: &dyn Comm = &Solo;
 
     if let (false, Some(shared)) = (is_complete(&folder.start()), shared) {
-        link_folder(shared, &folder.start())?;
+        link_folder(&shared.start(), &folder.start())?;
+        if shared.traces().exists() {
+            fs::copy(shared.traces(), folder.traces())?;
+        }
     }
     let start = WarmUp { plan, env: &env, folder: &folder, stop, comm }.policy(&mut metrics)?;
     let Some(ppo) = &plan.recipe.ppo else {

@@ -1,6 +1,7 @@
 //! One recipe with several seeds, a run after the other.
 
-use super::{launch_one, signals};
+use super::{launch_one, same_experiment, signals};
+use crate::Stopped;
 use crate::checkpoint::{RunFolder, is_complete};
 use crate::plan::Plan;
 use crate::recipe::identity::differences;
@@ -49,13 +50,19 @@ pub fn launch_seeds(plan: &Plan, seeds: &Seeds) -> Result<()> {
         let plan = with_seed(plan, *seed)?;
         let folder = RunFolder::new(&plan.out);
         let out = plan.out.display();
+        if folder.recipe().exists() {
+            same_experiment(&plan, &folder.recipe())?;
+        }
         if is_finished(&plan, &folder)? {
             terminal::print(&format!("seed {seed}: finished in {out}"));
         } else {
             terminal::print(&format!("seed {seed}: {out}"));
             let shared =
-                folders.iter().find(|other| shares_start(&plan.recipe, other)).map(|o| RunFolder::new(o).start());
-            launch_one(&plan, true, &stop, shared.as_deref()).with_context(|| format!("the run of seed {seed}"))?;
+                folders.iter().find(|other| shares_start(&plan.recipe, other)).map(|other| RunFolder::new(other));
+            launch_one(&plan, true, &stop, shared.as_ref()).map_err(|error| match error.is::<Stopped>() {
+                true => Stopped("the same command goes on").into(),
+                false => error.context(format!("the run of seed {seed}")),
+            })?;
         }
         folders.push(plan.out);
     }

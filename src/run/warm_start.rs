@@ -13,14 +13,14 @@ use crate::plan::Plan;
 use crate::recipe::Sft;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
-use crate::terminal;
 use crate::traces::{self, Prepared, Stats};
 use crate::train::batch::Sequence;
 use crate::train::learner::Learner;
 use crate::train::sft::{Rows, WarmStart};
 use crate::train::stop;
+use crate::{bad, json, terminal};
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Value, json as object};
 use std::fs;
 use std::path::Path;
 
@@ -76,6 +76,7 @@ impl WarmUp<'_> {
                 prepared.check(plan, sft)?;
                 let Prepared { rows, stats } = prepared;
                 terminal::print(&stats.verdict());
+                self.check_rows(&stats)?;
                 write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
                 let mut learner = Learner::policy(plan, weights);
                 let done = self.restore(&mut learner)?;
@@ -100,6 +101,20 @@ impl WarmUp<'_> {
         Ok(policy)
     }
 
+    /// Refuses to go on with other rows than those of an interrupted warm start.
+    fn check_rows(&self, stats: &Stats) -> Result<()> {
+        let (kept, traces) = (self.folder.unfinished_start(), self.folder.traces());
+        if !is_complete(kept.path()) || !traces.exists() {
+            return Ok(());
+        }
+        let before: Value = json::read(&traces)?;
+        if before["traces_sha256"] == *stats.traces_sha256 {
+            return Ok(());
+        }
+        let shown = kept.path().display();
+        Err(bad!("the rows of the warm start have changed since it was interrupted; remove {shown} to begin it anew"))
+    }
+
     /// Goes back to what an interrupted warm start has kept; returns how many steps that were.
     fn restore(&self, learner: &mut Learner<Policy>) -> Result<usize> {
         let kept = self.folder.unfinished_start();
@@ -119,7 +134,7 @@ impl WarmUp<'_> {
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
             fs::write(kept.recipe(), &plan.text)?;
-            Ok(fs::write(kept.state(), json!({ "sft_steps": steps }).to_string())?)
+            Ok(fs::write(kept.state(), object!({ "sft_steps": steps }).to_string())?)
         })
     }
 
@@ -156,7 +171,7 @@ impl WarmUp<'_> {
         let recipe = &self.plan.recipe;
         let seed = recipe.sft.as_ref().and_then(|sft| sft.seed).unwrap_or(recipe.seed);
         let hash = |of: fn(&Stats) -> &String| stats.map(|stats| of(stats).clone());
-        Ok(json!({
+        Ok(object!({
             "model": recipe.model,
             "sft": recipe.sft,
             "seed": seed,

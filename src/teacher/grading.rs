@@ -93,7 +93,7 @@ impl Right {
                 None => Err(format!("no choice in: {}", short(conclusion))),
             },
             Right::Number(right) => match last_number(conclusion) {
-                Some(value) if (value - right).abs() <= 1e-6 * right.abs().max(1e-6) => Ok(()),
+                Some(value) if is_close(value, *right) => Ok(()),
                 Some(_) => wrong(),
                 None => Err(format!("no number in: {}", short(conclusion))),
             },
@@ -199,9 +199,29 @@ fn plain(text: &str) -> String {
     words.replace(" ,", ",").replace(", ", ",")
 }
 
+/// Whether a number is the right one: an integer exactly, another one within a millionth of itself.
+fn is_close(value: f64, right: f64) -> bool {
+    let room = if right.fract() == 0.0 { 0.0 } else { 1e-6 * right.abs() };
+    (value - right).abs() <= room
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_are_exact_and_fractions_close() {
+        for (value, right, close) in [
+            (2_000_001.0, 2_000_000.0, false),
+            (2_000_000.0, 2_000_000.0, true),
+            (1e-7, 0.0, false),
+            (1.0 / 3.0, 0.333_333_3, true),
+            (0.3333, 1.0 / 3.0, false),
+            (-2.5, -2.5, true),
+        ] {
+            assert_eq!(is_close(value, right), close, "{value} {right}");
+        }
+    }
 
     #[test]
     fn the_form_of_an_answer_tells_its_kind() {

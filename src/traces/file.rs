@@ -127,11 +127,13 @@ fn from_row(row: &Map<String, Value>, chat: &dyn Fn(&Value) -> Result<String>) -
 /// Why a row has none of the layouts.
 fn without_layout(row: &Map<String, Value>) -> String {
     let found: Vec<String> = row.keys().map(|key| format!("`{key}`")).collect();
-    if let Some(key) = COLUMNS.iter().find(|key| row.get(**key).is_some_and(Value::is_null)) {
+    let columns = COLUMNS.iter().chain(&task::COLUMNS);
+    if let Some(key) = columns.into_iter().find(|key| row.get(**key).is_some_and(Value::is_null)) {
         return format!("key `{key}` is null");
     }
     format!(
-        "it has {}, expected `prompt` and `response` (or `completion`), or `messages` (docs/data.md)",
+        "it has {}, expected `prompt` and `response` (or `completion`), `messages`, or `task`, `answer` and `dialogue` \
+         or `monologue` (docs/data.md)",
         if found.is_empty() { "no keys".into() } else { found.join(", ") }
     )
 }
@@ -245,7 +247,7 @@ mod tests {
             ("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "so there is no prompt"),
             (
                 "{\"conversations\": []}",
-                "it has `conversations`, expected `prompt` and `response` (or `completion`), or",
+                "it has `conversations`, expected `prompt` and `response` (or `completion`), `messages`, or `task`",
             ),
             ("\n{\"prompt\": \"a\"}", "line 2: it has `prompt`, expected `prompt` and `response`"),
             ("{\"prompt\": \"a\", \"response\": \"b\", \"completion\": \"b\"}", "both `response` and `completion`"),

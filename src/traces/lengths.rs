@@ -39,7 +39,8 @@ pub fn shortened<T: Clone>(units: &[T]) -> impl Iterator<Item = Vec<T>> {
 }
 
 /// Lists of `units` followed by `link` and then by ever more of them again, round and round.
-pub fn lengthened<'a>(units: &'a [&'a str], link: &'a str) -> impl Iterator<Item = Vec<&'a str>> {
+pub fn lengthened<'a>(units: &[&'a str], link: &'a str) -> impl Iterator<Item = Vec<&'a str>> + use<'a> {
+    let units = units.to_vec();
     (0..).map(move |more| {
         let again = units.iter().cycle().take(more).copied();
         let link = (more > 0 && !units.is_empty()).then_some(link);

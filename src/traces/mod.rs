@@ -69,6 +69,9 @@ fn noted(plan: &Plan, sft: &Sft, env: &Environment) -> Result<(Prepared, Vec<Str
     let unreadable = train.unreadable.len();
     warn_of_unreadable(&[train.unreadable, validation.unreadable].concat());
     let (train, validation) = (train.traces, validation.traces);
+    if train.is_empty() {
+        return Err(bad!("none of the {unreadable} training rows of the warm start can be read"));
+    }
     let mut changes = Changes::default();
     let mut tokenise = |traces: &[Trace]| -> Result<Vec<Sequence>> {
         traces.iter().map(|trace| sequence(trace, sft, env, &mut changes)).collect()

@@ -131,7 +131,7 @@ impl Stats {
         let personas: Vec<String> = personas.collect();
         let mut table = vec![
             vec!["rows".into(), format!("{} for training, {} for validation", self.rows, self.validation_rows)],
-            vec!["left out".into(), format!("{} whose layout is broken", self.unreadable)],
+            vec!["left out".into(), format!("{} training rows whose layout is broken", self.unreadable)],
             vec!["words".into(), spread(&self.words)],
             vec!["prompt tokens".into(), spread(&self.prompt_tokens)],
             vec!["response tokens".into(), spread(&self.response_tokens)],

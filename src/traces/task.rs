@@ -45,36 +45,60 @@ impl<'a> Tasks<'a> {
     /// `Unreadable`: a layout that cannot be read, with tag and place. Else: a missing or empty key; a partner that
     /// solves another task.
     pub fn trace(&self, row: &Map<String, Value>, partner: Option<&Map<String, Value>>) -> Result<Trace> {
-        let task = text(row, "task")?;
+        let (task, answer) = (text(row, "task")?, answer(row)?);
         let solved = Solved::of(row)?;
-        let mut response = solved.write(self.data, None);
+        let mut response = solved.write(self.data);
         if let Some(partner) = partner {
-            for key in ["task", "answer"] {
-                ensure!(row.get(key) == partner.get(key), "key `{key}`: it is not that of the partner to be matched");
-            }
-            let other = Solved::of(partner).context("in the partner to be matched")?.write(self.data, None);
+            let (other_task, other_answer) = (text(partner, "task")?, self::answer(partner)?);
+            ensure!(task == other_task, "key `task`: the partner to be matched solves another task");
+            ensure!(answer == other_answer, "key `answer`: {answer}, but {other_answer} in the partner to be matched");
+            let other = Solved::of(partner).context("in the partner to be matched")?.write(self.data);
             response = self.as_long_as(&solved, &other, response)?;
         }
         let prompt = self.template.render(&json!({ "task": task }))?;
         if opens_think(&prompt) {
             response = after_open_think(&response).to_string();
         }
-        let problem = json!([task, row.get("answer")]).to_string();
+        let problem = json!([task, answer]).to_string();
         Ok(Trace { prompt, response, problem, ..Trace::default() })
     }
 
     /// `solved` as long in tokens as `other`; `plain` is its text as it is.
     fn as_long_as(&self, solved: &Solved, other: &str, plain: String) -> Result<String> {
         let wanted = self.tokenizer.encode(other)?.len();
-        let units = solved.units();
-        let texts: Box<dyn Iterator<Item = Vec<&str>>> = match solved {
-            _ if self.tokenizer.encode(&plain)?.len() > wanted => Box::new(shortened(&units)),
-            Solved::Monologue(_) => Box::new(lengthened(&units, AGAIN)),
+        let longer = self.tokenizer.encode(&plain)?.len() > wanted;
+        // What is right already stays as it is, to the letter.
+        let first = std::iter::once(plain);
+        let texts: Box<dyn Iterator<Item = String>> = match solved {
+            Solved::Dialogue(dialogue) if longer => Box::new(shortened(&dialogue.turns).skip(1).map(|turns| {
+                let shorter = Dialogue { turns, ..dialogue.clone() };
+                Solved::Dialogue(shorter).write(self.data)
+            })),
             // Nobody can be made to say more.
-            Solved::Dialogue(_) => return Ok(plain),
+            Solved::Dialogue(_) => Box::new(std::iter::empty()),
+            Solved::Monologue(monologue) => {
+                let (units, divider) = units(monologue.thought.text);
+                let lists: Vec<Vec<&str>> = match longer {
+                    true => shortened(&units).skip(1).collect(),
+                    // Each repeats at least a token more than the one before.
+                    false => lengthened(&units, AGAIN).skip(1).take(wanted).collect(),
+                };
+                let write = move |units: Vec<&str>| {
+                    let thought = Block { text: &units.join(divider), ..monologue.thought.clone() };
+                    Solved::Monologue(Monologue { thought, ..monologue.clone() }).write(self.data)
+                };
+                Box::new(lists.into_iter().map(write))
+            }
         };
-        nearest(self.tokenizer, wanted, texts.map(|units| Ok(solved.write(self.data, Some(&units)))))
+        nearest(self.tokenizer, wanted, first.chain(texts).map(Ok))
     }
+}
+
+/// The paragraphs of a text, or its lines if there are hardly any; and what divides them.
+fn units(text: &str) -> (Vec<&str>, &'static str) {
+    let parts = |divider| text.split(divider).filter(|unit| !unit.trim().is_empty()).collect::<Vec<_>>();
+    let paragraphs = parts("\n\n");
+    if paragraphs.len() > 2 { (paragraphs, "\n\n") } else { (parts("\n"), "\n") }
 }
 
 /// Why a trace cannot be read. Models write traces, so some of them are broken.
@@ -111,45 +135,29 @@ impl<'a> Solved<'a> {
         }
     }
 
-    /// What a length is made of: utterances, or paragraphs (lines, if there are hardly any).
-    fn units(&self) -> Vec<&'a str> {
+    /// The response, as the recipe's keys change it.
+    fn write(&self, data: &FileData) -> String {
         match self {
-            Self::Dialogue(dialogue) => dialogue.turns.iter().map(|turn| turn.text).collect(),
+            Self::Dialogue(dialogue) if data.merge_utterances => {
+                merge_utterances(dialogue, data.answer_tags || dialogue.answer().is_some())
+            }
+            Self::Dialogue(dialogue) if data.answer_tags => {
+                let answer = Block { tag: Tag::Answer, text: dialogue.conclusion(), span: 0..0 };
+                Dialogue { ending: vec![answer], ..dialogue.clone() }.write()
+            }
+            Self::Dialogue(dialogue) => dialogue.write(),
             Self::Monologue(monologue) => {
-                let units = |divider| monologue.thought.text.split(divider).filter(|unit| !unit.trim().is_empty());
-                let paragraphs: Vec<_> = units("\n\n").collect();
-                if paragraphs.len() > 2 { paragraphs } else { units("\n").collect() }
+                Monologue { tagged: monologue.tagged || data.answer_tags, ..monologue.clone() }.write()
             }
         }
     }
+}
 
-    /// The response, as the recipe's keys change it, with these units in the place of its own.
-    fn write(&self, data: &FileData, units: Option<&[&str]>) -> String {
-        match self {
-            Self::Dialogue(dialogue) => {
-                let mut dialogue = dialogue.clone();
-                if let Some(units) = units {
-                    // What is left out is no longer among them; texts are compared by place, since two may be equal.
-                    dialogue.turns.retain(|turn| units.iter().any(|unit| std::ptr::eq(*unit, turn.text)));
-                }
-                if data.merge_utterances {
-                    return merge_utterances(&dialogue, data.answer_tags || dialogue.answer().is_some());
-                }
-                if data.answer_tags {
-                    let text = dialogue.conclusion();
-                    dialogue.ending = vec![Block { tag: Tag::Answer, text, span: 0..0 }];
-                }
-                dialogue.write()
-            }
-            Self::Monologue(monologue) => {
-                let thought = units.map(|units| units.join("\n\n"));
-                let text = thought.as_deref().unwrap_or(monologue.thought.text);
-                let thought = Block { text, ..monologue.thought.clone() };
-                let tagged = monologue.tagged || data.answer_tags;
-                Monologue { thought, tagged, answer: monologue.answer, notes: vec![] }.write()
-            }
-        }
-    }
+/// A row's answer: a text or a number.
+fn answer(row: &Map<String, Value>) -> Result<&Value> {
+    let value = row.get("answer").context("missing key `answer`")?;
+    ensure!(value.is_string() || value.is_number(), "key `answer`: expected a string or a number");
+    Ok(value)
 }
 
 /// A text that is not blank.

@@ -220,7 +220,7 @@ fn what_does_not_pass_is_dropped_or_ends_the_run() {
         let manner = bad.clone();
         let server = Server::start(move |_, seen| if is_monologue(seen) { manner.clone() } else { Say(right(seen)) });
         let timeout = if matches!(bad, Slow(..)) { "0.3" } else { "20" };
-        let report = support::json(&bench.run(0, &server, &["--retries", "1", "--timeout", timeout]));
+        let report = support::json(&bench.run(1, &server, &["--retries", "1", "--timeout", timeout]));
         assert_eq!(report["dropped"][1]["monologue"]["detail"], why);
         assert_eq!(report["dropped"][1]["dialogue"], Value::Null);
     }
@@ -330,14 +330,14 @@ fn a_local_model_is_a_teacher_too() {
     let mut args = vec!["dialogues", problems.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
     args.extend(["--dialogue-prompt", prompt.to_str().unwrap()]);
     args.extend(["--teacher", "checkpoints/countdown-base", "--max-tokens", "12", "--temperature", "1"]);
-    let first = support::run(0, &[&args[..], &["--batch", "2"]].concat());
+    let first = support::run(1, &[&args[..], &["--batch", "2"]].concat());
     assert!(stderr(&first).contains("has no `chat_template`"), "{}", stderr(&first));
     let report = support::json(&first);
-    // It has learnt nothing but sums.
+    // It has learnt nothing but sums, so no pair is found.
     assert_eq!((&report["solved"]["neither"], &report["spent"]["requests"]), (&Value::from(3), &Value::from(6)));
     assert!(report["spent"]["completion_tokens"].as_u64().unwrap() > 6);
     // Another batch size asks for nothing new, and would not get other replies.
-    let again = support::json(&support::run(0, &[&args[..], &["--batch", "1"]].concat()));
+    let again = support::json(&support::run(1, &[&args[..], &["--batch", "1"]].concat()));
     assert_eq!(again["spent"]["from_cache"], 6);
     let answers = |out: &Path| {
         let mut texts: Vec<String> = files(out).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
@@ -346,7 +346,7 @@ fn a_local_model_is_a_teacher_too() {
     };
     let before = answers(&out.join("answers"));
     std::fs::remove_dir_all(out.join("answers")).unwrap();
-    support::run(0, &[&args[..], &["--batch", "1"]].concat());
+    support::run(1, &[&args[..], &["--batch", "1"]].concat());
     assert!(answers(&out.join("answers")) == before, "the replies depend on the batch");
 }
 

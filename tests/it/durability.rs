@@ -72,6 +72,29 @@ fn a_warm_start_is_resumed_to_the_bit() {
 }
 
 #[test]
+fn a_warm_start_does_not_go_on_with_other_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, file) = (dir.path().join("run"), dir.path().join("rows.jsonl"));
+    let rows = |answer: &str| {
+        let row = format!("{{\"prompt\": \"Numbers: 1 2\", \"response\": \"<answer>{answer}</answer>\"}}\n");
+        fs::write(&file, row.repeat(64)).unwrap();
+    };
+    rows("1+2");
+    let data = format!("sft.data={{ kind = \"file\", path = {file:?} }}");
+    let sets = ["--set", "ppo=unset", "--set", "sft.epochs=1000", "--set", "sft.validation=0", "--set", &data];
+    let args = [&[SMOKE, "--out", out.to_str().unwrap()][..], &sets].concat();
+    let mut child = program(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    rows("2+1");
+    let said = String::from_utf8(run(2, &[&args[..], &["--resume"]].concat()).stderr).unwrap();
+    assert!(said.contains("the rows of the warm start have changed since it was interrupted"), "{said}");
+}
+
+#[test]
 fn seeds_share_a_warm_start_that_they_do_not_reach() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
@@ -86,6 +109,11 @@ fn seeds_share_a_warm_start_that_they_do_not_reach() {
         metrics.contains("sft/loss")
     };
     assert!(trained(1) && !trained(3));
+    assert!(start(3).with_file_name("traces.json").exists());
+    // Finished runs are those of this very recipe.
+    let said = run(2, &[&args("1,3")[..], &sets, &["--set", "ppo.kl_coef=0.5"]].concat());
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("ppo.kl_coef: was 0.001, is 0.5"), "{said}");
     // Finished runs stay as they are; the start serves a run that names it.
     let said = run(0, &[&args("1..3")[..], &sets].concat());
     let said = String::from_utf8(said.stdout).unwrap();

@@ -43,7 +43,7 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
                 Some(_) if similar(path).is_empty() => "; did you mean kind = \"solver\"?".to_string(),
                 _ => similar(path),
             };
-            let what = format!("there is no file {}{hint}\nexpected a JSONL or parquet file", path.display());
+            let what = format!("there is no file {}{hint}\nexpected a .jsonl, .json or .parquet file", path.display());
             at.ensure(path.is_file(), "sft.data.path", what)?;
             at.ensure(
                 file.validation.is_some() || sft.validation == 0,
