@@ -6,7 +6,8 @@ use super::pool::{Outcome, Solved};
 use super::problems::{Problem, Problems};
 use super::report::{Kept, Source, markdown, report};
 use crate::checkpoint::write_file;
-use anyhow::{Context, Result};
+use crate::json;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -25,7 +26,9 @@ impl Wanted {
     /// How many of `found` pairs are for training and validation: what is asked for, or the same shares of less.
     fn of(self, found: usize) -> Kept {
         let kept = found.min(self.total());
-        let validation = (kept * self.validation).div_ceil(self.total().max(1)).min(self.validation);
+        let validation = (kept * self.validation).div_ceil(self.total().max(1));
+        // One of them at least is for training, if any is wanted there.
+        let validation = validation.min(self.validation).min(kept.saturating_sub(self.rows.min(1)));
         Kept { train: kept - validation, validation }
     }
 }
@@ -35,10 +38,18 @@ impl Wanted {
 /// complete.
 ///
 /// # Errors
-/// A file cannot be written.
+/// A file cannot be written; `out` has a complete set of more pairs than were found, and not because fewer were wanted:
+/// it stays as it is.
 pub fn write(out: &Path, problems: &Problems, outcome: &Outcome, wanted: Wanted, source: &Source) -> Result<Value> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let done = out.join("report.json");
+    let found = outcome.solved.iter().filter(|solved| solved.pair().is_some()).count();
+    let before = pairs_in(&done);
+    ensure!(
+        before <= found || found >= wanted.total(),
+        "{} holds {before} pairs, and only {found} were found now: it stays as it is; choose another folder with --out",
+        out.display()
+    );
     if done.exists() {
         std::fs::remove_file(&done).with_context(|| format!("cannot remove {}", done.display()))?;
     }
@@ -58,6 +69,12 @@ pub fn write(out: &Path, problems: &Problems, outcome: &Outcome, wanted: Wanted,
     write_file(&out.join("report.md"), markdown(&report))?;
     write_file(&done, format!("{report:#}\n"))?;
     Ok(report)
+}
+
+/// The pairs of a complete set with this report.json, 0 if there is none.
+fn pairs_in(report: &Path) -> usize {
+    let report = json::read::<Value>(report).unwrap_or_default();
+    ["train", "validation"].iter().filter_map(|split| report["kept"][split].as_u64()).sum::<u64>() as usize
 }
 
 /// A row: the problem, and one arm's trace of it.
@@ -83,10 +100,11 @@ mod tests {
     fn fewer_pairs_are_divided_in_the_same_shares() {
         let wanted = Wanted { rows: 500, validation: 100 };
         for (found, train, validation) in
-            [(0, 0, 0), (1, 0, 1), (6, 5, 1), (300, 250, 50), (600, 500, 100), (700, 500, 100)]
+            [(0, 0, 0), (1, 1, 0), (6, 5, 1), (300, 250, 50), (600, 500, 100), (700, 500, 100)]
         {
             assert_eq!(wanted.of(found), Kept { train, validation }, "{found}");
         }
+        assert_eq!(Wanted { rows: 0, validation: 3 }.of(2), Kept { train: 0, validation: 2 });
         assert_eq!(Wanted { rows: 3, validation: 0 }.of(2), Kept { train: 2, validation: 0 });
         assert_eq!(Wanted { rows: 0, validation: 0 }.of(2), Kept { train: 0, validation: 0 });
     }

@@ -320,6 +320,12 @@ fn the_solver_writes_dialogues_of_countdown() {
         (&Value::from("problems/1"), &Value::from("67"), &serde_json::json!([5, 7, 12]))
     );
     assert!(row["dialogue"].as_str().unwrap().starts_with("<cast_of_characters>\n<persona1>\n"));
+    // A run that finds less replaces nothing, one that is asked for less does.
+    let less = support::run(1, &[&args[..], &["--seed", "5", "--request-budget", "2"]].concat());
+    assert!(stderr(&less).contains("holds 3 pairs, and only 1 were found now"), "{}", stderr(&less));
+    assert!(std::fs::read_to_string(out.join("dialogue_train.jsonl")).unwrap() == text);
+    let report = support::json(&support::run(0, &[&args[..], &["--rows", "1", "--validation", "0"]].concat()));
+    assert_eq!(report["kept"]["train"], 1);
 }
 
 #[test]
