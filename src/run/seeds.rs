@@ -86,11 +86,12 @@ fn is_finished(plan: &Plan, folder: &RunFolder) -> Result<bool> {
     }
 }
 
-/// Whether the run in `other` is one of this recipe with another seed, and has a start that the seed does not reach.
+/// Whether the run in `other` is one of this recipe with another seed, or with changes that a resumed run may have, and
+/// has a start that the seed does not reach.
 fn shares_start(recipe: &Recipe, other: &Path) -> bool {
     let reached = recipe.model.random_weights || recipe.sft.as_ref().is_some_and(|sft| sft.seed.is_none());
     let folder = RunFolder::new(other);
-    let same = |before: &Recipe| differences(before, recipe).iter().all(|difference| difference.key == "seed");
+    let same = |before: &Recipe| differences(before, recipe).iter().all(|d| d.key == "seed" || d.is_allowed());
     !reached && is_complete(&folder.start()) && recipe::stored(&folder.recipe()).is_ok_and(|before| same(&before))
 }
 
