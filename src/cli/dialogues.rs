@@ -1,7 +1,7 @@
 //! `ppo-train dialogues`
 
 use super::common::{precision, print, print_json};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use ppo_train::run::signals;
@@ -251,16 +251,13 @@ impl Dialogues {
             let total = wanted.total();
             terminal::warn(&format!("note: {kept} of {total} pairs were found in {asked} problems"));
         }
+        let page = self.out.join("report.md");
         if self.json {
             print_json(report)?;
+        } else if kept > 0 {
+            print(format_args!("{train} pairs for training, {validation} for validation; {}", page.display()))?;
         }
-        if kept == 0 {
-            return Err(anyhow!("no pair was found; {} says why", self.out.join("report.md").display()));
-        }
-        if self.json {
-            return Ok(());
-        }
-        let page = self.out.join("report.md");
-        print(format_args!("{train} pairs for training, {validation} for validation; {}", page.display()))
+        ensure!(kept > 0, "no pair was found; {} says why", page.display());
+        Ok(())
     }
 }

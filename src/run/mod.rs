@@ -14,6 +14,7 @@ use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, link_folder, w
 use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
+use crate::json;
 use crate::metrics::{Logs, Metrics, Stage};
 use crate::plan::Plan;
 use crate::recipe;
@@ -57,7 +58,7 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
     let checkpoint = open(plan, &folder, resume)?;
     let state = match &checkpoint {
         None => State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() },
-        Some(checkpoint) => read_state(&checkpoint.state())?,
+        Some(checkpoint) => json::read(&checkpoint.state())?,
     };
     let resumed = match checkpoint {
         Some(_) => Some((Stage::Ppo, state.step as u64)),
@@ -138,11 +139,6 @@ fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
         terminal::warn(&format!("the run continues with a changed recipe:{}", list(&allowed)));
     }
     Ok(())
-}
-
-fn read_state(path: &Path) -> Result<State> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
 }
 
 /// The table of before and after, the curve, and where everything is.

@@ -46,8 +46,7 @@ pub fn done(plan: &Plan, folder: &RunFolder) -> Result<Option<usize>> {
         return Ok(None);
     }
     let path = kept.state();
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let state: Value = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    let state: Value = json::read(&path)?;
     let steps = state["sft_steps"].as_u64().with_context(|| format!("{} has no sft_steps", path.display()))?;
     Ok(Some(steps as usize))
 }
@@ -80,7 +79,7 @@ impl WarmUp<'_> {
                 write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
                 let mut learner = Learner::policy(plan, weights);
                 let done = self.restore(&mut learner)?;
-                let seed = sft.seed.unwrap_or(plan.recipe.seed);
+                let seed = plan.recipe.warm_start_seed();
                 let keep = |steps: usize, learner: &Learner<Policy>| self.keep(steps, learner);
                 let (comm, stop) = (self.comm, self.stop);
                 let warm_start = WarmStart { sft, seed, rows: &rows, comm, stop, done, keep: &keep };
@@ -169,12 +168,11 @@ impl WarmUp<'_> {
     /// How the model in `dir` came about: the keys of its warm start, hashes of its rows and of its weights.
     fn record(&self, dir: &Path, stats: Option<&Stats>) -> Result<Value> {
         let recipe = &self.plan.recipe;
-        let seed = recipe.sft.as_ref().and_then(|sft| sft.seed).unwrap_or(recipe.seed);
         let hash = |of: fn(&Stats) -> &String| stats.map(|stats| of(stats).clone());
         Ok(object!({
             "model": recipe.model,
             "sft": recipe.sft,
-            "seed": seed,
+            "seed": recipe.warm_start_seed(),
             "problems_sha256": hash(|stats| &stats.problems_sha256),
             "traces_sha256": hash(|stats| &stats.traces_sha256),
             "weights_sha256": weights_sha256(dir)?,

@@ -23,6 +23,7 @@ use crate::train::sft::Rows;
 use anyhow::Result;
 use file::{Found, Source};
 use lengths::nearest;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 use task::Tasks;
@@ -79,7 +80,7 @@ fn noted(plan: &Plan, sft: &Sft, env: &Environment) -> Result<(Prepared, Vec<Str
     let rows = Rows { train: tokenise(&train)?, validation: tokenise(&validation)? };
     let notes = notes(&rows, sft, &changes);
     let reward = &plan.recipe.reward;
-    let stats = Stats::of(&train, &rows.train, (env, reward))?;
+    let stats = Stats::of(&train, &rows.train, env.task.as_ref(), reward);
     let stats = Stats { validation_rows: validation.len(), unreadable, cut: changes.cut, ..stats };
     Ok((Prepared { rows, stats }, notes))
 }
@@ -97,7 +98,7 @@ fn read(plan: &Plan, sft: &Sft, env: &Environment, part: Part, count: usize) -> 
         None => return Ok(Found::default()),
         Some(SftData::Solver(solver)) => {
             let first = if part == Part::Train { 0 } else { sft.train };
-            let traces = solver_traces(plan, sft, solver, env, first..first + count)?;
+            let traces = solver_traces(plan, solver, env, first..first + count)?;
             return Ok(Found { traces, unreadable: vec![] });
         }
         Some(SftData::File(data)) => data,
@@ -180,14 +181,8 @@ pub fn traces(plan: &Plan, sft: &Sft, env: &Environment, count: usize) -> Result
 }
 
 /// Rows that the task's solver writes, each with its own random stream.
-fn solver_traces(
-    plan: &Plan,
-    sft: &Sft,
-    solver: &SolverData,
-    env: &Environment,
-    rows: Range<usize>,
-) -> Result<Vec<Trace>> {
-    let seed = sft.seed.unwrap_or(plan.recipe.seed);
+fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Range<usize>) -> Result<Vec<Trace>> {
+    let seed = plan.recipe.warm_start_seed();
     let write = |row: usize| {
         let index = row % env.task.len(Split::Train);
         let prompt = env.prompt(Split::Train, index)?;
@@ -196,8 +191,8 @@ fn solver_traces(
             let response = env.task.trace(index, solver, more, &mut rng);
             let response =
                 response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))?;
-            match Dialogue::parse(&response) {
-                Ok(dialogue) if solver.merge_utterances => Ok(merge_utterances(&dialogue, true)),
+            match solver.merge_utterances.then(|| Dialogue::parse(&response)) {
+                Some(Ok(dialogue)) => Ok(merge_utterances(&dialogue, true)),
                 _ => Ok(response),
             }
         };
@@ -245,7 +240,10 @@ fn response(trace: &Trace, env: &Environment, changes: &mut Changes) -> Result<V
     let mut ids = env.tokenizer.encode(&trace.response)?;
     let whole = ids.len();
     let end = ids.iter().position(|id| env.ends.contains(id));
-    let text = env.tokenizer.decode(&ids[..end.unwrap_or(whole)])?;
+    let text = match end {
+        None => Cow::Borrowed(&trace.response),
+        Some(end) => Cow::Owned(env.tokenizer.decode(&ids[..end])?),
+    };
     changes.past_stop += usize::from(env.goes_on_after_stop(&text));
     let Some(end) = end else {
         ids.push(env.end);

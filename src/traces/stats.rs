@@ -1,14 +1,12 @@
 //! What the traces of a warm start are like: figures to look at before training, hashes that show what two arms share.
 
 use super::trace::Trace;
-use crate::env::Environment;
 use crate::hash::hash_of_texts;
 use crate::recipe::Reward;
-use crate::task::{Split, layout};
+use crate::task::{Split, Task, grade, layout};
 use crate::text::opens_think;
 use crate::text::persona::Dialogue;
 use crate::train::batch::Sequence;
-use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -65,10 +63,7 @@ pub struct Stats {
 
 impl Stats {
     /// Of training traces and the rows that they became; what these cannot show is 0.
-    ///
-    /// # Errors
-    /// A prompt that cannot be rendered.
-    pub fn of(traces: &[Trace], sequences: &[Sequence], (env, reward): (&Environment, &Reward)) -> Result<Self> {
+    pub fn of(traces: &[Trace], sequences: &[Sequence], task: &dyn Task, reward: &Reward) -> Self {
         let mut stats = Self {
             rows: traces.len(),
             validation_rows: 0,
@@ -93,16 +88,17 @@ impl Stats {
                 *stats.personas.entry(dialogue.cast.len()).or_default() += 1;
                 turns.push(dialogue.turns.len());
             }
-            let layout = layout::read(&trace.response, reward, opens_think(&trace.prompt));
+            let opened = opens_think(&trace.prompt);
+            let layout = layout::read(&trace.response, reward, opened);
             stats.answered += usize::from(layout.answer.is_ok());
             stats.formatted += usize::from(layout.format);
             if let (Some(index), Some(right)) = (trace.index, &mut stats.right) {
-                let grade = env.grade(&env.prompt(Split::Train, index)?, &trace.response);
+                let grade = grade(task, (Split::Train, index), &trace.response, reward, opened);
                 *right += usize::from(grade.accuracy == 1.0);
             }
         }
         stats.turns = Spread::of(turns.iter().copied());
-        Ok(stats)
+        stats
     }
 
     /// The share of all rows, those left out included, in which the reward finds an answer, 0 to 1.

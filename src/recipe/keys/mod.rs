@@ -65,6 +65,11 @@ impl Recipe {
     pub fn own_warm_start(&self) -> Option<&Sft> {
         self.sft.as_ref().filter(|sft| sft.from.is_none())
     }
+
+    /// Seed of the warm start's rows and their order.
+    pub fn warm_start_seed(&self) -> u64 {
+        self.sft.as_ref().and_then(|sft| sft.seed).unwrap_or(self.seed)
+    }
 }
 
 /// Where the weights come from.
