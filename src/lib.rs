@@ -10,6 +10,7 @@ pub mod env;
 pub mod hash;
 pub mod hooks;
 pub mod json;
+pub mod judge;
 pub mod metrics;
 pub mod model;
 pub mod optim;

@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["algo", "dist", "terminal"],
     &["model", "task"],
     &["checkpoint", "optim", "rollout"],
-    &["analysis", "plan", "teacher"],
+    &["analysis", "judge", "plan", "teacher"],
     &["env"],
     &["train"],
     &["hooks", "traces"],
