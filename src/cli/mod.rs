@@ -8,8 +8,10 @@ mod dialogues;
 mod eval;
 mod export;
 mod generate;
+mod judge;
 mod plan;
 mod schema;
+mod status;
 mod train;
 
 use anyhow::Result;
@@ -44,6 +46,8 @@ commands! {
     Generate(generate::Generate),
     Export(export::Export),
     Compare(compare::Compare),
+    Judge(judge::Judge),
+    Status(status::Status),
     Data(data::Data),
     Dialogues(dialogues::Dialogues),
     Schema(schema::Schema),
