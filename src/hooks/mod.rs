@@ -1,5 +1,5 @@
-//! What is done at the steps of a run besides training. A hook is a file here and an entry in the list below. Those that
-//! run beside training in a process of their own are named in `schedule`, and `work` does what they do.
+//! What is done at the steps of a run besides training. A hook is a file here and an entry in the list below; hooks that
+//! run in a process of their own are named in `schedule`, and `work` does what they do.
 
 mod beside;
 mod checkpoint;
