@@ -10,6 +10,7 @@ mod export;
 mod generate;
 mod judge;
 mod plan;
+mod report;
 mod schema;
 mod status;
 mod train;
@@ -47,6 +48,7 @@ commands! {
     Export(export::Export),
     Compare(compare::Compare),
     Judge(judge::Judge),
+    Report(report::Report),
     Status(status::Status),
     Data(data::Data),
     Dialogues(dialogues::Dialogues),

@@ -1,5 +1,5 @@
-//! What is done at the steps of a run besides training. A hook is a file here and an entry in the list below; hooks that
-//! run in a process of their own are named in `schedule`, and `work` does what they do.
+//! What is done at the steps of a run besides training. A hook is a file here and an entry in the list below.
+//! Hooks that run in a process of their own are named in `schedule`, and `work` does what they do.
 
 mod beside;
 mod checkpoint;
@@ -9,6 +9,7 @@ mod count_steps;
 mod evaluation;
 mod external;
 mod outcome;
+pub mod persona;
 mod samples;
 pub mod schedule;
 mod work;

@@ -11,7 +11,7 @@ mod larger;
 pub mod layout;
 
 pub use grade::{Grade, grade};
-pub use interface::{Settings, Split, Task, Verdict};
+pub use interface::{Settings, Split, Task, Verdict, in_words};
 
 use crate::recipe;
 

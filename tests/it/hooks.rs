@@ -62,6 +62,13 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
     // What was judged is still known when its checkpoint is gone, but cannot be judged again.
     let known = stdout(&run(0, &["judge", &shown, "--steps", "2"]));
     assert!(known.starts_with("hook score at step 2: step 2\n"), "{known}");
+    let page = dir.path().join("report.html");
+    run(0, &["report", &shown, "--out", &page.display().to_string()]);
+    let page = fs::read_to_string(page).unwrap();
+    // The one address is the name of SVG's vocabulary, which nothing fetches.
+    assert_eq!(page.matches("://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
+    assert!(!page.contains("<script") && page.contains("score of run") && page.contains("<td>task.max_number</td>"));
+
     let missing = String::from_utf8(run(2, &["judge", &shown, "--steps", "2", "--again"]).stderr).unwrap();
     assert!(missing.contains("has no checkpoint of step 2, but of 0, 4"), "{missing}");
     let unknown = String::from_utf8(run(2, &["judge", &shown, "--steps", "4", "--hook", "scare"]).stderr).unwrap();
