@@ -21,6 +21,7 @@ pub mod rng;
 pub mod rollout;
 pub mod rows;
 pub mod run;
+pub mod stats;
 pub mod task;
 pub mod teacher;
 pub mod terminal;

@@ -11,10 +11,8 @@ mod picture;
 mod png;
 mod reference;
 mod report;
-mod resample;
 mod runs;
 mod spread;
-mod statistics;
 mod summary;
 #[cfg(test)]
 mod tests;

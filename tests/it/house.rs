@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["hash", "json"],
     &["metrics", "recipe", "rng", "rows", "text", "torch"],
-    &["algo", "dist", "terminal"],
+    &["algo", "dist", "stats", "terminal"],
     &["model", "task"],
     &["checkpoint", "optim", "rollout"],
     &["analysis", "judge", "plan", "teacher"],
@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Rooms whose code never touches a tensor.
 const WITHOUT_TENSORS: &[&str] =
-    &["analysis", "env", "hash", "json", "metrics", "recipe", "rng", "rows", "task", "terminal", "text"];
+    &["analysis", "env", "hash", "json", "metrics", "recipe", "rng", "rows", "stats", "task", "terminal", "text"];
 
 /// A source file: its module path, such as `task::countdown::judge`, and its code.
 struct File {
