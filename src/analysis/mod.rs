@@ -1,6 +1,7 @@
 //! Reading finished and running experiments: curves from the records of a run folder, and comparisons of runs.
 
 mod arms;
+mod classification;
 mod compare;
 mod csv;
 mod curve;
@@ -21,13 +22,16 @@ mod tests;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
 pub use arms::{Arm, Arms};
+pub use classification::{Answers, Summary, commonest};
 pub use compare::{Comparison, Settings};
 pub use csv::csv;
 pub use curve::{Series, learning_curve, points};
+pub use pairs::Paired;
 pub use picture::picture;
 pub use png::png;
 pub use reference::Reference;
 pub use report::{markdown, text};
+pub use resample::Bootstrap;
 pub use runs::{Metric, Run};
 pub use spread::Allowed;
 pub use summary::{TITLES, before_and_after, draw_curve};
