@@ -12,6 +12,7 @@ mod outcome;
 pub mod persona;
 mod samples;
 pub mod schedule;
+mod transfer;
 mod work;
 
 pub use outcome::{Figure, Outcome};

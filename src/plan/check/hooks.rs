@@ -1,6 +1,7 @@
 //! Checks of the hooks that run beside training.
 
 use crate::BadInput;
+use crate::model::ModelConfig;
 use crate::recipe::{Recipe, Sources};
 use crate::task::settings;
 use crate::torch::{DEVICES, named_device};
@@ -8,7 +9,7 @@ use crate::torch::{DEVICES, named_device};
 /// The hooks that are ours, which a user's cannot be called.
 const OURS: [&str; 2] = ["persona", "transfer"];
 
-pub fn check(recipe: &Recipe, at: &Sources) -> Result<(), BadInput> {
+pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     let hooks = &recipe.hooks;
     if let Some(device) = &hooks.device {
         let what = format!("there is no device `{device}`\nexpected {DEVICES}");
@@ -24,6 +25,18 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(), BadInput> {
         let [_, validation, _] = settings(&recipe.task).sizes();
         let what = format!("{} responses to judge, but task.validation is {validation}", persona.traces);
         at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
+    }
+    if let Some(transfer) = &hooks.transfer {
+        in_time("hooks.transfer.steps", &transfer.steps)?;
+        let task = settings(&transfer.task);
+        task.check(&at.under("hooks.transfer"))?;
+        let [.., test] = task.sizes();
+        let what = format!("{} problems, but hooks.transfer.task.test is {test}", transfer.problems);
+        at.ensure(transfer.problems <= test, "hooks.transfer.problems", what)?;
+        let response = transfer.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
+        let (all, context) = (transfer.max_prompt_tokens + response, config.max_position_embeddings);
+        let what = format!("{all} prompt and response tokens, but the model's context is {context} tokens");
+        at.ensure(all as i64 <= context, "hooks.transfer.max_prompt_tokens", what)?;
     }
     for (name, external) in &hooks.external {
         let key = format!("hooks.external.{name}");

@@ -1,5 +1,6 @@
 //! What else is done at checkpoints: hooks that read what the model writes, and judge it.
 
+use super::{Decoding, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
@@ -28,6 +29,7 @@ pub struct Hooks {
     #[schemars(range(min = 1, max = 100))]
     pub attempts: usize,
     pub persona: Option<Persona>,
+    pub transfer: Option<Transfer>,
     /// Commands of your own, by name: the results of `[hooks.external.NAME]` are shown as `hooks/NAME/*`.
     #[serde(default)]
     pub external: BTreeMap<String, External>,
@@ -40,7 +42,7 @@ pub struct Hooks {
 impl Hooks {
     /// Whether any hook runs beside training.
     pub fn are_beside(&self) -> bool {
-        self.persona.is_some() || !self.external.is_empty()
+        self.persona.is_some() || self.transfer.is_some() || !self.external.is_empty()
     }
 }
 
@@ -71,6 +73,34 @@ pub enum Judge {
     /// Rules about words and tags. It needs nothing, and cannot see roles, personality and expertise.
     #[default]
     Lexical,
+}
+
+/// Whether the skill transfers: an evaluation on the test split of another task, which the run does not train on.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// Steps from one evaluation to the next (0: only before the first step and after the last).
+    #[serde(default)]
+    pub every: usize,
+    /// Further steps to evaluate after.
+    #[serde(default)]
+    pub steps: Vec<usize>,
+    /// Problems: the first so many of the test split (0: all).
+    #[serde_inline_default(256)]
+    pub problems: usize,
+    /// Answer greedily or by sampling at temperature 1.
+    #[serde_inline_default(Decoding::Greedy)]
+    pub decoding: Decoding,
+    /// Longest prompt in tokens.
+    #[serde_inline_default(512)]
+    #[schemars(range(min = 1))]
+    pub max_prompt_tokens: usize,
+    /// Longest response in tokens (default: rollout.max_response_tokens).
+    #[schemars(range(min = 1))]
+    pub max_response_tokens: Option<usize>,
+    /// The other task.
+    pub task: Task,
 }
 
 /// A command of your own. It gets the checkpoint's folder as its last argument (and in `PPO_TRAIN_CHECKPOINT`, with
