@@ -28,7 +28,7 @@ pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, fold
     let mut plan = plan.clone();
     let recipe = &mut plan.recipe;
     recipe.task = settings.task.clone();
-    recipe.rollout.max_prompt_tokens = settings.max_prompt_tokens;
+    recipe.rollout.max_prompt_tokens = settings.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
     recipe.rollout.max_response_tokens = settings.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
     let env = Environment::of(&plan)?;
     let evaluation = evaluate(policy, &plan, &env, Split::Test, settings.problems, settings.decoding)?;

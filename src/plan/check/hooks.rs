@@ -34,7 +34,8 @@ pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), 
         let what = format!("{} problems, but hooks.transfer.task.test is {test}", transfer.problems);
         at.ensure(transfer.problems <= test, "hooks.transfer.problems", what)?;
         let response = transfer.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
-        let (all, context) = (transfer.max_prompt_tokens + response, config.max_position_embeddings);
+        let prompt = transfer.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
+        let (all, context) = (prompt + response, config.max_position_embeddings);
         let what = format!("{all} prompt and response tokens, but the model's context is {context} tokens");
         at.ensure(all as i64 <= context, "hooks.transfer.max_prompt_tokens", what)?;
     }

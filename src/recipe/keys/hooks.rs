@@ -92,10 +92,9 @@ pub struct Transfer {
     /// Answer greedily or by sampling at temperature 1.
     #[serde_inline_default(Decoding::Greedy)]
     pub decoding: Decoding,
-    /// Longest prompt in tokens.
-    #[serde_inline_default(512)]
+    /// Longest prompt in tokens (default: rollout.max_prompt_tokens).
     #[schemars(range(min = 1))]
-    pub max_prompt_tokens: usize,
+    pub max_prompt_tokens: Option<usize>,
     /// Longest response in tokens (default: rollout.max_response_tokens).
     #[schemars(range(min = 1))]
     pub max_response_tokens: Option<usize>,
