@@ -14,6 +14,7 @@ pub mod judge;
 pub mod metrics;
 pub mod model;
 pub mod optim;
+pub mod page;
 pub mod plan;
 pub mod recipe;
 pub mod rng;

@@ -21,7 +21,7 @@ pub use crate::metrics::jsonl::read as read_jsonl;
 pub use arms::{Arm, Arms};
 pub use compare::{Comparison, Settings};
 pub use csv::csv;
-pub use curve::{Series, learning_curve, points};
+pub use curve::{Look, Series, learning_curve, points, svg};
 pub use picture::picture;
 pub use png::png;
 pub use reference::Reference;

@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["env"],
     &["train"],
     &["hooks", "traces"],
-    &["run"],
+    &["page", "run"],
     &["cli"],
 ];
 

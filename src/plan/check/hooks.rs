@@ -1,0 +1,39 @@
+//! Checks of the hooks that run beside training.
+
+use crate::BadInput;
+use crate::recipe::{Recipe, Sources};
+use crate::task::settings;
+use crate::torch::{DEVICES, named_device};
+
+/// The hooks that are ours, which a user's cannot be called.
+const OURS: [&str; 2] = ["persona", "transfer"];
+
+pub fn check(recipe: &Recipe, at: &Sources) -> Result<(), BadInput> {
+    let hooks = &recipe.hooks;
+    if let Some(device) = &hooks.device {
+        let what = format!("there is no device `{device}`\nexpected {DEVICES}");
+        at.ensure(named_device(device).is_some(), "hooks.device", what)?;
+    }
+    let steps = recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
+    let in_time = |key: &str, wanted: &[usize]| match wanted.iter().find(|step| **step > steps) {
+        Some(late) => Err(at.bad(key, format!("step {late} never comes: ppo.steps is {steps}"))),
+        None => Ok(()),
+    };
+    if let Some(persona) = &hooks.persona {
+        in_time("hooks.persona.steps", &persona.steps)?;
+        let [_, validation, _] = settings(&recipe.task).sizes();
+        let what = format!("{} responses to judge, but task.validation is {validation}", persona.traces);
+        at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
+    }
+    for (name, external) in &hooks.external {
+        let key = format!("hooks.external.{name}");
+        at.ensure(!OURS.contains(&name.as_str()), &key, format_args!("`{name}` is the name of a hook that there is"))?;
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        let what = format!("`{name}` names a folder and metrics: expected letters, digits, `_` and `-`");
+        at.ensure(plain, &key, what)?;
+        let command = external.command.first().is_some_and(|program| !program.is_empty());
+        at.ensure(command, &format!("{key}.command"), "the command is empty\nfor example [\"python3\", \"score.py\"]")?;
+        in_time(&format!("{key}.steps"), &external.steps)?;
+    }
+    Ok(())
+}
