@@ -47,7 +47,7 @@ pub fn icc(first: &[f64], second: &[f64]) -> Result<Icc, String> {
     let residual = variance(pairs().map(|(a, b)| a - b)) / 2.0;
     let value = (between - residual) / (between + residual);
     if between + residual == 0.0 || !value.is_finite() {
-        return Err("both judges say the same of every trace: there is no variance to share".into());
+        return Err("each judge gives all traces the same count: there is no variance to share".into());
     }
     let freedom = (n - 1) as f64;
     // F quantiles at 0.975; the degrees of freedom are equal, so one serves both ends.
