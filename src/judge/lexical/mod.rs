@@ -6,7 +6,8 @@
 //!
 //! - A question counts if something other than a question follows it, by whomever; several in a row count once.
 //! - Mere agreement reconciles if there was a difference (a conflict or another view) since the last agreement.
-//! - A `but` that opens a sentence is a conflict after one that agrees; a `no` is none if it answers one's own question.
+//! - A `but` that opens a sentence is a conflict after one that agrees; a `no` is none if it answers a question of the
+//!   same line.
 
 mod rules;
 mod sentences;

@@ -54,7 +54,7 @@ pub const RULES: &[(Cue, &str, &str)] = &[
     (Shift, "(i have|here's|there's) another", "a second way"),
     (Shift, "from (a|an|the|my|your|another) (\\w+ ){0,3}(perspective|viewpoint|standpoint|angle)", "a named view"),
     (Shift, "from (my|your|another|a different) point of view", "a named view"),
-    (Shift, "let's (look at|see|view|think of|approach) (it|this|that) (as|from|differently|another)", "a new view"),
+    (Shift, "let's (look at|see|view|think of|visualize|picture) (it|this|that) (as|from|differently)", "a new view"),
     (Shift, "(should|let's|must|to|could|have to) also (consider|think about|look at|keep in mind)", "a further side"),
     (Shift, "(let's|we should|do|should|must) not (forget|overlook|ignore)|don't forget", "a further side"),
     (Shift, "(look|think) (at|about) (it|this|that) (differently|another way|from)", "a new view"),

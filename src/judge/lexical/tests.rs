@@ -201,7 +201,7 @@ fn enumeration_is_no_conversation() {
 
 #[test]
 fn a_disagreement_in_words_counts() {
-    let text = "<think1>Let us try this. 12-5=7,7*7=49 no</think1>\n<think2>No, that misses. 12+5=17,17*7=119 no</think2>\n\
+    let text = "<think1>Let us try this. 12-5=7,7*7=49 no</think1>\n<think2>No, that misses. 12+5=17 no</think2>\n\
         <think1>I disagree, look here. 5*12=60,60+7=67 yes</think1>\n<think2>Yes, I agree.</think2>";
     assert_eq!(counts(text), ([0, 0, 2, 1], [0; 4]));
     let judgement = judgement(text);
