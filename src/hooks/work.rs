@@ -3,12 +3,14 @@
 
 use super::external;
 use super::outcome::Outcome;
-use super::schedule::{Job, TRANSFER, names};
-use super::transfer;
+use super::schedule::{Job, PERSONA, TRANSFER, names};
+use super::{persona, transfer};
 use crate::bad;
 use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
+use crate::judge::{Judge, Lexical};
 use crate::model::Policy;
 use crate::plan::Plan;
+use crate::recipe;
 use crate::recipe::spelling::nearest;
 use crate::torch;
 use anyhow::{Context, Result};
@@ -29,6 +31,10 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<
         let here = (job, folder);
         let made = match (job.hook.as_str(), hooks.external.get(&job.hook)) {
             (_, Some(external)) => external::call(external, job, run.path(), checkpoint.path())?,
+            (PERSONA, _) if let Some(persona) = &hooks.persona => {
+                let judge = judge(&persona.judge);
+                persona::judge(plan, persona, &policy(plan, &checkpoint)?, judge.as_ref(), here)?
+            }
             (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
                 transfer::evaluate_on(plan, transfer, &policy(plan, &checkpoint)?, here)?
             }
@@ -45,6 +51,13 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<
         Ok(())
     })?;
     outcome.context("no result")
+}
+
+/// The judge that a recipe names.
+fn judge(settings: &recipe::Judge) -> Box<dyn Judge> {
+    match settings {
+        recipe::Judge::Lexical => Box::new(Lexical),
+    }
 }
 
 /// The plan, decoding as many sequences at a time as hooks may.
