@@ -8,6 +8,7 @@ mod export;
 mod golden_model;
 mod golden_ppo;
 mod house;
+mod politifact;
 mod program;
 mod server;
 mod support;
