@@ -3,8 +3,7 @@
 //! A response may name no class. It then counts as wrong, and against the recall of its class, and against no class's
 //! precision. `scripts/golden_classification.py` computes the same with scikit-learn.
 
-use super::resample::{Bootstrap, Grid};
-use super::statistics::percentile_interval;
+use crate::stats::{Bootstrap, Grid, percentile_interval};
 use crate::terminal;
 use serde::Serialize;
 

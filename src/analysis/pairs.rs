@@ -2,8 +2,7 @@
 
 use super::arms::Arm;
 use super::data::{Data, Pairs};
-use super::resample::{Bootstrap, Grid};
-use super::statistics::{area_weights, mcnemar, sign_flip};
+use crate::stats::{Bootstrap, Grid, area_weights, mcnemar, sign_flip};
 use crate::terminal::figure;
 use serde::Serialize;
 

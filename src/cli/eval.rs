@@ -3,13 +3,14 @@
 use super::common::{decoding, model_of, print, print_json, split};
 use anyhow::{Context, Result};
 use clap::Args;
-use ppo_train::analysis::{Bootstrap, Paired};
+use ppo_train::analysis::Paired;
 use ppo_train::bad;
 use ppo_train::checkpoint::{Checkpoint, RunFolder};
 use ppo_train::env::Environment;
 use ppo_train::model::Policy;
 use ppo_train::plan;
 use ppo_train::recipe::Decoding;
+use ppo_train::stats::Bootstrap;
 use ppo_train::task::{Split, Task};
 use ppo_train::train::evaluate::{Evaluation, evaluate};
 use serde_json::{Value, json};

@@ -109,3 +109,14 @@ pub trait Task: Send + Sync {
         None
     }
 }
+
+/// The variables of a prompt for people: `{"numbers": [3, 5], "target": 8}` as `numbers 3 5, target 8`.
+pub fn in_words(variables: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match variables {
+        Value::Object(map) => map.iter().map(|(k, v)| format!("{k} {}", in_words(v))).collect::<Vec<_>>().join(", "),
+        Value::Array(items) => items.iter().map(in_words).collect::<Vec<_>>().join(" "),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

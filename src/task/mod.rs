@@ -13,7 +13,7 @@ pub mod politifact;
 mod splits;
 
 pub use grade::{Grade, grade};
-pub use interface::{Classes, Settings, Split, Task, Verdict};
+pub use interface::{Classes, Settings, Split, Task, Verdict, in_words};
 
 use crate::recipe;
 

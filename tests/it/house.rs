@@ -9,20 +9,20 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["hash", "json"],
     &["metrics", "recipe", "rng", "rows", "text", "torch"],
-    &["algo", "dist", "terminal"],
+    &["algo", "dist", "stats", "terminal"],
     &["model", "task"],
     &["checkpoint", "optim", "rollout"],
     &["analysis", "judge", "plan", "teacher"],
     &["env"],
     &["train"],
     &["hooks", "traces"],
-    &["run"],
+    &["page", "run"],
     &["cli"],
 ];
 
 /// Rooms whose code never touches a tensor.
 const WITHOUT_TENSORS: &[&str] =
-    &["analysis", "env", "hash", "json", "metrics", "recipe", "rng", "rows", "task", "terminal", "text"];
+    &["analysis", "env", "hash", "json", "metrics", "recipe", "rng", "rows", "stats", "task", "terminal", "text"];
 
 /// A source file: its module path, such as `task::countdown::judge`, and its code.
 struct File {

@@ -7,6 +7,7 @@ mod events;
 mod export;
 mod golden_model;
 mod golden_ppo;
+mod hooks;
 mod house;
 mod politifact;
 mod program;
