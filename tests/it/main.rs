@@ -9,6 +9,7 @@ mod golden_model;
 mod golden_ppo;
 mod hooks;
 mod house;
+mod politifact;
 mod program;
 mod server;
 mod support;
