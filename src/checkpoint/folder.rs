@@ -1,13 +1,11 @@
 //! Folders that appear complete or not at all: filled under a temporary name, synced, marked COMPLETE, renamed.
 
+use crate::files::PARTIAL;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 pub(super) const MARK: &str = "COMPLETE";
-pub(super) const PARTIAL: &str = ".partial-";
 
 /// Fills a new folder with `fill` and moves it to `target`, or leaves nothing behind.
 ///
@@ -46,25 +44,6 @@ pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Writes a file atomically: whatever happens, it is either the old one or the new one.
-/// What is no file, such as a pipe, is written to as it is.
-pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        if path.exists() && !path.is_file() {
-            return fs::write(path, content.as_ref());
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // As readable as our other files: by default only the owner can read a temporary file.
-        let mode = std::fs::Permissions::from_mode(0o666);
-        let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
-        file.write_all(content.as_ref())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Syncs every file and folder below `dir` to disk.

@@ -10,8 +10,9 @@ mod folder;
 mod lock;
 mod run_folder;
 
+pub use crate::files::write_file;
 pub use export::{export_critic, export_model};
 pub use files::{load_tensors, save_critic, save_model, save_tensors};
-pub use folder::{is_complete, link_folder, write_file, write_folder};
+pub use folder::{is_complete, link_folder, write_folder};
 pub use lock::Lock;
 pub use run_folder::{Checkpoint, RunFolder};

@@ -1,6 +1,7 @@
 //! The names of everything in a run's folder.
 
-use super::folder::{MARK, PARTIAL, is_complete};
+use super::folder::{MARK, is_complete};
+use crate::files::PARTIAL;
 use crate::metrics;
 use anyhow::{Context, Result};
 use std::fs;
