@@ -75,7 +75,7 @@ mod tests {
     fn diversity_is_the_deviation_over_voices() {
         let (a, b) = (voice([3; 10]), voice([2, 5, 5, 4, 3, 4, 1, 1, 2, 5]));
         assert_eq!(trait_diversity(&[a.clone(), b.clone()]), Some([0.5, 1.0, 1.0, 0.5, 0.5]));
-        assert_eq!(trait_diversity(&[b.clone()]), Some([0.0; 5]));
+        assert_eq!(trait_diversity(std::slice::from_ref(&b)), Some([0.0; 5]));
         assert_eq!((trait_diversity(&[]), trait_diversity(&[Perspective::default()])), (None, None));
         assert_eq!(trait_diversity(&[a, Perspective::default()]), None);
     }

@@ -29,11 +29,11 @@ fn made(n: usize, seed: u64) -> Vec<Made> {
         let tokens = rng.random_range(20..200);
         let mut counts = || -> u32 { rng.random_range(0u32..4).saturating_sub(2) };
         let (conversational, cognitive) = (std::array::from_fn(|_| counts()), std::array::from_fn(|_| counts()));
-        let roles = std::array::from_fn(|_| counts().saturating_sub(u32::from(at % 3 == 0)));
+        let roles = std::array::from_fn(|_| counts().saturating_sub(u32::from(at.is_multiple_of(3))));
         let voices = 1 + at % 3;
         let perspectives = (0..voices).map(|voice| {
             let bfi = std::array::from_fn(|_| rng.random_range(1..=5));
-            Perspective { bfi: (at % 5 != 0 || voice > 0).then_some(bfi), expertise: None }
+            Perspective { bfi: (!at.is_multiple_of(5) || voice > 0).then_some(bfi), expertise: None }
         });
         let perspectives = Some(perspectives.collect());
         let embeddings = (0..voices).map(|_| (0..3).map(|_| rng.random_range(0.1..1.0)).collect()).collect();
