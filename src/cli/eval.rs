@@ -1,6 +1,6 @@
 //! `ppo-train eval`
 
-use super::common::{decoding, model_of, print, print_json, split};
+use super::common::{decoding, print, print_json, split, whole_model_of};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::bad;
@@ -38,6 +38,7 @@ pub struct Eval {
 impl Eval {
     pub fn run(self) -> Result<()> {
         let folder = &self.checkpoint;
+        let model = whole_model_of(folder, &["recipe.toml"])?;
         let recipes = [Checkpoint::at(folder).recipe(), RunFolder::new(&folder.join("..")).recipe()];
         let recipe = recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
             let shown = folder.display();
@@ -45,7 +46,7 @@ impl Eval {
         })?;
         let plan = plan::load(&recipe, &[], None)?;
         let env = Environment::of(&plan)?;
-        let weights = plan.weights(&model_of(folder)?, plan.device()?)?;
+        let weights = plan.weights(&model, plan.device()?)?;
         let policy = Policy::new(&plan.config, weights);
         let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
         if self.json {

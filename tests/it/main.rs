@@ -1,5 +1,6 @@
 //! The integration tests: one binary, since each links libtorch.
 
+mod checkpoints;
 mod compare;
 mod dialogues;
 mod durability;
