@@ -1,7 +1,9 @@
 //! Folders that appear complete or not at all: filled under a temporary name, synced, marked COMPLETE with the
 //! checksums of their files, renamed.
 
+use super::files::write_text;
 use super::sums::{MARK, Sums};
+use crate::terminal;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
@@ -30,8 +32,7 @@ pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
 }
 
 fn mark(dir: &Path, sums: &Sums) -> Result<()> {
-    let path = dir.join(MARK);
-    fs::write(&path, sums.text()).with_context(|| format!("cannot write {}", path.display()))
+    write_text(&dir.join(MARK), &sums.text())
 }
 
 /// Fills a new folder with `fill`, syncs it and moves it to `target`, or leaves nothing behind.
@@ -106,6 +107,22 @@ pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
         File::open(folder)?.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Goes on without something that could not be saved because of the disk, be it full, gone or broken, and says so;
+/// returns whether it was saved.
+///
+/// # Errors
+/// Those that another disk would not help against.
+pub fn tolerate(saved: Result<()>, otherwise: &str) -> Result<bool> {
+    match saved {
+        Ok(()) => Ok(true),
+        Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+            terminal::warn(&format!("warning: {otherwise}: {error:#}"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Syncs every file and folder below `dir` to disk.

@@ -2,8 +2,8 @@
 //! is used.
 //!
 //! Decided: a text that `sha256sum --check COMPLETE` reads too, with the sizes in its comments. A core hashes about
-//! 0.9 GB/s (measured on an EPYC with SHA instructions that had other work too), and each file has a thread of its own:
-//! the largest file of a checkpoint of 40 GB, its optimizer of 26 GB, takes half a minute. When a folder is written, the
+//! 0.9 GB/s (measured on an EPYC with SHA instructions that had other work too), and each file has its own thread: the
+//! largest file of a checkpoint of 40 GB, its optimizer of 26 GB, takes half a minute. When a folder is written, the
 //! disk takes its files in meanwhile.
 
 use crate::hash::hash_of_files;

@@ -18,7 +18,7 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::Plan;
+use crate::plan::{Disk, Plan};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
@@ -69,6 +69,10 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
     let comm: &dyn Comm = &Solo;
+    let disk = Disk::of(plan);
+    if let (None, Some(shortage)) = (resumed, disk.shortage("the run", disk.total())) {
+        terminal::warn(&format!("warning: {shortage} in {}", plan.out.display()));
+    }
 
     if let (false, Some(shared)) = (start, shared) {
         ensure_whole(&shared.start(), &[])?;
@@ -154,15 +158,22 @@ fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The table of before and after, the curve, and where everything is.
+/// The table of before and after, the curve, and where everything is. A run that has come so far does not fail for its
+/// logs.
 fn finish(plan: &Plan, folder: &RunFolder, metrics: &mut Metrics, task: &str) -> Result<()> {
     metrics.flush();
     if plan.recipe.logging.jsonl {
-        let records = analysis::read_jsonl(&folder.metrics())?;
-        let rows = analysis::before_and_after(&records, task);
-        terminal::print(&terminal::table(&analysis::TITLES, &rows));
-        analysis::draw_curve(&records, &folder.curve(), &plan.recipe.name)?;
-        terminal::print(&format!("curve         {}", folder.curve().display()));
+        let shown = || -> Result<()> {
+            let records = analysis::read_jsonl(&folder.metrics(), terminal::warn)?;
+            let rows = analysis::before_and_after(&records, task);
+            terminal::print(&terminal::table(&analysis::TITLES, &rows));
+            analysis::draw_curve(&records, &folder.curve(), &plan.recipe.name)?;
+            terminal::print(&format!("curve         {}", folder.curve().display()));
+            Ok(())
+        };
+        if let Err(error) = shown() {
+            terminal::warn(&format!("warning: the run is finished, but what it came to cannot be shown: {error:#}"));
+        }
     }
     terminal::print(&format!("TensorBoard   scripts/tensorboard {}", folder.path().display()));
     if let Some(checkpoint) = folder.latest()? {

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::{
     Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_tensors, save_model, save_tensors, write_file,
-    write_folder,
+    write_folder, write_text,
 };
 use crate::dist::Comm;
 use crate::env::Environment;
@@ -19,7 +19,7 @@ use crate::train::learner::Learner;
 use crate::train::sft::{Rows, WarmStart};
 use crate::train::stop;
 use crate::{bad, json, terminal};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json as object};
 use std::fs;
 use std::path::Path;
@@ -73,11 +73,13 @@ impl WarmUp<'_> {
                 (learner.model, Some(stats))
             }
         };
-        write_folder(&start, |dir| {
+        metrics.flush();
+        let written = write_folder(&start, |dir| {
             save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             let record = serde_json::to_string_pretty(&self.record(dir, stats.as_ref())?)?;
-            Ok(fs::write(dir.join("warm_start.json"), format!("{record}\n"))?)
-        })?;
+            write_text(&dir.join("warm_start.json"), &format!("{record}\n"))
+        });
+        written.context("the model that PPO starts from cannot be saved")?;
         let kept = self.folder.unfinished_start();
         if kept.path().exists() {
             fs::remove_dir_all(kept.path())?;
@@ -116,8 +118,8 @@ impl WarmUp<'_> {
             let kept = Checkpoint::at(dir);
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
-            fs::write(kept.recipe(), &plan.text)?;
-            Ok(fs::write(kept.state(), object!({ "sft_steps": steps }).to_string())?)
+            write_text(&kept.recipe(), &plan.text)?;
+            write_text(&kept.state(), &object!({ "sft_steps": steps }).to_string())
         })
     }
 

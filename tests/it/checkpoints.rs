@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The arguments of a run of four steps, each with a checkpoint.
-fn arguments(out: &Path) -> Vec<&str> {
+pub fn arguments(out: &Path) -> Vec<&str> {
     let sets = ["checkpoints.every=1", "checkpoints.keep_last=4", "evaluation.every=0", "evaluation.problems=4"];
-    let sets =
-        sets.into_iter().chain(["sft.train=16", "rollout.max_response_tokens=16"]).flat_map(|set| ["--set", set]);
+    let sets = sets.into_iter().chain(["sft.train=16", "rollout.prompts_per_step=4"]).flat_map(|set| ["--set", set]);
     [SMOKE, "--out", out.to_str().unwrap()].into_iter().chain(sets).collect()
 }
 
-fn resume(code: i32, out: &Path) -> String {
+pub fn resume(code: i32, out: &Path) -> String {
     stderr(&run(code, &[&arguments(out)[..], &["--resume"]].concat()))
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 

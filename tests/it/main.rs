@@ -3,6 +3,7 @@
 mod checkpoints;
 mod compare;
 mod dialogues;
+mod disk;
 mod durability;
 mod events;
 mod export;
