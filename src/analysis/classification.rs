@@ -169,7 +169,8 @@ impl Summary {
         let head: Vec<&str> = head.chain(["none", "precision", "recall", "F1"]).collect();
         let table = terminal::table(&head, &(0..self.classes.len()).map(row).collect::<Vec<_>>());
         format!(
-            "{sentence}\nthe same answer to all would get: {baselines}\nproblems of each class by what was answered:\n{table}"
+            "{sentence}\nthe same answer to all would get: {baselines}\nproblems of each class by what was answered:\n\
+             {table}"
         )
     }
 }

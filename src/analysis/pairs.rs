@@ -80,7 +80,8 @@ impl Paired {
         let interval =
             self.interval.map_or("".into(), |[low, high]| format!(" [{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high));
         format!(
-            "accuracy of {first} minus that of {second}: {:+.1} points{interval}\nright in both {both}, only in the first \
+            "accuracy of {first} minus that of {second}: {:+.1} points{interval}\nright in both {both}, only in the \
+             first \
              {only_first}, only in the second {only_second}, in neither {neither}; McNemar's exact test: p = {}",
             100.0 * self.difference,
             figure(self.p)

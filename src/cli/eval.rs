@@ -119,6 +119,9 @@ fn recipe_of(checkpoint: &Path) -> Result<PathBuf> {
     let recipes = [Checkpoint::at(checkpoint).recipe(), RunFolder::new(&checkpoint.join("..")).recipe()];
     recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
         let shown = checkpoint.display();
-        bad!("{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it; name a recipe with --recipe")
+        bad!(
+            "{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it; name a recipe with \
+             --recipe"
+        )
     })
 }

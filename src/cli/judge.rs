@@ -37,8 +37,8 @@ pub struct Judge {
     /// Override a key of the run's recipe; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Say how far two judges of the same traces agree, ICC(3,1) by category: two files `traces.jsonl` that they wrote, or
-    /// the folders of these.
+    /// Say how far two judges of the same traces agree, ICC(3,1) by category: two files `traces.jsonl` that they wrote,
+    /// or the folders of these.
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "run")]
     agree: Option<Vec<PathBuf>>,
     /// Print JSON: a list of results.

@@ -77,16 +77,19 @@ fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
     all.map(row).collect()
 }
 
+/// A name, and what is measured in a rollout.
+type Measure = (&'static str, fn(&Rollout) -> f64);
+
 /// Means with their intervals over problems.
 fn figures(evaluation: &Evaluation) -> Vec<Figure> {
-    let measures: [(&str, fn(&Rollout) -> f64); 5] = [
+    let measures: [Measure; 5] = [
         ("accuracy", |r| r.grade.accuracy),
         ("format", |r| r.grade.format),
         ("reward", |r| r.grade.reward),
         ("answered", |r| f64::from(u8::from(r.grade.answered))),
         ("response_length", |r| r.sequence.response.len() as f64),
     ];
-    let figure = |(name, of): (&str, fn(&Rollout) -> f64)| {
+    let figure = |(name, of): Measure| {
         let values: Vec<f64> = evaluation.rollouts.iter().map(of).collect();
         let grid = Grid::new(vec![values])?;
         let interval = Bootstrap::new(RESAMPLES, grid.problems()).mean(&grid);

@@ -4,8 +4,8 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// One evaluation, problem by problem, in the order of the problems: every array has an entry for each; those of classes
-/// are empty if the task has none.
+/// One evaluation, problem by problem, in the order of the problems: every array has an entry for each; those of
+/// classes are empty if the task has none.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Outcomes {
     /// The task, as in metric names.

@@ -11,12 +11,12 @@ use serde_json::Value;
 use std::fs::File;
 use std::path::Path;
 
-/// The rows of a `.csv` file, with the columns of its first line, or of a `.tsv` file, with the columns `known`; a first
-/// line that names two of these is a header. Values are strings. Rows count from 1, without the header.
+/// The rows of a `.csv` file, with the columns of its first line, or of a `.tsv` file, with the columns `known`; a
+/// first line that names two of these is a header. Values are strings. Rows count from 1, without the header.
 ///
 /// # Errors
-/// A file that cannot be read, a `.csv` without any of the columns `known`, or a column that is there twice. As items: a
-/// row that is too long, not UTF-8, or has more or fewer fields than there are columns.
+/// A file that cannot be read, a `.csv` without any of the columns `known`, or a column that is there twice. As items:
+/// a row that is too long, not UTF-8, or has more or fewer fields than there are columns.
 pub fn table(path: &Path, known: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     if let Some(instead) = not_fetched(path) {
         bail!(instead);

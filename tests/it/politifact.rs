@@ -1,5 +1,5 @@
-//! The second task as a user meets it: two runs on claims, their evaluations by class, and checkpoints held against each
-//! other. The files of rows are made here.
+//! The second task as a user meets it: two runs on claims, their evaluations by class, and checkpoints held against
+//! each other. The files of rows are made here.
 
 use super::support::{json, run, stdout};
 use serde_json::{Value, json};

@@ -58,8 +58,9 @@ pub struct Countdown {
     pub allow_equals: bool,
 }
 
-/// Say whether a claim was found to be true, half-true or false by PolitiFact's fact-checkers. Claims are read from files
-/// in the layouts of LIAR (.tsv), LIAR2 (.csv, .parquet) or rows for verl (.parquet, .jsonl, .json): docs/data.md.
+/// Say whether a claim was found to be true, half-true or false by PolitiFact's fact-checkers. Claims are read from
+/// files in the layouts of LIAR (.tsv), LIAR2 (.csv, .parquet) or rows for verl (.parquet, .jsonl, .json):
+/// docs/data.md.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,8 +84,8 @@ pub struct Politifact {
     pub validation_file: Option<PathBuf>,
     /// The file of the test claims.
     pub test_file: PathBuf,
-    /// What the numbers 0 to 5 mean where a file has numbers for ratings. The default is LIAR2's order; the Hub's copy of
-    /// LIAR has false, half-true, mostly-true, true, barely-true, pants-fire.
+    /// What the numbers 0 to 5 mean where a file has numbers for ratings. The default is LIAR2's order; the Hub's copy
+    /// of LIAR has false, half-true, mostly-true, true, barely-true, pants-fire.
     #[serde_inline_default(
         ["pants-on-fire", "false", "mostly-false", "half-true", "mostly-true", "true"].map(String::from).to_vec()
     )]

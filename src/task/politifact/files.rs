@@ -83,7 +83,8 @@ pub fn splits(task: &Politifact, order: Order) -> Result<[Vec<Claim>; 3]> {
             let (found, file) = (train.len(), task.train_file.display());
             ensure!(
                 found >= task.train.saturating_add(task.validation),
-                "{file} has {}, but the recipe asks for {} to train and, since there is no task.validation_file, for the \
+                "{file} has {}, but the recipe asks for {} to train and, since there is no task.validation_file, for \
+                 the \
                  last {} to validate: set task.train to at most {}",
                 terminal::counted(found, "row"),
                 task.train,

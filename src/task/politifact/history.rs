@@ -1,6 +1,6 @@
 //! Whether numeric ratings are in the order that the recipe says, judged by the speakers: LIAR and LIAR2 give with each
-//! claim how many of its speaker's claims got each rating. A speaker's claims are alike, so that under the right order a
-//! claim's rating is one that its speaker has often.
+//! claim how many of its speaker's claims got each rating. A speaker's claims are alike, so that under the right order
+//! a claim's rating is one that its speaker has often.
 //!
 //! It is evidence, not proof, and so a warning; it is all there is where a file states its ratings by numbers alone.
 
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn counts_are_found_under_both_names() {
-        let row = json!({"pants_on_fire_counts": "3", "false_counts": 2.0, "barely_true_counts": 1, "half_true_counts": "",
+        let row = json!({
+            "pants_on_fire_counts": "3", "false_counts": 2.0, "barely_true_counts": 1, "half_true_counts": "",
             "mostly_true_counts": null, "true_counts": -1});
         let history = history(row.as_object().unwrap());
         assert_eq!(history, [Some(3.0), Some(2.0), Some(1.0), None, None, None]);

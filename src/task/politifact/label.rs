@@ -50,8 +50,8 @@ pub fn class_named(name: &str) -> Result<usize> {
 }
 
 /// The class that the text of an answer names: the name of a class or of any rating, in upper or lower case, with
-/// whatever blanks, quotes and punctuation around it. Anything more is no answer: a text that names two ratings, or says
-/// in a sentence that something is not true, names no class.
+/// whatever blanks, quotes and punctuation around it. Anything more is no answer: a text that names two ratings, or
+/// says in a sentence that something is not true, names no class.
 pub fn class_of_answer(answer: &str) -> Option<usize> {
     named(answer.trim_matches(|c: char| !c.is_alphanumeric())).map(|rating| RATINGS[rating].class)
 }

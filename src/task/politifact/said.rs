@@ -113,7 +113,8 @@ pub fn check_order(path: &Path, rows: &[(usize, Said)], order: Order) -> Result<
         let reversed = other == order.reversed();
         let how = if reversed { "run the other way" } else { "are in another order" };
         bail!(
-            "{}: the numbers of `{field}` {how}: {count} of {both} rows agree with their `{verdict}` only if 0 means {} \
+            "{}: the numbers of `{field}` {how}: {count} of {both} rows agree with their `{verdict}` only if 0 means \
+             {} \
              and 5 means {}; set {}",
             path.display(),
             other.name(0),

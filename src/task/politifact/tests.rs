@@ -207,7 +207,8 @@ fn known_answers_are_graded_and_classed() {
 fn a_recipe_is_checked_before_files_are_read() {
     let check = |more: &str| {
         let text = format!(
-            "name = 'a'\n[model]\npath = 'checkpoints/countdown-base'\n[task]\nkind = 'politifact'\n{more}\n[ppo]\nsteps = 1"
+            "name = 'a'\n[model]\npath = 'checkpoints/countdown-base'\n[task]\nkind = 'politifact'\n{more}\n[ppo]\n\
+             steps = 1"
         );
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         std::fs::write(file.path(), text).unwrap();
