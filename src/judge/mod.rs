@@ -1,7 +1,19 @@
 //! Who reads a trace and says how it reasons: which behaviours it shows, and how many perspectives speak in it.
 //!
-//! A judge says what it can see and leaves out what it cannot: an absent part is missing, never zero.
+//! A judge says what it can see and leaves out what it cannot: an absent part is missing, never zero. A model is asked
+//! by `reading`, with the `prompts`, about the numbered `units` of a trace: one behind a URL (`endpoint`), or a folder
+//! (`local`). `embedder` makes vectors of what they say.
 
+mod embedder;
+mod endpoint;
 mod interface;
+mod local;
+mod prompts;
+mod reading;
+mod units;
 
+pub use embedder::Embedder;
+pub use endpoint::Endpoint;
 pub use interface::{COGNITIVE, CONVERSATIONAL, Judge, Judgement, Perspective, ROLES, Refusal, Segment, TRAITS, Trace};
+pub use local::Local;
+pub use prompts::{Prompts, Question};

@@ -8,6 +8,8 @@ mod export;
 mod golden_model;
 mod golden_ppo;
 mod house;
+mod judge;
+mod judge_local;
 mod program;
 mod server;
 mod support;
