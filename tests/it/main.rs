@@ -11,6 +11,8 @@ mod golden_model;
 mod golden_ppo;
 mod hooks;
 mod house;
+mod judge;
+mod judge_local;
 mod politifact;
 mod program;
 mod server;
