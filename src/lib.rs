@@ -9,6 +9,7 @@ pub mod dist;
 pub mod endpoint;
 pub mod env;
 pub mod files;
+pub mod grammar;
 pub mod hash;
 pub mod hooks;
 pub mod json;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use ppo_train::endpoint::{Budget, Cache, Refusal, Settings, body_over};
+use ppo_train::rollout::Manner;
 use ppo_train::run::signals;
 use ppo_train::teacher::{self, Job, Kind, Prompts, Source, Teacher, Wanted};
 use ppo_train::{OrBadInput, Stopped, bad, terminal};
@@ -201,14 +202,14 @@ impl Dialogues {
         }
         let seed = self.sampling.seed.unwrap_or(0);
         if let Some(dir) = &self.teacher {
-            let sampling = teacher::Sampling {
+            let manner = Manner {
                 temperature: self.sampling.temperature,
                 max_tokens: self.sampling.max_tokens as usize,
                 seed,
                 batch: self.batch as usize,
                 precision: self.precision,
             };
-            return Ok((Box::new(teacher::Local::open(dir, sampling, Arc::clone(stop))?), None));
+            return Ok((Box::new(teacher::Local::open(dir, manner, Arc::clone(stop))?), None));
         }
         Ok((Box::new(teacher::Solver::new(problems, seed)?), None))
     }

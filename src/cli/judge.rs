@@ -1,6 +1,6 @@
 //! `ppo-train judge`
 
-use super::common::{print, print_json};
+use super::common::{print, print_json, whole_model_of};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::bad;
@@ -67,13 +67,24 @@ impl Judge {
         let mut all = vec![];
         for job in self.jobs(&plan, &run)? {
             let known = if job.is_done(&out) && !self.again { Some(Outcome::read(&out, &job)?) } else { None };
-            let outcome = known.map_or_else(|| work(&plan, &run, &out, &job), Ok)?;
+            let outcome = match known {
+                Some(outcome) => outcome,
+                None => self.work(&plan, &run, &out, &job)?,
+            };
             if !self.json {
                 show(&outcome)?;
             }
             all.push(outcome);
         }
         if self.json { print_json(&serde_json::to_value(all)?) } else { Ok(()) }
+    }
+
+    fn work(&self, plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<Outcome> {
+        // Beside training a checkpoint has just been written; afterwards it may be old.
+        if let (false, Some(checkpoint)) = (self.beside, run.complete(job.step)) {
+            whole_model_of(checkpoint.path(), &["recipe.toml"])?;
+        }
+        work(plan, run, out, job)
     }
 
     fn jobs(&self, plan: &Plan, run: &RunFolder) -> Result<Vec<Job>> {

@@ -1,4 +1,4 @@
-//! Asking an OpenAI-compatible endpoint: `POST URL/chat/completions`.
+//! Asking an OpenAI-compatible endpoint: `POST URL/chat/completions`, `POST URL/embeddings`.
 //!
 //! What may pass is tried again, waiting longer each time and at least as long as `Retry-After` asks: 408, 429, 5xx, a
 //! connection that fails or breaks off, a reply that is late, too long or not what it should be. 400, 413 and 422 mean
@@ -8,10 +8,12 @@
 use super::budget::Budget;
 use super::refusal::Refusal;
 use super::settings::Settings;
-use super::wire::{CHAT, Fault, Place, Reply, backoff, message, reply_of, retry_after};
+use super::wire::{
+    CHAT, EMBEDDINGS, Fault, Place, Reply, Vectors, backoff, message, reply_of, retry_after, vectors_of,
+};
 use crate::bad;
 use anyhow::Result;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -89,13 +91,21 @@ impl Client {
         self.post(CHAT, ("messages", messages), body, reply_of)
     }
 
+    /// The embeddings of `texts`.
+    ///
+    /// # Errors
+    /// As `chat`.
+    pub fn embed(&self, texts: &[&str]) -> Result<Vectors, Refusal> {
+        self.post(EMBEDDINGS, ("input", json!(texts)), &self.settings.body, |text| vectors_of(text, texts.len()))
+    }
+
     /// What `read` makes of the reply to one request, tried as often as the settings say.
     fn post<T>(
         &self,
         service: &str,
         (name, asked): (&str, Value),
         more: &Map<String, Value>,
-        read: fn(&str) -> Result<T, Fault>,
+        read: impl Fn(&str) -> Result<T, Fault>,
     ) -> Result<T, Refusal> {
         let mut body =
             Map::from_iter([("model".to_string(), self.settings.model.clone().into()), (name.to_string(), asked)]);

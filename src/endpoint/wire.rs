@@ -26,6 +26,14 @@ pub struct Reply {
     pub completion_tokens: u64,
 }
 
+/// Embeddings of several texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vectors {
+    /// In the order of the texts.
+    pub all: Vec<Vec<f32>>,
+    pub tokens: u64,
+}
+
 /// Why a try failed.
 #[derive(Debug)]
 pub enum Fault {
@@ -126,6 +134,28 @@ pub fn reply_of(text: &str) -> Result<Reply, Fault> {
     })
 }
 
+/// The embeddings in a body, in the order of the texts that were asked about.
+///
+/// # Errors
+/// A passing fault: there are none, or not of this many texts.
+pub fn vectors_of(text: &str, texts: usize) -> Result<Vectors, Fault> {
+    let value = parsed(text)?;
+    let mut all: Vec<Option<Vec<f32>>> = vec![None; texts];
+    for (at, entry) in value["data"].as_array().into_iter().flatten().enumerate() {
+        let numbers = entry["embedding"].as_array().into_iter().flatten();
+        let vector: Option<Vec<f32>> = numbers.map(|number| number.as_f64().map(|number| number as f32)).collect();
+        let vector = vector.filter(|vector| !vector.is_empty() && vector.iter().all(|number| number.is_finite()));
+        let index = entry["index"].as_u64().map_or(at, |index| index as usize);
+        if let (Some(place), Some(vector)) = (all.get_mut(index), vector) {
+            *place = Some(vector);
+        }
+    }
+    match all.into_iter().collect() {
+        Some(all) => Ok(Vectors { all, tokens: value["usage"]["prompt_tokens"].as_u64().unwrap_or(0) }),
+        None => Err(Fault::Passing(format!("a reply without {texts} embeddings in data{}", message(text)), None)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,5 +213,16 @@ mod tests {
         assert_eq!(message("<html>\u{1b}[2J"), ": <html>[2J");
         assert_eq!(message(""), "");
         assert_eq!(message(&"é".repeat(1000)).chars().count(), 302);
+    }
+
+    #[test]
+    fn embeddings_are_in_the_order_of_their_texts() {
+        let body = r#"{"data": [{"index": 1, "embedding": [2, 0.5]}, {"index": 0, "embedding": [1, 0]}],
+            "usage": {"prompt_tokens": 7}}"#;
+        let expected = Vectors { all: vec![vec![1.0, 0.0], vec![2.0, 0.5]], tokens: 7 };
+        assert_eq!(vectors_of(body, 2).unwrap(), expected);
+        for (body, texts) in [(body, 3), (r#"{"data": [{"embedding": []}]}"#, 1), (r#"{"error": "no"}"#, 1)] {
+            assert!(matches!(vectors_of(body, texts), Err(Fault::Passing(why, None)) if why.contains("embeddings")));
+        }
     }
 }

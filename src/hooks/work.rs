@@ -6,7 +6,7 @@ use super::outcome::Outcome;
 use super::schedule::{Job, PERSONA, TRANSFER, names};
 use super::{persona, transfer};
 use crate::bad;
-use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
+use crate::checkpoint::{Checkpoint, RunFolder, ensure_whole, write_folder};
 use crate::judge::{Judge, Lexical};
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -76,7 +76,9 @@ fn policy(plan: &Plan, checkpoint: &Checkpoint) -> Result<Policy> {
     let device = torch::device(hooks.device.as_ref().unwrap_or(&machine.device))?;
     // A run's start is itself a model folder.
     let inner = checkpoint.model();
-    let folder = if inner.is_dir() { inner } else { checkpoint.path().to_path_buf() };
+    let (folder, part) =
+        if inner.is_dir() { (inner, &["model"][..]) } else { (checkpoint.path().to_path_buf(), &[][..]) };
+    ensure_whole(checkpoint.path(), part)?;
     Ok(Policy::new(&plan.config, plan.weights(&folder, device)?))
 }
 

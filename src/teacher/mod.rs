@@ -18,7 +18,7 @@ mod solver;
 
 pub use grading::Kind;
 pub use interface::Teacher;
-pub use local::{Local, Sampling};
+pub use local::Local;
 pub use pairs::{Wanted, write};
 pub use pool::{Job, Outcome, run};
 pub use problems::{Problem, Problems, read};

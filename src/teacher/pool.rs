@@ -7,16 +7,13 @@ use super::interface::{Arm, Refusal, Reply, Request, Teacher};
 use super::judge::{Flaw, Trace, judge};
 use super::problems::Problem;
 use super::prompts::Prompts;
-use crate::endpoint::{Budget, Cache};
+use crate::endpoint::{Budget, Cache, GRACE};
 use crate::terminal::Progress;
 use anyhow::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-
-/// How long a signal lets requests under way come to an end, so that their replies are kept.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// What is to be done, and by whom.
 pub struct Job {

@@ -1,7 +1,9 @@
 //! The integration tests: one binary, since each links libtorch.
 
+mod checkpoints;
 mod compare;
 mod dialogues;
+mod disk;
 mod durability;
 mod events;
 mod export;
@@ -9,6 +11,8 @@ mod golden_model;
 mod golden_ppo;
 mod hooks;
 mod house;
+mod judge;
+mod judge_local;
 mod politifact;
 mod program;
 mod server;
