@@ -130,6 +130,8 @@ mod tests {
     use super::super::{link_folder, write_folder};
     use super::*;
 
+    type Harm<'a> = &'a dyn Fn(&Path);
+
     /// A complete folder with files of all kinds.
     fn folder(dir: &Path) -> PathBuf {
         let target = dir.join("step_000001");
@@ -159,8 +161,7 @@ mod tests {
             fs::write(path, bytes).unwrap();
         };
         let cut = |path: &Path| fs::write(path, &fs::read(path).unwrap()[1..]).unwrap();
-        type Case<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
-        let cases: [Case; 7] = [
+        let cases: [(&str, Harm, &str); 7] = [
             ("model/model.safetensors", &flip, "model/model.safetensors has other bytes than were written"),
             ("state.json", &cut, "state.json has 10 bytes, 11 were written"),
             ("state.json", &|path| fs::write(path, "").unwrap(), "state.json has 0 bytes, 11 were written"),

@@ -246,13 +246,14 @@ mod tests {
             (b"{\"stage\": \"ppo\"}\n\xff\n", "no step; nor is line 3"),
             (b"[1]\n\n[2]\n3\n", "line 2 is not a record, and is passed over: invalid type: sequence, expected a map"),
         ] {
-            let text = [&ours(1), strange, &ours(2), &ours(3)].concat();
+            let last = ours(3);
+            let text = [&ours(1), strange, &ours(2), &last].concat();
             fs::write(&path, &text).unwrap();
             // What stands before a record in its line takes it along.
             let expected: &[u64] = if strange.ends_with(b"\n") { &[1, 2, 3] } else { &[1, 3] };
             let steps = |warn| read(&path, warn).unwrap().iter().map(|record| record.step).collect::<Vec<_>>();
             assert_eq!(steps(|_| ()), expected, "{said}");
-            assert_eq!(cut(&path, Some((Stage::Ppo, 2))).unwrap(), (text.len() - ours(3).len()) as u64);
+            assert_eq!(cut(&path, Some((Stage::Ppo, 2))).unwrap(), (text.len() - last.len()) as u64);
             assert_eq!(last_step(&path, Stage::Ppo), expected.get(expected.len() - 2).copied());
             let warned = std::panic::catch_unwind(|| read(&path, no_warning).map(drop)).unwrap_err();
             let warned = warned.downcast::<String>().unwrap();

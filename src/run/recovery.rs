@@ -13,6 +13,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+/// What is wrong with a folder without its mark.
+const UNMARKED: &str = "COMPLETE: it is missing";
+
 /// What there is to go on from.
 #[derive(Default)]
 pub struct Recovery {
@@ -46,9 +49,17 @@ impl Recovery {
                 Err(what) => found.damaged.push((checkpoint.path().to_path_buf(), what)),
             }
         }
-        // Only checkpoints older than a complete one are ever removed, and older versions began with the mark.
-        let half_removed = steps.into_iter().map(|checkpoint| checkpoint.path().to_path_buf());
-        found.leftover.extend(half_removed.filter(|path| !is_complete(path)));
+        // Only checkpoints that are older than a complete one and not to be kept are ever removed, and earlier versions
+        // began with the mark.
+        let best = found.checkpoint.as_ref().and_then(|(_, state)| state.best).map(|best| best.step);
+        for checkpoint in steps.into_iter().rev().filter(|checkpoint| !is_complete(checkpoint.path())) {
+            let path = checkpoint.path().to_path_buf();
+            if plan.recipe.checkpoints.is_permanent(checkpoint.step) || best == Some(checkpoint.step) {
+                found.damaged.push((path, UNMARKED.into()));
+            } else {
+                found.leftover.push(path);
+            }
+        }
 
         let begun = found.checkpoint.is_some() || !found.damaged.is_empty();
         found.start(plan, &folder.start(), begun)?;
@@ -83,7 +94,11 @@ impl Recovery {
             };
             terminal::warn(&format!("the run {from}"));
         }
-        self.leftover.iter().try_for_each(|path| folder.discard(path))
+        for path in &self.leftover {
+            folder.discard(path)?;
+            terminal::warn(&format!("{} is removed: nothing needs it any more", path.display()));
+        }
+        Ok(())
     }
 
     /// The state in a checkpoint, or what is wrong with it.
@@ -154,7 +169,7 @@ impl Recovery {
 /// Whether a folder is complete and has the files that were written, or what is wrong with it.
 fn whole(path: &Path) -> Result<Result<(), String>> {
     if !is_complete(path) {
-        return Ok(Err("COMPLETE: it is missing".into()));
+        return Ok(Err(UNMARKED.into()));
     }
     Ok(match verify(path, &[])? {
         Verdict::Whole => Ok(()),

@@ -123,6 +123,7 @@ fn a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used() {
     remove(&out.join("step_000001/COMPLETE"));
     let said = resume(0, &out);
     assert!(said.contains("recipe.toml has 0 bytes") && said.contains("goes on from"), "{said}");
+    assert!(said.contains("step_000001 is removed: "), "{said}");
     assert!(out.join("damaged_step_000003").exists() && !out.join("step_000001").exists());
     assert!(end(&out) == expected);
 
