@@ -3,8 +3,8 @@
 //! Decided: a disk that is full or gone costs checkpoints, not the run: what cannot be saved is said, and tried again
 //! when the next checkpoint is due. Only where none comes after it, at the last step and when a run is stopped, is that
 //! an error. If less is free than the plan says, there is a warning, and the save is tried all the same: what is free
-//! is an estimate (quotas, compression, blocks kept for root, others who clean up), and a checkpoint that fits after all
-//! may be the one that is needed. What a failed try has written is removed at once.
+//! is an estimate (quotas, compression, blocks kept for root, others who clean up), and a checkpoint that fits after
+//! all may be the one that is needed. What a failed try has written is removed at once.
 
 use super::schedule::is_wanted;
 use crate::checkpoint::{RunFolder, save_critic, save_model, save_tensors, tolerate, write_folder, write_text};

@@ -116,7 +116,7 @@ pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>, warn: fn(
     let (mut read, mut bad) = (Vec::new(), Vec::new());
     let whole = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
     for (number, line) in (1..).zip(whole).filter(|(_, line)| !line.trim_ascii().is_empty()) {
-        match std::str::from_utf8(line).map_err(anyhow::Error::from).and_then(parse) {
+        match std::str::from_utf8(line.trim_ascii_end()).map_err(anyhow::Error::from).and_then(parse) {
             Ok(record) => read.push(record),
             Err(error) => bad.push((number, error)),
         }
