@@ -1,11 +1,11 @@
-"""Computes the statistics of `ppo-train compare` with numpy and scipy, for the unit tests of src/analysis.
+"""Computes the statistics of `ppo-train compare` with numpy and scipy, for the unit tests of src/stats.
 
     pip install numpy==2.4.6 scipy==1.17.1
     python scripts/golden_stats.py [OUT]          # OUT: tests/golden
 
 stats.json holds cases with their inputs and results: McNemar's exact test as a binomial test, the sign-flip test as a
-permutation test of one sample, quantiles, areas by the trapezoidal rule, and accuracies at matched response length
-from a plain loop.
+permutation test of one sample, quantiles, areas by the trapezoidal rule, accuracies at matched response length
+from a plain loop, and areas under ROC curves as Mann-Whitney statistics.
 """
 
 import json
@@ -60,6 +60,11 @@ def matched(rng, problems, bins=10, least=5):
     }
 
 
+def auc(first, second):
+    statistic = stats.mannwhitneyu(first, second).statistic
+    return {"first": first, "second": second, "auc": statistic / len(first) / len(second)}
+
+
 def main():
     rng = np.random.default_rng(0)
     golden = {
@@ -80,6 +85,12 @@ def main():
             area(list(range(10, 260, 10)), rng.random(25).tolist()),
         ],
         "matched": [matched(rng, problems) for problems in (60, 150)],
+        "auc": [
+            auc([1, 2, 3], [0, 2]),
+            auc([0, 0, 0], [0, 0]),
+            auc(rng.poisson(2, 40).tolist(), rng.poisson(1, 30).tolist()),
+            auc(rng.normal(size=25).tolist(), rng.normal(1, size=60).tolist()),
+        ],
     }
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
     (out / "stats.json").write_text(json.dumps(golden) + "\n")

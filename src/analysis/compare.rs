@@ -5,10 +5,9 @@ use super::data::Data;
 use super::lengths::{self, Layout, Matched};
 use super::pairs::{self, Differing, Exact};
 use super::reference::Reference;
-use super::resample::{Bootstrap, Grid};
 use super::runs::{Metric, Run};
-use super::statistics::{area_weights, first_at_least, mean};
 use crate::bad;
+use crate::stats::{Bootstrap, Grid, area_weights, first_at_least, mean};
 use anyhow::Result;
 use serde::Serialize;
 

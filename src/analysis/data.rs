@@ -2,9 +2,9 @@
 //! problem, by problem.
 
 use super::arms::Arm;
-use super::resample::Grid;
 use super::runs::{Metric, Run};
 use crate::metrics::Outcomes;
+use crate::stats::Grid;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A metric of several runs. Runs are named by their place in the list.

@@ -114,7 +114,7 @@ impl Metric {
                 let hint = nearest(full, &scalars).map_or(String::new(), |known| format!("; did you mean {known}?"));
                 return Err(bad!("{shown} has no metric {full}{hint}"));
             }
-            let metric = Self::new(full);
+            let metric = Self::named(full);
             if decoding.is_some_and(|decoding| metric.stage != Stage::Evaluation || metric.decoding() != decoding) {
                 return Err(bad!("--decoding does not fit the metric {full}: name one of the two"));
             }
@@ -124,7 +124,7 @@ impl Metric {
         // In the order of the records, which is that of the recipe's decoding modes.
         let validations = run.records.iter().filter(|record| record.stage == Stage::Evaluation);
         let validations: Vec<&str> = validations.flat_map(Record::scalars).map(|(name, _)| name).collect();
-        let found = validations.iter().map(|name| Self::new(name)).find(|metric| {
+        let found = validations.iter().map(|name| Self::named(name)).find(|metric| {
             metric.stage == Stage::Evaluation
                 && metric.figure() == short
                 && decoding.is_none_or(|decoding| metric.decoding() == decoding)
@@ -141,7 +141,8 @@ impl Metric {
         })
     }
 
-    fn new(name: &str) -> Self {
+    /// The metric of this name.
+    pub fn named(name: &str) -> Self {
         let stage = match name.split('/').next() {
             Some("val") => Stage::Evaluation,
             Some("sft") => Stage::Sft,
@@ -172,6 +173,8 @@ impl Metric {
 
     /// Whether its values are shares from 0 to 1.
     pub fn is_share(&self) -> bool {
-        ["accuracy", "format", "clip_ratio"].contains(&self.figure())
+        let figure = self.figure();
+        let known = ["accuracy", "format", "clip_ratio", "macro_f1", "unanswered"];
+        known.contains(&figure) || figure.starts_with("f1_")
     }
 }

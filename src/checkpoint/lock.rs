@@ -23,9 +23,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+                let holder = named(&mut file);
                 return Err(bad!(
                     "{} is in use by {holder}: wait until it ends, or choose another folder with --out DIR",
                     run.display()
@@ -38,6 +36,19 @@ impl Lock {
         writeln!(file, "process {} on {host}", std::process::id())?;
         Ok(Some(Self(file)))
     }
+
+    /// Who holds the lock of a run folder, if anyone does.
+    pub fn holder(run: &Path) -> Option<String> {
+        let mut file = File::open(run.join("lock")).ok()?;
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| named(&mut file))
+    }
+}
+
+/// What the holder of a lock wrote into its file.
+fn named(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    if holder.trim().is_empty() { "another process".into() } else { holder.trim().into() }
 }
 
 #[cfg(test)]
@@ -53,7 +64,9 @@ mod tests {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let named = format!("is in use by process {} on {host}:", std::process::id());
         assert!(error.to_string().contains(&named), "{error}");
+        assert_eq!(Lock::holder(run.path()).unwrap(), format!("process {} on {host}", std::process::id()));
         drop(first);
+        assert_eq!(Lock::holder(run.path()), None);
         assert!(Lock::take(run.path()).unwrap().is_some());
     }
 }

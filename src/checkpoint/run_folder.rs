@@ -84,12 +84,23 @@ impl RunFolder {
         Ok(self.checkpoints()?.pop())
     }
 
-    /// Removes all checkpoints except the newest `keep` and that of step `best`.
-    pub fn prune(&self, keep: usize, best: Option<usize>) -> Result<()> {
+    /// The folder of what hooks made of the checkpoint after a step.
+    pub fn hooks(&self, step: usize) -> PathBuf {
+        self.0.join("hooks").join(format!("{STEP}{step:06}"))
+    }
+
+    /// The complete checkpoint after a step, which is the run's start before the first step.
+    pub fn complete(&self, step: usize) -> Option<Checkpoint> {
+        let checkpoint = if step == 0 { Checkpoint::at(&self.start()) } else { self.step(step) };
+        is_complete(&checkpoint.dir).then_some(checkpoint)
+    }
+
+    /// Removes all checkpoints except the newest `keep` and those whose step is `wanted`.
+    pub fn prune(&self, keep: usize, wanted: impl Fn(usize) -> bool) -> Result<()> {
         let mut all = self.checkpoints()?;
         all.truncate(all.len().saturating_sub(keep));
         for Checkpoint { step, dir } in all {
-            if Some(step) != best {
+            if !wanted(step) {
                 // Without its mark it is no longer a checkpoint, even if the removal is interrupted.
                 fs::remove_file(dir.join(MARK))?;
                 fs::remove_dir_all(&dir)?;
@@ -173,7 +184,7 @@ mod tests {
         run.sweep().unwrap();
         assert!(!dir.path().join(".partial-x").exists() && !dir.path().join(".partial-y").exists());
         assert_eq!(run.latest().unwrap().unwrap().step, 40);
-        run.prune(2, Some(10)).unwrap();
+        run.prune(2, |step| step == 10).unwrap();
         assert_eq!(run.checkpoints().unwrap().iter().map(|c| c.step).collect::<Vec<_>>(), [10, 30, 40]);
     }
 }

@@ -8,8 +8,11 @@ mod dialogues;
 mod eval;
 mod export;
 mod generate;
+mod judge;
 mod plan;
+mod report;
 mod schema;
+mod status;
 mod train;
 
 use anyhow::Result;
@@ -44,6 +47,9 @@ commands! {
     Generate(generate::Generate),
     Export(export::Export),
     Compare(compare::Compare),
+    Judge(judge::Judge),
+    Report(report::Report),
+    Status(status::Status),
     Data(data::Data),
     Dialogues(dialogues::Dialogues),
     Schema(schema::Schema),

@@ -1,24 +1,27 @@
 //! Writes checkpoints, and removes those that are not kept.
 
-use crate::checkpoint::{save_critic, save_model, save_tensors, write_folder};
-use crate::train::hook::{Hook, Moment};
+use super::schedule::is_wanted;
+use crate::checkpoint::{RunFolder, save_critic, save_model, save_tensors, write_folder};
+use crate::plan::Plan;
+use crate::train::hook::{Best, Hook, Moment};
 use anyhow::Result;
 use std::fs;
 use std::time::Instant;
 
-/// Every `checkpoints.every` steps, and whenever a run stops. Before the first step the run's `start` serves as one.
+/// Every `checkpoints.every` steps, when a hook wants to see one, and whenever a run stops. Before the first step the
+/// run's `start` serves as one.
 pub struct Checkpoint;
 
 impl Hook for Checkpoint {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
-        let recipe = &moment.plan.recipe;
-        let wanted = moment.stopping || moment.is_due(recipe.checkpoints.every);
-        if moment.state.step == 0 || !wanted {
+        let (recipe, step) = (&moment.plan.recipe, moment.state.step);
+        let due = moment.is_due(recipe.checkpoints.every) || is_wanted(recipe, moment.folder, step);
+        if step == 0 || !(due || moment.stopping) {
             return Ok(());
         }
         let started = Instant::now();
         let models = moment.models;
-        write_folder(moment.folder.step(moment.state.step).path(), |dir| {
+        write_folder(moment.folder.step(step).path(), |dir| {
             let (checkpoint, source) = (crate::checkpoint::Checkpoint::at(dir), &recipe.model.path);
             save_model(&checkpoint.model(), &models.actor.model.weights, source, &moment.plan.tokenizer_dir)?;
             if let Some(critic) = &models.critic {
@@ -30,7 +33,16 @@ impl Hook for Checkpoint {
             Ok(())
         })?;
         *moment.saving = Some(started.elapsed().as_secs_f64());
-        let best = moment.state.best.filter(|_| recipe.checkpoints.keep_best).map(|best| best.step);
-        moment.folder.prune(recipe.checkpoints.keep_last, best)
+        prune(moment.plan, moment.folder, moment.state.best)
     }
+}
+
+/// Removes the checkpoints that are neither new nor the best, nor still to be judged.
+///
+/// # Errors
+/// One cannot be removed.
+pub fn prune(plan: &Plan, run: &RunFolder, best: Option<Best>) -> Result<()> {
+    let kept = &plan.recipe.checkpoints;
+    let best = best.filter(|_| kept.keep_best).map(|best| best.step);
+    run.prune(kept.keep_last, |step| Some(step) == best || is_wanted(&plan.recipe, run, step))
 }

@@ -1,14 +1,26 @@
 //! What is done at the steps of a run besides training. A hook is a file here and an entry in the list below.
+//! Hooks that run in a process of their own are named in `schedule`, and `work` does what they do.
 
+mod beside;
 mod checkpoint;
 #[cfg(test)]
 #[path = "../../tests/toy/count_steps.rs"]
 mod count_steps;
 mod evaluation;
+mod external;
+mod outcome;
+pub mod persona;
 mod samples;
+pub mod schedule;
+mod transfer;
+mod work;
+
+pub use outcome::{Figure, Outcome};
+pub use work::{saved, work, yield_to_training};
 
 use crate::plan::Plan;
 use crate::train::hook::Hook;
+use beside::Beside;
 use checkpoint::Checkpoint;
 use evaluation::Evaluation;
 
@@ -18,6 +30,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Hook>> {
     vec![
         Box::new(Evaluation { samples: settings.samples }),
         Box::new(Checkpoint),
+        Box::new(Beside::default()),
         #[cfg(test)]
         Box::new(count_steps::CountSteps { wanted: settings.count_steps }),
     ]

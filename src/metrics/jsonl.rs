@@ -10,7 +10,7 @@ use super::sink::Sink;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// A file of lines that are JSON objects, each with its stage and its step.
@@ -122,7 +122,9 @@ pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>) -> Result
 /// Cuts off what a resumed run will write again, and an incomplete last line; returns the number of bytes that stay.
 ///
 /// Records are in the order of the run, so what is undone is the end of the file, and cutting it is one `ftruncate`:
-/// atomic, and without need for free space.
+/// atomic, and without need for free space. Only the records of hooks come late; those of steps that are done are
+/// written again behind the cut, where the system calls them lost if the process is killed just then: what hooks made
+/// is in their own files.
 fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -130,24 +132,32 @@ fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     let mut kept = 0;
-    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+    let mut late = Vec::new();
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")).peekable();
+    let of = |line: &[u8]| {
         let fields = serde_json::from_slice(line).map_err(anyhow::Error::from);
-        let undone = match fields.and_then(|fields| address(&fields)) {
-            Ok((stage, step)) => stage.first_undone(resume).is_some_and(|first| step >= first),
-            // A whole line that somebody else wrote is not a reason to cut what follows.
-            Err(_) => resume.is_none(),
-        };
-        if undone || !line.ends_with(b"\n") {
-            break;
-        }
+        fields.and_then(|fields| address(&fields)).ok()
+    };
+    let is_undone = |(stage, step): (Stage, u64)| stage.first_undone(resume).is_some_and(|first| step >= first);
+    // A whole line that somebody else wrote is not a reason to cut what follows.
+    while let Some(line) = lines.next_if(|line| !of(line).map_or(resume.is_none(), is_undone)) {
         kept += line.len();
     }
-    if kept < bytes.len() {
-        let file = OpenOptions::new().write(true).open(path);
-        file.and_then(|file| file.set_len(kept as u64).and_then(|()| file.sync_all()))
-            .with_context(|| format!("cannot cut {} at the step the run continues from", path.display()))?;
+    for line in lines {
+        if of(line).is_some_and(|address| address.0 == Stage::Hook && !is_undone(address)) {
+            late.extend(line);
+        }
     }
-    Ok(kept as u64)
+    if kept < bytes.len() {
+        let replace = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().append(true).open(path)?;
+            file.set_len(kept as u64)?;
+            file.write_all(&late)?;
+            file.sync_all()
+        };
+        replace().with_context(|| format!("cannot cut {} at the step the run continues from", path.display()))?;
+    }
+    Ok((kept + late.len()) as u64)
 }
 
 #[cfg(test)]
@@ -174,16 +184,22 @@ mod tests {
     fn a_resumed_run_finds_only_what_it_will_not_write_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let all = [(Stage::Sft, 1), (Stage::Sft, 40), (Stage::Evaluation, 0), (Stage::Ppo, 1), (Stage::Ppo, 2)];
-        let expected = [(Some((Stage::Ppo, 1)), 4), (Some((Stage::Ppo, 9)), 5), (Some((Stage::Sft, 39)), 1), (None, 0)];
-        for (resume, kept) in expected {
+        let (sft, ppo) = (|step| (Stage::Sft, step), |step| (Stage::Ppo, step));
+        let (before, hook) = ((Stage::Evaluation, 0), |step| (Stage::Hook, step));
+        let all = [sft(1), sft(40), before, ppo(1), ppo(2), hook(0), hook(2)];
+        for (resume, kept) in [
+            (Some(ppo(1)), vec![sft(1), sft(40), before, ppo(1), hook(0)]),
+            (Some(ppo(9)), all.to_vec()),
+            (Some(sft(39)), vec![sft(1)]),
+            (None, vec![]),
+        ] {
             let mut bytes: Vec<u8> = all.iter().flat_map(|&(stage, step)| line(&Record::new(stage, step))).collect();
             bytes.extend(b"{\"stage\": \"ppo\", \"st");
             fs::write(&path, bytes).unwrap();
-            assert_eq!(read(&path).unwrap().len(), 5);
+            assert_eq!(read(&path).unwrap().len(), 7);
             assert_eq!(cut(&path, resume).unwrap(), fs::metadata(&path).unwrap().len());
             let left: Vec<_> = read(&path).unwrap().iter().map(|record| (record.stage, record.step)).collect();
-            assert_eq!(left, all[..kept], "{resume:?}");
+            assert_eq!(left, kept, "{resume:?}");
         }
         assert_eq!(cut(&dir.path().join("absent"), None).unwrap(), 0);
     }

@@ -51,7 +51,7 @@ impl Metrics {
         fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if logs.tensorboard {
-            for stages in [&[Stage::Sft][..], &[Stage::Ppo, Stage::Evaluation]] {
+            for stages in [&[Stage::Sft][..], &[Stage::Ppo, Stage::Evaluation, Stage::Hook]] {
                 let folder = dir.join("events").join(stages[0].name());
                 sinks.push(Box::new(EventFile::new(&folder, stages, stages[0].first_undone(resume), warn)));
             }

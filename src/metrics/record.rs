@@ -16,10 +16,12 @@ pub enum Stage {
     Ppo,
     /// The PPO step after which the model was evaluated (0: before the first).
     Evaluation,
+    /// The PPO step whose checkpoint a hook judged; written later than the records of that step.
+    Hook,
 }
 
 impl Stage {
-    const ALL: [Self; 3] = [Self::Sft, Self::Ppo, Self::Evaluation];
+    const ALL: [Self; 4] = [Self::Sft, Self::Ppo, Self::Evaluation, Self::Hook];
 
     /// The stage's name in the files.
     pub fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Stage {
             Self::Sft => "sft",
             Self::Ppo => "ppo",
             Self::Evaluation => "evaluation",
+            Self::Hook => "hook",
         }
     }
 

@@ -4,6 +4,9 @@ use super::Plan;
 use crate::recipe::Precision;
 use std::path::Path;
 
+/// Steps whose checkpoints may wait for hooks to judge them; then training waits.
+pub const WAITING: usize = 3;
+
 /// Bytes in the run folder. Logs and metrics, some megabytes, are not counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk {
@@ -33,10 +36,11 @@ impl Disk {
             Some(_) => actor,
         };
         let kept = &recipe.checkpoints;
+        let waiting = if recipe.hooks.are_beside() { WAITING as u64 } else { 0 };
         Self {
             start: actor * width,
             checkpoint: trained * (width + state),
-            checkpoints: if trained == 0 { 0 } else { kept.keep_last as u64 + u64::from(kept.keep_best) + 1 },
+            checkpoints: if trained == 0 { 0 } else { kept.keep_last as u64 + u64::from(kept.keep_best) + 1 + waiting },
             free: free(&plan.out),
         }
     }

@@ -28,14 +28,15 @@ pub fn markdown() -> String {
 }
 
 fn is_section(key: &Key) -> bool {
-    matches!(key.kind, Kind::Section(_) | Kind::Variants(_))
+    matches!(key.kind, Kind::Section(_) | Kind::Variants(_) | Kind::Named(_))
 }
 
 fn write_key(page: &mut String, path: &str, key: &Key, level: usize) {
     let optional = if key.required { "" } else { ", optional" };
+    let path = &if matches!(key.kind, Kind::Named(_)) { format!("{path}.NAME") } else { path.to_string() };
     let _ = write!(page, "\n{} [{path}]{optional}\n\n{}\n", "#".repeat(level), key.about);
     match &key.kind {
-        Kind::Section(section) => write_section(page, path, section, level),
+        Kind::Section(section) | Kind::Named(section) => write_section(page, path, section, level),
         Kind::Variants(variants) => {
             for (kind, section) in variants {
                 let _ = write!(page, "\n{} `kind = \"{kind}\"`\n\n{}\n", "#".repeat(level + 1), section.about);

@@ -50,6 +50,8 @@ pub enum Kind {
     Section(Section),
     /// A section whose key `kind` decides which other keys it has.
     Variants(Vec<(String, Section)>),
+    /// Sections of one kind, each under a name of the user's.
+    Named(Section),
 }
 
 impl Section {
@@ -166,7 +168,10 @@ fn kind(schema: &Value, defs: &Value) -> Kind {
             of: Box::new(kind(resolve(&schema["items"], defs), defs)),
             length: schema["maxItems"].as_u64().map(|length| length as usize),
         },
-        _ => Kind::Section(section(schema, defs)),
+        _ => match &schema["additionalProperties"] {
+            entry @ Value::Object(_) => Kind::Named(section(resolve(entry, defs), defs)),
+            _ => Kind::Section(section(schema, defs)),
+        },
     }
 }
 
@@ -193,7 +198,7 @@ mod tests {
             for key in &section.keys {
                 let path = format!("{path}.{}", key.name);
                 match &key.kind {
-                    Kind::Section(inner) => check(&path, inner),
+                    Kind::Section(inner) | Kind::Named(inner) => check(&path, inner),
                     Kind::Variants(all) => {
                         all.iter().for_each(|(kind, inner)| check(&format!("{path}({kind})"), inner))
                     }

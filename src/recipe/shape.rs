@@ -82,7 +82,15 @@ impl Walk<'_> {
         match (kind, found) {
             (Kind::Section(section), DeValue::Table(table)) => self.section(path, section, table, key),
             (Kind::Variants(variants), DeValue::Table(table)) => self.variant(path, variants, table, key),
-            (Kind::Section(_) | Kind::Variants(_), _) => {
+            (Kind::Named(section), DeValue::Table(table)) => {
+                for (name, value) in table {
+                    match value.get_ref() {
+                        DeValue::Table(entry) => self.section(&join(path, name.get_ref()), section, entry, name.span()),
+                        _ => self.wrong(name.span(), format!("expected a section [{path}.NAME] with a name of yours")),
+                    }
+                }
+            }
+            (Kind::Section(_) | Kind::Variants(_) | Kind::Named(_), _) => {
                 let how = format!("write [{path}] on its own line and its keys below it");
                 self.wrong(key, format!("`{path}` is a section\n{how}"));
             }
@@ -197,7 +205,7 @@ pub fn expected(kind: &Kind) -> String {
             let two = if *length == Some(2) { "two " } else { "" };
             format!("a list of {two}{items}")
         }
-        Kind::Section(_) | Kind::Variants(_) => "a section".into(),
+        Kind::Section(_) | Kind::Variants(_) | Kind::Named(_) => "a section".into(),
     }
 }
 

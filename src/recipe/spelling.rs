@@ -54,6 +54,7 @@ static SECTIONS: LazyLock<Vec<(String, Vec<&'static str>)>> = LazyLock::new(|| {
             let path = if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
             match &key.kind {
                 Kind::Section(inner) => collect(&path, inner, found),
+                Kind::Named(inner) => collect(&format!("{path}.NAME"), inner, found),
                 Kind::Variants(all) => all.iter().for_each(|(_, inner)| collect(&path, inner, found)),
                 _ => {}
             }

@@ -1,11 +1,13 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
+mod health;
 mod seeds;
 pub mod signals;
 #[cfg(test)]
 mod tests;
 mod warm_start;
 
+pub use health::{Health, health};
 pub use seeds::{Seeds, launch_seeds};
 
 use crate::analysis;
@@ -21,7 +23,7 @@ use crate::recipe;
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::terminal;
 use crate::torch::return_large_blocks;
-use crate::train::hook::State;
+use crate::train::hook::{End, State};
 use crate::train::learner::Models;
 use crate::train::ppo;
 use crate::train::stop::Stop;
@@ -85,7 +87,13 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
     }
     let (env, folder) = (&env, &folder);
     let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, saving: None };
-    ppo::train(&mut trainer, &mut metrics, &mut hooks::all(plan))?;
+    let mut hooks = hooks::all(plan);
+    ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
+    let best = trainer.state.best;
+    drop(trainer);
+    for hook in &mut hooks {
+        hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, stop })?;
+    }
     finish(plan, folder, &mut metrics, env.task.name())
 }
 
@@ -118,6 +126,7 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoi
         same_experiment(plan, &checkpoint.as_ref().map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
     }
     folder.sweep()?;
+    hooks::schedule::forget_after(folder, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step))?;
     write_file(&folder.recipe(), &plan.text)?;
     Ok(checkpoint)
 }

@@ -3,6 +3,7 @@
 use super::{launch_one, same_experiment, signals};
 use crate::Stopped;
 use crate::checkpoint::{RunFolder, is_complete};
+use crate::hooks::schedule::pending;
 use crate::plan::Plan;
 use crate::recipe::identity::differences;
 use crate::recipe::{self, Recipe};
@@ -82,7 +83,10 @@ fn with_seed(plan: &Plan, seed: u64) -> Result<Plan> {
 fn is_finished(plan: &Plan, folder: &RunFolder) -> Result<bool> {
     match &plan.recipe.ppo {
         None => Ok(is_complete(&folder.start())),
-        Some(ppo) => Ok(folder.latest()?.is_some_and(|checkpoint| checkpoint.step >= ppo.steps)),
+        Some(ppo) => {
+            let trained = folder.latest()?.is_some_and(|checkpoint| checkpoint.step >= ppo.steps);
+            Ok(trained && pending(&plan.recipe, folder)?.is_empty())
+        }
     }
 }
 

@@ -154,8 +154,9 @@ fn figures(record: &Record) -> Vec<String> {
     let chosen = match record.stage {
         Stage::Sft => SFT,
         Stage::Ppo => PPO,
-        Stage::Evaluation => {
-            let scores = record.scalars().filter_map(|(name, value)| Some((name.strip_prefix("val/")?, value)));
+        Stage::Evaluation | Stage::Hook => {
+            let prefix = if record.stage == Stage::Hook { "hooks/" } else { "val/" };
+            let scores = record.scalars().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
             return scores.map(|(name, value)| format!("{name} {}", figure(value))).collect();
         }
     };

@@ -2,6 +2,7 @@
 //! not know what they do; a hook sees a `Moment` and not the loop.
 
 use super::learner::Models;
+use super::stop::Stop;
 use crate::checkpoint::RunFolder;
 use crate::dist::Comm;
 use crate::env::Environment;
@@ -17,6 +18,23 @@ pub trait Hook {
     /// # Errors
     /// What should end the run.
     fn after_step(&mut self, moment: &mut Moment) -> Result<()>;
+
+    /// Called once when training is over and its memory free, also by a run that is resumed after its last step.
+    ///
+    /// # Errors
+    /// What should end the program with an error; `Stopped` on a signal.
+    fn finish(&mut self, _: &mut End) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A run after its last step.
+pub struct End<'a> {
+    pub plan: &'a Plan,
+    pub folder: &'a RunFolder,
+    pub metrics: &'a mut Metrics,
+    pub best: Option<Best>,
+    pub stop: &'a Stop,
 }
 
 /// A run between two steps.
@@ -27,6 +45,8 @@ pub struct Moment<'a> {
     pub last: bool,
     /// Whether the run stops here, on a signal.
     pub stopping: bool,
+    /// For hooks that wait.
+    pub stop: &'a Stop,
     pub plan: &'a Plan,
     pub env: &'a Environment,
     pub comm: &'a dyn Comm,

@@ -36,6 +36,7 @@ impl Trainer<'_> {
             last: self.state.step == self.ppo.steps,
             // Asked once, so that all hooks and ranks see the same; a later signal counts for the next step.
             stopping: self.comm.any(self.stop.is_wanted())?,
+            stop: self.stop,
             plan: self.plan,
             env: self.env,
             comm: self.comm,

@@ -25,6 +25,7 @@ fn step(stage: Stage, step: u64, attempt: f64) -> Record {
         Stage::Sft => "sft/loss",
         Stage::Ppo => "critic/score/mean",
         Stage::Evaluation => "val/countdown/accuracy",
+        Stage::Hook => "hooks/score/step",
     };
     record.set(name, step as f64 + attempt);
     record

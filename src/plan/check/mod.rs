@@ -4,6 +4,7 @@
 //! Decided: what cannot run is refused here, and so is what would waste a night (a coefficient that no gradient
 //! follows, an actor that never learns). What only affects quality is the user's choice.
 
+mod hooks;
 mod setting;
 mod training;
 
@@ -36,6 +37,7 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
         training::warm_start(sft, &config, at)?;
     }
     training::rollout(&recipe.rollout, &config, at)?;
+    hooks::check(recipe, &config, at)?;
     if let Some(ppo) = &recipe.ppo {
         training::context(&recipe.rollout, &config, at)?;
         let logging = &recipe.logging;

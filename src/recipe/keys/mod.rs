@@ -5,11 +5,13 @@
 //! paper's (arXiv:2601.10825, supplementary tables 6 and 8) or, if it gives none, verl's. An integer without its own
 //! bound is at most `MOST`.
 
+mod hooks;
 mod ppo;
 mod run;
 mod sft;
 mod task;
 
+pub use hooks::*;
 pub use ppo::*;
 pub use run::*;
 pub use sft::*;

@@ -1,4 +1,4 @@
-//! How a run proceeds: rollouts, evaluation, checkpoints, hooks, logs, the machine.
+//! How a run proceeds: rollouts, evaluation, checkpoints, logs, the machine.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,20 +94,6 @@ pub struct Checkpoints {
     /// Whether the checkpoint with the best validation accuracy is kept as well.
     #[serde_inline_default(true)]
     pub keep_best: bool,
-}
-
-/// What else is done between steps.
-#[serde_inline_default]
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Hooks {
-    /// Rollouts shown with their rewards at each evaluation (0: none).
-    #[serde_inline_default(4)]
-    pub samples: usize,
-    /// A toy: count the steps (tests/toy).
-    #[cfg(test)]
-    #[serde(default)]
-    pub count_steps: bool,
 }
 
 /// Where a run's metrics are written.

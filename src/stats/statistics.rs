@@ -1,4 +1,4 @@
-//! The statistics of comparisons, as pure functions. `scripts/golden_stats.py` computes the same with numpy and scipy.
+//! Means, quantiles, exact tests, and areas.
 
 /// Most seeds whose sign-flip test is enumerated: 2^20 sums.
 const MOST_FLIPS: usize = 20;
@@ -58,6 +58,21 @@ pub fn sign_flip(differences: &[f64]) -> Option<f64> {
     Some(far as f64 / f64::from(1u32 << n))
 }
 
+/// The probability that a value of `first` is above one of `second`, ties counting half: the area under the ROC curve,
+/// which is the Mann-Whitney statistic divided by the number of pairs (Hanley and McNeil 1982). Values are finite.
+/// `None` if a sample is empty.
+pub fn auc(first: &[f64], second: &[f64]) -> Option<f64> {
+    let mut sorted = second.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // Twice the number of values below, where those that are equal count half.
+    let below = |value: &f64| {
+        sorted.partition_point(|other| other < value) as u64 + sorted.partition_point(|other| other <= value) as u64
+    };
+    let twice: u64 = first.iter().map(below).sum();
+    let pairs = first.len() as f64 * second.len() as f64;
+    (pairs > 0.0).then(|| twice as f64 / 2.0 / pairs)
+}
+
 /// The weights w with which values y at the steps x give their mean height, sum(w y): the area under the straight lines
 /// between them (trapezoidal rule), divided by the range of steps. A single step has the weight 1.
 pub fn area_weights(steps: &[u64]) -> Vec<f64> {
@@ -115,7 +130,11 @@ mod tests {
             let products = area_weights(&steps).into_iter().zip(numbers(&case["values"])).map(|(w, y)| w * y);
             assert_close(products.sum(), &case["height"], &case);
         }
-        assert!(["mcnemar", "sign_flip", "quantile", "area"].iter().all(|name| cases(name).len() >= 4));
+        for case in cases("auc") {
+            let [first, second] = ["first", "second"].map(|key| numbers(&case[key]));
+            assert_close(auc(&first, &second).unwrap(), &case["auc"], &case);
+        }
+        assert!(["mcnemar", "sign_flip", "quantile", "area", "auc"].iter().all(|name| cases(name).len() >= 4));
     }
 
     #[test]
@@ -124,7 +143,7 @@ mod tests {
         assert_eq!((sign_flip(&[]), sign_flip(&[0.2]), sign_flip(&[0.0, 0.0])), (None, Some(1.0), Some(1.0)));
         assert_eq!(sign_flip(&[1.0; 21]), None);
         assert_eq!((sign_flip(&[0.1, f64::NAN]), percentile_interval(vec![0.1, f64::NAN])), (None, None));
-        assert_eq!(percentile_interval(vec![]), None);
+        assert_eq!((percentile_interval(vec![]), auc(&[], &[1.0]), auc(&[1.0], &[])), (None, None, None));
         assert_eq!((area_weights(&[]), area_weights(&[7])), (vec![], vec![1.0]));
         let points = [(0, 0.1), (10, 0.3), (20, 0.25), (30, 0.4)];
         assert_eq!([0.0, 0.3, 0.35, 0.5].map(|t| first_at_least(&points, t)), [Some(0), Some(10), Some(30), None]);

@@ -1,0 +1,68 @@
+//! What a hook made of a checkpoint: figures with their intervals, and a sentence; `result.json` in the job's folder.
+
+use super::schedule::Job;
+use crate::checkpoint::RunFolder;
+use crate::json;
+use crate::metrics::{Record, Stage};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+const FILE: &str = "result.json";
+
+/// The result of a job.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Outcome {
+    pub hook: String,
+    pub step: usize,
+    /// What it depends on besides the checkpoint.
+    pub identity: Value,
+    /// What came out, in a line.
+    pub summary: String,
+    /// What to know about it.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    pub figures: Vec<Figure>,
+}
+
+/// A number, with its 95 % interval if it has one.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Figure {
+    pub name: String,
+    pub value: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Outcome {
+    /// The result of a job that is done.
+    ///
+    /// # Errors
+    /// There is none, or its file is damaged.
+    pub fn read(run: &RunFolder, job: &Job) -> Result<Self> {
+        json::read(&job.folder(run).join(FILE))
+    }
+
+    /// Writes the result into the job's folder while that is being filled.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        Ok(std::fs::write(folder.join(FILE), serde_json::to_string_pretty(self)? + "\n")?)
+    }
+
+    /// The record of its figures: `hooks/HOOK/NAME`, and `hooks/HOOK/NAME/{low,high}` for intervals.
+    pub fn record(&self) -> Record {
+        let mut record = Record::new(Stage::Hook, self.step as u64);
+        for Figure { name, value, interval } in &self.figures {
+            let name = format!("hooks/{}/{name}", self.hook);
+            if let Some([low, high]) = interval {
+                record.set(format!("{name}/low"), *low);
+                record.set(format!("{name}/high"), *high);
+            }
+            record.set(name, *value);
+        }
+        record
+    }
+}

@@ -1,0 +1,95 @@
+//! The work of a hook, which sees a checkpoint's folder and the run's recipe alone: in a process beside training, or
+//! afterwards by `ppo-train judge`, with the same result.
+
+use super::external;
+use super::outcome::Outcome;
+use super::schedule::{Job, PERSONA, TRANSFER, names};
+use super::{persona, transfer};
+use crate::bad;
+use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
+use crate::judge::{Judge, Lexical};
+use crate::model::Policy;
+use crate::plan::Plan;
+use crate::recipe;
+use crate::recipe::spelling::nearest;
+use crate::torch;
+use anyhow::{Context, Result};
+
+/// Does a job for a run and puts its result into the folder of `out`, which may be another one than the run's.
+///
+/// # Errors
+/// Bad input: a hook that the recipe does not have, a step without a checkpoint. Those of the hook.
+pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<Outcome> {
+    let plan = &with_batch(plan);
+    let hooks = &plan.recipe.hooks;
+    let checkpoint = run.complete(job.step).ok_or_else(|| {
+        let saved: Vec<String> = saved(run).iter().map(usize::to_string).collect();
+        bad!("{} has no checkpoint of step {}, but of {}", run.path().display(), job.step, saved.join(", "))
+    })?;
+    let mut outcome = None;
+    write_folder(&job.folder(out), |folder| {
+        let here = (job, folder);
+        let made = match (job.hook.as_str(), hooks.external.get(&job.hook)) {
+            (_, Some(external)) => external::call(external, job, run.path(), checkpoint.path())?,
+            (PERSONA, _) if let Some(persona) = &hooks.persona => {
+                let judge = judge(&persona.judge);
+                persona::judge(plan, persona, &policy(plan, &checkpoint)?, judge.as_ref(), here)?
+            }
+            (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
+                transfer::evaluate_on(plan, transfer, &policy(plan, &checkpoint)?, here)?
+            }
+            _ => {
+                let names = names(hooks);
+                let near = nearest(&job.hook, names.iter().map(String::as_str));
+                let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let all = names.join(", ");
+                return Err(bad!("the recipe has no hook `{}`{hint}\nits hooks are: {all}", job.hook));
+            }
+        };
+        made.write(folder)?;
+        outcome = Some(made);
+        Ok(())
+    })?;
+    outcome.context("no result")
+}
+
+/// The judge that a recipe names.
+fn judge(settings: &recipe::Judge) -> Box<dyn Judge> {
+    match settings {
+        recipe::Judge::Lexical => Box::new(Lexical),
+    }
+}
+
+/// The plan, decoding as many sequences at a time as hooks may.
+fn with_batch(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    plan.recipe.rollout.batch = plan.recipe.hooks.batch;
+    plan
+}
+
+/// The actor of a checkpoint, on the hooks' device.
+fn policy(plan: &Plan, checkpoint: &Checkpoint) -> Result<Policy> {
+    let (hooks, machine) = (&plan.recipe.hooks, &plan.recipe.machine);
+    if hooks.threads > 0 {
+        tch::set_num_threads(hooks.threads as i32);
+    }
+    let device = torch::device(hooks.device.as_ref().unwrap_or(&machine.device))?;
+    // A run's start is itself a model folder.
+    let inner = checkpoint.model();
+    let folder = if inner.is_dir() { inner } else { checkpoint.path().to_path_buf() };
+    Ok(Policy::new(&plan.config, plan.weights(&folder, device)?))
+}
+
+/// The steps of a run that have a checkpoint, its start as step 0.
+pub fn saved(run: &RunFolder) -> Vec<usize> {
+    let start = run.complete(0).map(|_| 0);
+    let steps = run.checkpoints().unwrap_or_default();
+    start.into_iter().chain(steps.into_iter().map(|checkpoint| checkpoint.step)).collect()
+}
+
+/// Makes this process one that works beside training: it gives way to training, and ends with the run that started it.
+pub fn yield_to_training() {
+    // Neither matters if the system refuses it.
+    let _ = rustix::process::nice(10);
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}

@@ -1,0 +1,53 @@
+//! Checks of the hooks that run beside training.
+
+use crate::BadInput;
+use crate::model::ModelConfig;
+use crate::recipe::{Recipe, Sources};
+use crate::task::settings;
+use crate::torch::{DEVICES, named_device};
+
+/// The hooks that are ours, which a user's cannot be called.
+const OURS: [&str; 2] = ["persona", "transfer"];
+
+pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
+    let hooks = &recipe.hooks;
+    if let Some(device) = &hooks.device {
+        let what = format!("there is no device `{device}`\nexpected {DEVICES}");
+        at.ensure(named_device(device).is_some(), "hooks.device", what)?;
+    }
+    let steps = recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
+    let in_time = |key: &str, wanted: &[usize]| match wanted.iter().find(|step| **step > steps) {
+        Some(late) => Err(at.bad(key, format!("step {late} never comes: ppo.steps is {steps}"))),
+        None => Ok(()),
+    };
+    if let Some(persona) = &hooks.persona {
+        in_time("hooks.persona.steps", &persona.steps)?;
+        let [_, validation, _] = settings(&recipe.task).sizes();
+        let what = format!("{} responses to judge, but task.validation is {validation}", persona.traces);
+        at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
+    }
+    if let Some(transfer) = &hooks.transfer {
+        in_time("hooks.transfer.steps", &transfer.steps)?;
+        let task = settings(&transfer.task);
+        task.check(&at.under("hooks.transfer"))?;
+        let [.., test] = task.sizes();
+        let what = format!("{} problems, but hooks.transfer.task.test is {test}", transfer.problems);
+        at.ensure(transfer.problems <= test, "hooks.transfer.problems", what)?;
+        let response = transfer.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
+        let prompt = transfer.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
+        let (all, context) = (prompt + response, config.max_position_embeddings);
+        let what = format!("{all} prompt and response tokens, but the model's context is {context} tokens");
+        at.ensure(all as i64 <= context, "hooks.transfer.max_prompt_tokens", what)?;
+    }
+    for (name, external) in &hooks.external {
+        let key = format!("hooks.external.{name}");
+        at.ensure(!OURS.contains(&name.as_str()), &key, format_args!("`{name}` is the name of a hook that there is"))?;
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        let what = format!("`{name}` names a folder and metrics: expected letters, digits, `_` and `-`");
+        at.ensure(plain, &key, what)?;
+        let command = external.command.first().is_some_and(|program| !program.is_empty());
+        at.ensure(command, &format!("{key}.command"), "the command is empty\nfor example [\"python3\", \"score.py\"]")?;
+        in_time(&format!("{key}.steps"), &external.steps)?;
+    }
+    Ok(())
+}

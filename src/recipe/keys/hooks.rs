@@ -1,0 +1,123 @@
+//! What else is done at checkpoints: hooks that read what the model writes, and judge it.
+
+use super::{Decoding, Task};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_inline_default::serde_inline_default;
+use std::collections::BTreeMap;
+
+/// What else is done between steps. The hooks below run in a process of their own beside training, from a checkpoint
+/// that is written for them; if one fails, the run goes on.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Rollouts shown with their rewards at each evaluation (0: none).
+    #[serde_inline_default(4)]
+    pub samples: usize,
+    /// Device on which hooks load a checkpoint (default: machine.device). On a GPU they share its memory with training.
+    pub device: Option<String>,
+    /// CPU threads of a hook (0: one per core).
+    #[serde_inline_default(1)]
+    #[schemars(range(max = 4096))]
+    pub threads: usize,
+    /// Sequences that a hook decodes at a time (0: all); affects memory and speed, never a response.
+    #[serde_inline_default(32)]
+    pub batch: usize,
+    /// How often a hook that fails is tried in a run.
+    #[serde_inline_default(3)]
+    #[schemars(range(min = 1, max = 100))]
+    pub attempts: usize,
+    pub persona: Option<Persona>,
+    pub transfer: Option<Transfer>,
+    /// Commands of your own, by name: the results of `[hooks.external.NAME]` are shown as `hooks/NAME/*`.
+    #[serde(default)]
+    pub external: BTreeMap<String, External>,
+    /// A toy: count the steps (tests/toy).
+    #[cfg(test)]
+    #[serde(default)]
+    pub count_steps: bool,
+}
+
+impl Hooks {
+    /// Whether any hook runs beside training.
+    pub fn are_beside(&self) -> bool {
+        self.persona.is_some() || self.transfer.is_some() || !self.external.is_empty()
+    }
+}
+
+/// Whether personas emerge: a judge reads responses to validation problems.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Persona {
+    /// Steps from one judgement to the next (0: only before the first step and after the last).
+    #[serde(default)]
+    pub every: usize,
+    /// Further steps to judge after.
+    #[serde(default)]
+    pub steps: Vec<usize>,
+    /// Responses to judge: to the first so many problems of the validation split, one each, sampled at temperature 1.
+    #[serde_inline_default(64)]
+    #[schemars(range(min = 1))]
+    pub traces: usize,
+    /// Who judges (default: the lexical judge).
+    #[serde(default)]
+    pub judge: Judge,
+}
+
+/// Who reads the traces.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Judge {
+    /// Rules about words and tags. It needs nothing, and cannot see roles, personality and expertise.
+    #[default]
+    Lexical,
+}
+
+/// Whether the skill transfers: an evaluation on the test split of another task, which the run does not train on.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// Steps from one evaluation to the next (0: only before the first step and after the last).
+    #[serde(default)]
+    pub every: usize,
+    /// Further steps to evaluate after.
+    #[serde(default)]
+    pub steps: Vec<usize>,
+    /// Problems: the first so many of the test split (0: all).
+    #[serde_inline_default(256)]
+    pub problems: usize,
+    /// Answer greedily or by sampling at temperature 1.
+    #[serde_inline_default(Decoding::Greedy)]
+    pub decoding: Decoding,
+    /// Longest prompt in tokens (default: rollout.max_prompt_tokens).
+    #[schemars(range(min = 1))]
+    pub max_prompt_tokens: Option<usize>,
+    /// Longest response in tokens (default: rollout.max_response_tokens).
+    #[schemars(range(min = 1))]
+    pub max_response_tokens: Option<usize>,
+    /// The other task.
+    pub task: Task,
+}
+
+/// A command of your own. It gets the checkpoint's folder as its last argument (and in `PPO_TRAIN_CHECKPOINT`, with
+/// `PPO_TRAIN_RUN` and `PPO_TRAIN_STEP`), and prints a JSON object of numbers.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// The program and its arguments; started without a shell, in the folder that training was started in.
+    pub command: Vec<String>,
+    /// Steps from one call to the next (0: only before the first step and after the last).
+    #[serde(default)]
+    pub every: usize,
+    /// Further steps to call it after.
+    #[serde(default)]
+    pub steps: Vec<usize>,
+    /// Seconds after which it has failed.
+    #[serde_inline_default(3600)]
+    #[schemars(range(min = 1))]
+    pub timeout: u64,
+}

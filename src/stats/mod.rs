@@ -1,0 +1,11 @@
+//! Statistics of samples, as pure functions: exact tests, bootstrap, comparisons at matched length.
+//!
+//! `scripts/golden_stats.py` computes the same with numpy and scipy, for the unit tests.
+
+mod bins;
+mod resample;
+mod statistics;
+
+pub use bins::Bins;
+pub use resample::{Bootstrap, Draw, Grid};
+pub use statistics::{area_weights, auc, first_at_least, mcnemar, mean, percentile_interval, quantile, sign_flip};
