@@ -1,5 +1,6 @@
 //! Vectors for short texts, such as an expertise: those of an endpoint, or mean hidden states of a local model.
 
+use super::interface::Judgement;
 use crate::endpoint::{Refusal, Service, Settings};
 use crate::rollout::Author;
 use crate::{Stopped, bad};
@@ -45,12 +46,30 @@ impl Embedder {
         }
     }
 
+    /// For each judgement the vectors of what its perspectives know about; none where the judge does not say that.
+    ///
+    /// # Errors
+    /// As `embed`.
+    pub fn expertise(&self, judgements: &[Option<&Judgement>]) -> Result<Vec<Option<Vec<Vec<f32>>>>> {
+        let texts = |judgement: &Option<&Judgement>| -> Option<Vec<String>> {
+            let perspectives = (*judgement)?.perspectives.as_ref()?;
+            perspectives.iter().map(|one| one.expertise.clone()).collect()
+        };
+        let texts: Vec<Option<Vec<String>>> = judgements.iter().map(texts).collect();
+        let all: Vec<String> = texts.iter().flatten().flatten().cloned().collect();
+        let mut vectors = self.embed(&all)?.into_iter();
+        Ok(texts.into_iter().map(|texts| texts.map(|texts| vectors.by_ref().take(texts.len()).collect())).collect())
+    }
+
     /// A vector for each text, in order, all of the same length; equal texts have equal vectors.
     ///
     /// # Errors
     /// Bad input: an empty text; a key or model that the server does not take. There are no vectors: the server is
     /// gone, the budget is spent, or a signal came.
     pub fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        if texts.is_empty() {
+            return Ok(vec![]);
+        }
         if texts.iter().any(|text| text.trim().is_empty()) {
             return Err(bad!("an empty text has no embedding"));
         }

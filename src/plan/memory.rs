@@ -26,6 +26,8 @@
 //! - logits: response tokens of a micro-batch x V, five float32 copies (scores, divided by the temperature, log-softmax
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
 //!   bfloat16 the scores before they become float32. If tokens x V exceeds 2^25, it is done in parts of that size.
+//! - hooks beside training, if they are on the run's device: another copy of the weights, the KV cache of the sequences
+//!   that a hook decodes at a time, and one step's logits for them. A local judge's own model is not counted.
 //! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w per token, and its logits.
 //!
 //! Each of several devices holds all models and a share of the sequences.
@@ -40,6 +42,7 @@ use super::Plan;
 use crate::model::{PRODUCTS_TOKENS, VOCABULARY_PART};
 use crate::recipe::Precision;
 use crate::rollout::PREFILL_TOKENS;
+use crate::task::settings;
 use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
 /// A phase of a run, with its own memory use.
@@ -169,6 +172,12 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
         * w;
     part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
 
+    let hooks = hooks(plan);
+    if hooks.rows > 0 {
+        let cache = hooks.rows as f64 * hooks.tokens as f64 * layers * 2.0 * kv * w;
+        part("hooks beside training", parameters * w + cache + hooks.rows as f64 * v * 20.0, STEP);
+    }
+
     let response = recipe.rollout.max_response_tokens;
     let micro = |sequences: usize| ppo.micro_batch_tokens.min(sequences * plan.max_sequence_tokens());
     part("scoring work", scoring(micro(plan.sequences_per_step()) as f64), &[Scoring]);
@@ -179,6 +188,27 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
         part("activations", activations(micro(ppo.critic_sequences()) as f64), &[CriticUpdate]);
     }
     parts
+}
+
+/// The sequences that a hook decodes at a time, and their greatest length; none if hooks are on another device.
+struct Beside {
+    rows: usize,
+    tokens: usize,
+}
+
+fn hooks(plan: &Plan) -> Beside {
+    let (hooks, rollout) = (&plan.recipe.hooks, &plan.recipe.rollout);
+    let elsewhere = hooks.device.as_ref().is_some_and(|device| *device != plan.recipe.machine.device);
+    let together = |all: usize| if hooks.batch == 0 { all } else { all.min(hooks.batch) };
+    let persona = hooks.persona.iter().map(|hook| (together(hook.traces), plan.max_sequence_tokens()));
+    let transfer = hooks.transfer.iter().map(|hook| {
+        let all = if hook.problems == 0 { settings(&hook.task).sizes()[2] } else { hook.problems };
+        let prompt = hook.max_prompt_tokens.unwrap_or(rollout.max_prompt_tokens);
+        (together(all), prompt + hook.max_response_tokens.unwrap_or(rollout.max_response_tokens))
+    });
+    let all = persona.chain(transfer).filter(|_| !elsewhere);
+    let most = all.fold((0, 0), |(rows, tokens), (more, longer)| (rows.max(more), tokens.max(longer)));
+    Beside { rows: most.0, tokens: most.1 }
 }
 
 /// On a CPU, the program itself and the gaps that tensors leave in its heap, a share of them.

@@ -5,7 +5,7 @@ use crate::server::{Manner as Behaviour, Server};
 use ppo_train::checkpoint::save_model;
 use ppo_train::endpoint::Settings;
 use ppo_train::grammar::{Acceptor, Grammar, Schema};
-use ppo_train::judge::{Embedder, Judge, Local, Prompts, Question, Trace};
+use ppo_train::judge::{Embedder, Judge, Judgement, Local, Perspective, Prompts, Question, Trace};
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Author, Constraint, Engine, Manner, Sampling, Stop, Vocabulary};
@@ -252,5 +252,11 @@ fn texts_become_vectors() {
     let seen = server.seen();
     assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/v1/embeddings"));
     assert_eq!(seen[0].body, json!({ "model": "vectors", "input": ["12", "doubt", "mental arithmetic"] }));
+    let voice = |text: &str| Perspective { expertise: Some(text.into()), ..Perspective::default() };
+    let judgement = |voices: Vec<Perspective>| Judgement { perspectives: Some(voices), ..Judgement::default() };
+    let [two, mute] = [judgement(vec![voice("12"), voice("doubt")]), judgement(vec![Perspective::default()])];
+    let vectors = open().expertise(&[Some(&two), None, Some(&mute), Some(&Judgement::default())]).unwrap();
+    assert_eq!(vectors, [Some(vec![vec![2.0, 0.1], vec![5.0, 0.1]]), None, None, None]);
+    assert_eq!(server.seen().len(), 1);
     assert!(open().embed(&[" ".to_string()]).unwrap_err().is::<ppo_train::BadInput>());
 }

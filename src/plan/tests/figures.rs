@@ -53,6 +53,16 @@ fn memory_adds_up() {
         assert!(if device == "cpu" { program > 300 << 20 } else { program == 0 }, "{program}");
     }
 
+    // A hook has its own copy of the weights and its own cache, unless it is on another device.
+    let hooks = ["machine.precision=bfloat16", "hooks.persona.traces=8", "hooks.batch=4"];
+    let beside = |sets: &[&str]| {
+        let parts = estimate(&bench.load(bench.good(), sets).unwrap(), 1);
+        parts.iter().find(|part| part.name == "hooks beside training").map(|part| part.bytes)
+    };
+    assert_eq!(beside(&hooks), Some(2 * p + 4 * 64 * 2 * 2 * 32 * 2 + 4 * 512 * 20));
+    assert_eq!(beside(&[&hooks[..], &["machine.device=cuda", "hooks.device=cpu"]].concat()), None);
+    assert_eq!(beside(&hooks[..1]), None);
+
     let plan = bench.load(bench.good(), &["machine.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
     let parts = estimate(&plan, 1);
     assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));
