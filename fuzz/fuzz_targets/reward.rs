@@ -8,6 +8,11 @@ use std::sync::LazyLock;
 #[path = "../../src/recipe/keys/mod.rs"]
 mod recipe;
 
+#[path = "../../src/text"]
+mod text {
+    pub mod tags;
+}
+
 #[path = "../../src/task"]
 mod task {
     pub mod countdown {

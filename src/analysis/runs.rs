@@ -6,7 +6,7 @@ use crate::checkpoint::RunFolder;
 use crate::metrics::{Outcomes, Record, Stage, evaluations, validation};
 use crate::recipe::spelling::{nearest, similar};
 use crate::recipe::{self, Decoding, Recipe};
-use crate::{OrBadInput, bad};
+use crate::{OrBadInput, bad, terminal};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,14 +35,14 @@ impl Run {
             return Err(bad!("{shown} is not a run folder: it has no metrics.jsonl"));
         }
         let evaluations = match folder.evaluations() {
-            path if path.exists() => evaluations::read(&path).bad_input()?,
+            path if path.exists() => evaluations::read(&path, terminal::warn).bad_input()?,
             _ => vec![],
         };
         Ok(Self {
             name: dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned(),
             dir: dir.to_path_buf(),
             recipe: recipe::stored(&folder.recipe()).map_err(|error| format!("{error:#}")),
-            records: read_jsonl(&folder.metrics()).bad_input()?,
+            records: read_jsonl(&folder.metrics(), terminal::warn).bad_input()?,
             evaluations,
         })
     }

@@ -1,7 +1,8 @@
 //! A checkpoint's models as Hugging Face folders for other programs.
 
 use super::files::save_critic;
-use super::folder::{MARK, write_folder};
+use super::folder::place;
+use super::sums::MARK;
 use crate::OrBadInput;
 use crate::model::{Head, ModelConfig, Weights, critic_weights, tensor_names};
 use anyhow::Result;
@@ -32,7 +33,7 @@ pub fn export_critic(critic: &Path, model: &Path, target: &Path) -> Result<()> {
     let head = load(critic, &config, Head::ValueOnly)?;
     let weights = critic_weights(&config, &load(model, &config, Head::Language)?);
     weights.copy_from(&head);
-    write_unmarked(target, |dir| save_critic(dir, &weights, model, model))
+    place(target, |dir| save_critic(dir, &weights, model, model))
 }
 
 /// The weights in `dir`.
@@ -41,19 +42,13 @@ fn load(dir: &Path, config: &ModelConfig, head: Head) -> Result<Weights> {
 }
 
 fn copy(source: &Path, target: &Path) -> Result<()> {
-    write_unmarked(target, |dir| {
+    place(target, |dir| {
         for entry in fs::read_dir(source)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
+            if entry.file_type()?.is_file() && entry.file_name() != MARK {
                 fs::copy(entry.path(), dir.join(entry.file_name()))?;
             }
         }
         Ok(())
     })
-}
-
-/// Writes a folder completely or not at all, without the mark of a checkpoint.
-fn write_unmarked(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    write_folder(target, fill)?;
-    Ok(fs::remove_file(target.join(MARK))?)
 }

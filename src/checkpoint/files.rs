@@ -3,6 +3,7 @@
 use crate::model::Weights;
 use crate::torch;
 use anyhow::{Context, Result, bail, ensure};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -72,8 +73,7 @@ fn save_shards(dir: &Path, weights: &[(String, Tensor)], limit: usize) -> Result
     }
     let total: usize = weights.iter().map(|(_, tensor)| bytes(tensor)).sum();
     let index = json!({"metadata": {"total_size": total}, "weight_map": files});
-    fs::write(dir.join("model.safetensors.index.json"), serde_json::to_string_pretty(&index)?)?;
-    Ok(())
+    write_text(&dir.join("model.safetensors.index.json"), &serde_json::to_string_pretty(&index)?)
 }
 
 /// Writes a critic into `dir` as transformers' token classifier with one label, with the configuration of the folder
@@ -103,8 +103,12 @@ fn save_config(dir: &Path, weights: &Weights, source: &Path, change: impl FnOnce
         _ => "float32".into(),
     };
     change(&mut config);
-    fs::write(dir.join("config.json"), serde_json::to_string_pretty(&config)?)?;
-    Ok(())
+    write_text(&dir.join("config.json"), &serde_json::to_string_pretty(&config)?)
+}
+
+/// Writes a small file of a folder that is being filled.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes named tensors as one safetensors file, with the metadata that transformers looks for.
@@ -115,7 +119,11 @@ pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Resu
     let write = || -> Result<()> {
         // The crate writes a temporary file that only its owner can read; ours shall be as readable as any new file.
         let mode = fs::File::create(path)?.metadata()?.permissions();
-        safetensors::serialize_to_file(views, Some(metadata), path)?;
+        match safetensors::serialize_to_file(views, Some(metadata), path) {
+            // It would say everything twice.
+            Err(SafeTensorError::IoError(error)) => return Err(error.into()),
+            written => written?,
+        }
         Ok(fs::set_permissions(path, mode)?)
     };
     write().with_context(|| format!("cannot write {}", path.display()))

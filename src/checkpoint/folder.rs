@@ -1,40 +1,74 @@
-//! Folders that appear complete or not at all: filled under a temporary name, synced, marked COMPLETE, renamed.
+//! Folders that appear complete or not at all: filled under a temporary name, synced, marked COMPLETE with the
+//! checksums of their files, renamed.
 
+use super::files::write_text;
+use super::sums::{MARK, Sums};
 use crate::files::PARTIAL;
+use crate::terminal;
 use anyhow::{Context, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
 use std::path::Path;
+use std::thread;
 
-pub(super) const MARK: &str = "COMPLETE";
-
-/// Fills a new folder with `fill` and moves it to `target`, or leaves nothing behind.
+/// Fills a new folder with `fill`, marks it as complete and moves it to `target`, or leaves nothing behind.
 ///
 /// # Errors
 /// Those of `fill` and of the file system; `target` is then as it was.
 pub fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    place(target, |dir| {
+        fill(dir)?;
+        // The files are hashed while the disk takes them in.
+        let sums = thread::scope(|scope| {
+            let synced = scope.spawn(|| sync(dir));
+            let sums = Sums::of(dir);
+            synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(sums)
+        })?;
+        mark(dir, &sums)
+    })
+}
+
+fn mark(dir: &Path, sums: &Sums) -> Result<()> {
+    write_text(&dir.join(MARK), &sums.text())
+}
+
+/// Fills a new folder with `fill`, syncs it and moves it to `target`, or leaves nothing behind.
+///
+/// # Errors
+/// As `write_folder`.
+pub(super) fn place(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = match target.parent().context("a folder needs a name")? {
         here if here.as_os_str().is_empty() => Path::new("."),
         parent => parent,
     };
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // The temporary folder is removed however this function returns, unless it is renamed below.
-    let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent)?;
+    let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(parent);
+    let partial = partial.with_context(|| format!("cannot create a folder in {}", parent.display()))?;
     fill(partial.path())?;
-    fs::write(partial.path().join(MARK), "")?;
     sync(partial.path())?;
-    if target.exists() {
-        fs::remove_dir_all(target)?;
+    let swap = || renameat_with(CWD, partial.path(), CWD, target, RenameFlags::EXCHANGE).is_ok();
+    if !(target.exists() && swap()) {
+        // Not every file system can exchange two folders.
+        let moved = fs::remove_dir_all(target).or_else(absent).and_then(|()| fs::rename(partial.path(), target));
+        moved.with_context(|| format!("cannot write {}", target.display()))?;
+        // There is nothing to remove; otherwise it is the old folder that is removed now.
+        let _ = partial.keep();
     }
-    fs::rename(partial.path(), target).with_context(|| format!("cannot write {}", target.display()))?;
-    // The folder has been renamed: there is nothing to remove.
-    let _ = partial.keep();
     File::open(parent)?.sync_all()?;
     Ok(())
 }
 
-/// Puts the files of a folder into a new one, by hard links where the file system has them.
+/// What is not there need not be removed.
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// Puts the files of a folder into a new one, by hard links where the file system has them, with the checksums that the
+/// folder had: a link to a damaged file is known as one.
 pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
-    write_folder(target, |dir| {
+    let known = if is_complete(source) { Sums::stored(source)?.filter(Sums::are_flat) } else { None };
+    let link = |dir: &Path| {
         for entry in fs::read_dir(source).with_context(|| format!("cannot read {}", source.display()))? {
             let entry = entry?;
             let to = dir.join(entry.file_name());
@@ -43,14 +77,42 @@ pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
             }
         }
         Ok(())
-    })
+    };
+    match known {
+        None => write_folder(target, link),
+        Some(sums) => place(target, |dir| {
+            link(dir)?;
+            mark(dir, &sums)
+        }),
+    }
+}
+
+/// Goes on without something that could not be saved because of the disk, be it full, gone or broken, and says so;
+/// returns whether it was saved.
+///
+/// # Errors
+/// Those that another disk would not help against.
+pub fn tolerate(saved: Result<()>, otherwise: &str) -> Result<bool> {
+    match saved {
+        Ok(()) => Ok(true),
+        Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+            terminal::warn(&format!("warning: {otherwise}: {error:#}"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Syncs every file and folder below `dir` to disk.
 fn sync(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.is_dir() { sync(&path)? } else { File::open(&path)?.sync_all()? }
+        let synced = || File::open(&path)?.sync_all();
+        if path.is_dir() {
+            sync(&path)?
+        } else {
+            synced().with_context(|| format!("cannot write {}", path.display()))?
+        }
     }
     File::open(dir)?.sync_all()?;
     Ok(())
@@ -76,6 +138,9 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "old");
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
+        write_folder(&target, |dir| Ok(fs::write(dir.join("b"), "new")?)).unwrap();
+        assert!(target.join("b").exists() && !target.join("a").exists());
         assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
     }
 }

@@ -1,7 +1,8 @@
 //! Checkpoints: folders that are either complete or absent.
 //!
 //! `RUN/step_000040/` holds `model/` and `critic/` (Hugging Face folders), `optimizer.safetensors`, `state.json`,
-//! `recipe.toml` and, written last, `COMPLETE`. A folder is filled under a temporary name, synced to disk, and renamed.
+//! `recipe.toml` and, written last, `COMPLETE` with the checksums of all of them. A folder is filled under a temporary
+//! name, synced to disk, and renamed.
 //! `RUN/lock` keeps a second process out.
 
 mod export;
@@ -9,10 +10,13 @@ mod files;
 mod folder;
 mod lock;
 mod run_folder;
+mod sums;
+mod verify;
 
 pub use crate::files::write_file;
 pub use export::{export_critic, export_model};
-pub use files::{load_tensors, save_critic, save_model, save_tensors};
-pub use folder::{is_complete, link_folder, write_folder};
+pub use files::{load_tensors, save_critic, save_model, save_tensors, write_text};
+pub use folder::{is_complete, link_folder, tolerate, write_folder};
 pub use lock::Lock;
 pub use run_folder::{Checkpoint, RunFolder};
+pub use verify::{Verdict, ensure_whole, verify};

@@ -1,10 +1,10 @@
 //! The names of everything in a run's folder.
 
-use super::folder::{MARK, is_complete};
+use super::folder::is_complete;
 use crate::files::PARTIAL;
 use crate::metrics;
 use anyhow::{Context, Result};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// The folder of a run.
@@ -62,6 +62,13 @@ impl RunFolder {
 
     /// The complete checkpoints, oldest first.
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        let mut all = self.steps()?;
+        all.retain(|checkpoint| is_complete(&checkpoint.dir));
+        Ok(all)
+    }
+
+    /// The folders with names of checkpoints, complete or not, oldest first.
+    pub fn steps(&self) -> Result<Vec<Checkpoint>> {
         if !self.0.exists() {
             return Ok(vec![]);
         }
@@ -69,11 +76,9 @@ impl RunFolder {
         for entry in fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))? {
             let dir = entry?.path();
             let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            if let Some(Ok(step)) = name.strip_prefix(STEP).map(str::parse)
-                && is_complete(&dir)
-            {
-                found.push(Checkpoint { step, dir });
-            }
+            // A step has one name: `step_6` is no folder of ours.
+            let step = name.strip_prefix(STEP).and_then(|step| step.parse().ok());
+            found.extend(step.map(|step| self.step(step)).filter(|checkpoint| checkpoint.dir == dir));
         }
         found.sort_by_key(|checkpoint| checkpoint.step);
         Ok(found)
@@ -101,12 +106,28 @@ impl RunFolder {
         all.truncate(all.len().saturating_sub(keep));
         for Checkpoint { step, dir } in all {
             if !wanted(step) {
-                // Without its mark it is no longer a checkpoint, even if the removal is interrupted.
-                fs::remove_file(dir.join(MARK))?;
-                fs::remove_dir_all(&dir)?;
+                self.discard(&dir)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes a folder; if that is interrupted, `sweep` does the rest.
+    pub fn discard(&self, dir: &Path) -> Result<()> {
+        let gone = self.0.join(format!("{PARTIAL}{}", name_of(dir)));
+        let removed = fs::rename(dir, &gone).and_then(|()| fs::remove_dir_all(&gone));
+        removed.with_context(|| format!("cannot remove {}", dir.display()))
+    }
+
+    /// Renames a damaged folder, so that nothing takes it for a whole one; returns its new path.
+    pub fn set_aside(&self, dir: &Path) -> Result<PathBuf> {
+        let name = format!("{DAMAGED}{}", name_of(dir));
+        let names = std::iter::once(name.clone()).chain((2..).map(|copy| format!("{name}_{copy}")));
+        let mut free = names.map(|name| dir.with_file_name(name)).filter(|path| !path.exists());
+        let aside = free.next().context("no name is free")?;
+        fs::rename(dir, &aside).with_context(|| format!("cannot rename {}", dir.display()))?;
+        File::open(&self.0)?.sync_all()?;
+        Ok(aside)
     }
 
     /// Removes what a killed process left unfinished.
@@ -124,6 +145,11 @@ impl RunFolder {
 
 const RECIPE: &str = "recipe.toml";
 const STEP: &str = "step_";
+const DAMAGED: &str = "damaged_";
+
+fn name_of(dir: &Path) -> std::borrow::Cow<'_, str> {
+    dir.file_name().unwrap_or_default().to_string_lossy()
+}
 
 /// What is saved of a run after a step.
 #[derive(Clone, Debug)]
@@ -185,6 +211,17 @@ mod tests {
         assert!(!dir.path().join(".partial-x").exists() && !dir.path().join(".partial-y").exists());
         assert_eq!(run.latest().unwrap().unwrap().step, 40);
         run.prune(2, |step| step == 10).unwrap();
-        assert_eq!(run.checkpoints().unwrap().iter().map(|c| c.step).collect::<Vec<_>>(), [10, 30, 40]);
+        let steps = |found: Vec<Checkpoint>| found.iter().map(|c| c.step).collect::<Vec<_>>();
+        assert_eq!(steps(run.checkpoints().unwrap()), [10, 30, 40]);
+        assert_eq!(steps(run.steps().unwrap()), [10, 30, 40, 50]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        // Names that only look like those of checkpoints are none.
+        fs::rename(run.step(40).path(), dir.path().join("step_40")).unwrap();
+        assert_eq!(run.latest().unwrap().unwrap().step, 30);
+        for name in ["damaged_step_000030", "damaged_step_000030_2"] {
+            write_folder(run.step(30).path(), |_| Ok(())).unwrap();
+            assert_eq!(run.set_aside(run.step(30).path()).unwrap(), dir.path().join(name));
+        }
+        assert_eq!(run.latest().unwrap().unwrap().step, 10);
     }
 }

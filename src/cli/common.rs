@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ppo_train::bad;
-use ppo_train::checkpoint::{Checkpoint, RunFolder};
+use ppo_train::checkpoint::{Checkpoint, RunFolder, ensure_whole, is_complete};
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
 use ppo_train::task::Split;
+use ppo_train::terminal;
 use serde_json::Value;
 use std::fmt::Display;
 use std::io::Write;
@@ -82,6 +83,24 @@ pub fn model_of(checkpoint: &Path) -> Result<PathBuf> {
         return Err(bad!("{run} is the folder of a run: name one of its steps, such as {step}"));
     }
     Ok(checkpoint.to_path_buf())
+}
+
+/// The actor's folder in a checkpoint, once its files are known to be those that were saved, and so the checkpoint's
+/// other `parts`.
+///
+/// # Errors
+/// Bad input: as `model_of`; a damaged file, which is named.
+pub fn whole_model_of(checkpoint: &Path, parts: &[&str]) -> Result<PathBuf> {
+    let model = model_of(checkpoint)?;
+    if model == checkpoint {
+        ensure_whole(checkpoint, &[])?;
+    } else if is_complete(checkpoint) {
+        ensure_whole(checkpoint, &[&["model"], parts].concat())?;
+    } else {
+        let shown = checkpoint.display();
+        terminal::warn(&format!("note: {shown} has no COMPLETE: its files cannot be checked"));
+    }
+    Ok(model)
 }
 
 /// Parses the name of a split.

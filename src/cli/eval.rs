@@ -1,6 +1,6 @@
 //! `ppo-train eval`
 
-use super::common::{decoding, model_of, print, print_json, split};
+use super::common::{decoding, print, print_json, split, whole_model_of};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::analysis::Paired;
@@ -84,7 +84,7 @@ impl Eval {
         foreign: bool,
         task: Option<Box<dyn Task>>,
     ) -> Result<(Evaluation, Box<dyn Task>)> {
-        let model = model_of(checkpoint)?;
+        let model = whole_model_of(checkpoint, &["recipe.toml"])?;
         let recipe = self.recipe.clone().map_or_else(|| recipe_of(&self.checkpoint), Ok)?;
         let own = |key: &str| format!("{key}={}", Value::from(model.display().to_string()));
         let sets = if foreign { vec![own("model.path"), own("model.tokenizer")] } else { vec![] };

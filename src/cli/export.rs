@@ -1,6 +1,6 @@
 //! `ppo-train export`
 
-use super::common::{model_of, print};
+use super::common::{print, whole_model_of};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::bad;
@@ -24,10 +24,11 @@ pub struct Export {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let (dir, model) = (&self.dir, model_of(&self.checkpoint)?);
+        let (dir, parts) = (&self.dir, if self.critic { &["critic"][..] } else { &[] });
         if dir.exists() {
             return Err(bad!("{} already exists: choose a folder that does not", dir.display()));
         }
+        let model = whole_model_of(&self.checkpoint, parts)?;
         if self.critic {
             export_critic(&Checkpoint::at(&self.checkpoint).critic(), &model, dir)?;
         } else {

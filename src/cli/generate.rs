@@ -4,6 +4,7 @@ use super::common::{STDOUT, precision, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use ppo_train::checkpoint::ensure_whole;
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Response, Writer};
 use ppo_train::text::chat;
@@ -51,6 +52,7 @@ pub struct Generate {
 impl Generate {
     /// A single sample is printed as it is generated, several samples one after another.
     pub fn run(self) -> Result<()> {
+        ensure_whole(&self.model, &[])?;
         let writer = Writer::open(&self.model, &self.stop, self.max_tokens)?;
         let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
         let ids = writer.prompt(&prompt)?;

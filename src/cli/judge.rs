@@ -1,6 +1,6 @@
 //! `ppo-train judge`
 
-use super::common::{print, print_json};
+use super::common::{print, print_json, whole_model_of};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::bad;
@@ -10,8 +10,11 @@ use ppo_train::hooks::schedule::{Job, names};
 use ppo_train::hooks::{Figure, Outcome, saved, work};
 use ppo_train::judge::{Agreement, agreement};
 use ppo_train::plan::{self, Plan};
+use ppo_train::run::signals;
 use ppo_train::terminal::{figure, table};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Let a run's hooks judge its checkpoints, as they do beside training. What is judged already is shown as it is.
 ///
@@ -64,16 +67,34 @@ impl Judge {
         }
         let plan = plan::load(&run.recipe(), &self.sets, Some(dir))?;
         let out = self.out.as_deref().map_or_else(|| run.clone(), RunFolder::new);
+        let stop = signals::watch()?.0;
         let mut all = vec![];
         for job in self.jobs(&plan, &run)? {
             let known = if job.is_done(&out) && !self.again { Some(Outcome::read(&out, &job)?) } else { None };
-            let outcome = known.map_or_else(|| work(&plan, &run, &out, &job), Ok)?;
+            let outcome = match known {
+                Some(outcome) => outcome,
+                None => self.work(&plan, &run, &out, (&job, &stop))?,
+            };
             if !self.json {
                 show(&outcome)?;
             }
             all.push(outcome);
         }
         if self.json { print_json(&serde_json::to_value(all)?) } else { Ok(()) }
+    }
+
+    fn work(
+        &self,
+        plan: &Plan,
+        run: &RunFolder,
+        out: &RunFolder,
+        (job, stop): (&Job, &Arc<AtomicBool>),
+    ) -> Result<Outcome> {
+        // Beside training a checkpoint has just been written; afterwards it may be old.
+        if let (false, Some(checkpoint)) = (self.beside, run.complete(job.step)) {
+            whole_model_of(checkpoint.path(), &["recipe.toml"])?;
+        }
+        work(plan, run, out, job, stop)
     }
 
     fn jobs(&self, plan: &Plan, run: &RunFolder) -> Result<Vec<Job>> {

@@ -8,6 +8,7 @@ mod checkpoint;
 mod count_steps;
 mod evaluation;
 mod external;
+mod judges;
 mod outcome;
 pub mod persona;
 mod samples;

@@ -1,7 +1,8 @@
 //! What a hook made of a checkpoint: figures with their intervals, and a sentence; `result.json` in the job's folder.
 
 use super::schedule::Job;
-use crate::checkpoint::RunFolder;
+use crate::bad;
+use crate::checkpoint::{RunFolder, Verdict, verify};
 use crate::json;
 use crate::metrics::{Record, Stage};
 use anyhow::Result;
@@ -39,9 +40,13 @@ impl Outcome {
     /// The result of a job that is done.
     ///
     /// # Errors
-    /// There is none, or its file is damaged.
+    /// There is none; bad input: its file is damaged.
     pub fn read(run: &RunFolder, job: &Job) -> Result<Self> {
-        json::read(&job.folder(run).join(FILE))
+        let folder = job.folder(run);
+        if let Verdict::Damaged(what) = verify(&folder, &[FILE])? {
+            return Err(bad!("{} is damaged: {what}; `ppo-train judge --again` makes it anew", folder.display()));
+        }
+        json::read(&folder.join(FILE))
     }
 
     /// Writes the result into the job's folder while that is being filled.

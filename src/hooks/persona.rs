@@ -1,11 +1,12 @@
 //! Whether personas emerge: a judge reads responses to held-out problems. Each trace with its judgement is a line of
 //! `traces.jsonl` in the job's folder.
 
+use super::judges::Panel;
 use super::outcome::{Figure, Outcome};
 use super::schedule::Job;
 use crate::bad;
 use crate::env::{Environment, Prompt};
-use crate::judge::{self, Judge, Judgement, Trace};
+use crate::judge::{self, Embedder, Judgement, Trace};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::{Decoding, Persona};
@@ -41,12 +42,20 @@ pub struct Judged {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// Vectors of what each perspective knows; not kept.
+    #[serde(skip)]
+    pub embeddings: Option<Vec<Vec<f32>>>,
 }
 
 impl Judged {
     /// For the metrics of the judge.
     pub fn view(&self) -> judge::Judged<'_> {
-        judge::Judged { text: &self.text, tokens: self.tokens, judgement: self.judgement.as_ref(), embeddings: None }
+        judge::Judged {
+            text: &self.text,
+            tokens: self.tokens,
+            judgement: self.judgement.as_ref(),
+            embeddings: self.embeddings.as_deref(),
+        }
     }
 }
 
@@ -72,7 +81,7 @@ pub fn judge(
     plan: &Plan,
     settings: &Persona,
     policy: &Policy,
-    judge: &dyn Judge,
+    (judge, embedder): &Panel,
     (job, folder): (&Job, &Path),
 ) -> Result<Outcome> {
     let env = Environment::of(plan)?;
@@ -84,7 +93,7 @@ pub fn judge(
     let traces: Vec<Trace> = evaluation.prompts.iter().zip(&evaluation.rollouts).map(trace).collect();
     let judgements = judge.judge(&traces)?;
     let all = traces.into_iter().zip(&evaluation.rollouts).zip(judgements).enumerate();
-    let judged: Vec<Judged> = all
+    let mut judged: Vec<Judged> = all
         .map(|(index, ((trace, rollout), judgement))| {
             let (judgement, missing) = match judgement {
                 Ok(judgement) => (Some(judgement), None),
@@ -102,9 +111,13 @@ pub fn judge(
                 verdict: grade.reason.clone(),
                 judgement,
                 missing,
+                embeddings: None,
             }
         })
         .collect();
+    if let Some(embedder) = embedder {
+        embed(&mut judged, embedder)?;
+    }
     let lines: Result<Vec<String>, _> = judged.iter().map(serde_json::to_string).collect();
     std::fs::write(folder.join(JUDGED), lines?.join("\n") + "\n")?;
     let missing = judged.iter().filter(|trace| trace.judgement.is_none()).count();
@@ -114,14 +127,37 @@ pub fn judge(
     Ok(Outcome {
         hook: job.hook.clone(),
         step: job.step,
-        identity: json!({ "judge": judge.identity(), "traces": settings.traces }),
+        identity: json!({
+            "judge": judge.identity(),
+            "embeddings": embedder.as_ref().map(Embedder::identity),
+            "traces": settings.traces,
+        }),
         summary: summary(&figures, judged.len()),
         notes: judge.cannot_see().map(str::to_string).into_iter().collect(),
         figures,
     })
 }
 
-/// The figures of judged traces, without embeddings of what their voices know.
+/// Adds vectors of expertise to the traces all of whose perspectives have one.
+fn embed(judged: &mut [Judged], embedder: &Embedder) -> Result<()> {
+    let texts = |trace: &Judged| -> Option<Vec<String>> {
+        let perspectives = trace.judgement.as_ref()?.perspectives.as_ref()?;
+        let known = perspectives.iter().map(|p| p.expertise.clone().filter(|text| !text.trim().is_empty()));
+        known.collect::<Option<Vec<_>>>().filter(|texts| !texts.is_empty())
+    };
+    let wanted: Vec<Option<Vec<String>>> = judged.iter().map(texts).collect();
+    let all: Vec<String> = wanted.iter().flatten().flatten().cloned().collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let mut vectors = embedder.embed(&all)?.into_iter();
+    for (trace, texts) in judged.iter_mut().zip(wanted) {
+        trace.embeddings = texts.map(|texts| vectors.by_ref().take(texts.len()).collect());
+    }
+    Ok(())
+}
+
+/// The figures of judged traces.
 fn figures(judged: &[Judged]) -> Vec<Figure> {
     let traces: Vec<judge::Judged> = judged.iter().map(Judged::view).collect();
     let figure = |figure: judge::Figure| Figure {

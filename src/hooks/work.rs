@@ -2,24 +2,26 @@
 //! afterwards by `ppo-train judge`, with the same result.
 
 use super::external;
+use super::judges::panel;
 use super::outcome::Outcome;
 use super::schedule::{Job, PERSONA, TRANSFER, names};
 use super::{persona, transfer};
 use crate::bad;
 use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
-use crate::judge::{Judge, Lexical};
 use crate::model::Policy;
 use crate::plan::Plan;
-use crate::recipe;
 use crate::recipe::spelling::nearest;
 use crate::torch;
 use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-/// Does a job for a run and puts its result into the folder of `out`, which may be another one than the run's.
+/// Does a job for a run and puts its result into the folder of `out`, which may be another one than the run's. `stop`:
+/// set by a signal.
 ///
 /// # Errors
 /// Bad input: a hook that the recipe does not have, a step without a checkpoint. Those of the hook.
-pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<Outcome> {
+pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc<AtomicBool>) -> Result<Outcome> {
     let plan = &with_batch(plan);
     let hooks = &plan.recipe.hooks;
     let checkpoint = run.complete(job.step).ok_or_else(|| {
@@ -32,8 +34,9 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<
         let made = match (job.hook.as_str(), hooks.external.get(&job.hook)) {
             (_, Some(external)) => external::call(external, job, run.path(), checkpoint.path())?,
             (PERSONA, _) if let Some(persona) = &hooks.persona => {
-                let judge = judge(&persona.judge);
-                persona::judge(plan, persona, &policy(plan, &checkpoint)?, judge.as_ref(), here)?
+                let answers = out.hooks(0).with_file_name("answers");
+                let panel = panel(&persona.judge, &answers, stop)?;
+                persona::judge(plan, persona, &policy(plan, &checkpoint)?, &panel, here)?
             }
             (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
                 transfer::evaluate_on(plan, transfer, &policy(plan, &checkpoint)?, here)?
@@ -51,13 +54,6 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<
         Ok(())
     })?;
     outcome.context("no result")
-}
-
-/// The judge that a recipe names.
-fn judge(settings: &recipe::Judge) -> Box<dyn Judge> {
-    match settings {
-        recipe::Judge::Lexical => Box::new(Lexical),
-    }
 }
 
 /// The plan, decoding as many sequences at a time as hooks may.

@@ -43,12 +43,13 @@ fn parse(line: &str) -> Result<(u64, Outcomes)> {
     Ok((step, outcomes))
 }
 
-/// The evaluations of an `evaluations.jsonl` with their steps, oldest first. An incomplete last line is skipped.
+/// The evaluations of an `evaluations.jsonl` with their steps, oldest first. Lines that are none are passed over, as in
+/// `jsonl::read`.
 ///
 /// # Errors
-/// A file that cannot be read, or a whole line that is not an evaluation.
-pub fn read(path: &Path) -> Result<Vec<(u64, Outcomes)>> {
-    jsonl::read_lines(path, parse)
+/// Those of `jsonl::read`.
+pub fn read(path: &Path, warn: fn(&str)) -> Result<Vec<(u64, Outcomes)>> {
+    jsonl::read_lines(path, parse, warn)
 }
 
 #[cfg(test)]
@@ -99,10 +100,11 @@ mod tests {
             (Some((Stage::Ppo, 15)), vec![0, 0, 10, 10, 0, 0, 10, 10, 20, 20]),
             (Some((Stage::Sft, 9)), vec![0, 0, 10, 10, 20, 20]),
         ] {
-            let mut metrics = Metrics::open(dir.path(), logs, resume, |warning| panic!("{warning}")).unwrap();
+            let mut metrics = Metrics::open(dir.path(), logs, resume, |_| ()).unwrap();
             [0, 10, 20].iter().for_each(|step| metrics.write(&record(*step)));
             metrics.flush();
-            let steps: Vec<u64> = read(&path).unwrap().into_iter().map(|(step, _)| step).collect();
+            let steps: Vec<u64> =
+                read(&path, |warning| panic!("{warning}")).unwrap().into_iter().map(|(step, _)| step).collect();
             assert_eq!(steps, expected, "{resume:?}");
         }
     }

@@ -101,22 +101,50 @@ fn parse(line: &str) -> Result<Record> {
 }
 
 /// The records of a `metrics.jsonl`, oldest first. An incomplete last line (still being written, or cut off when a run
-/// was killed) is skipped.
+/// was killed) is skipped. Other lines that are not records (somebody else's, or what a power loss left of ours) are
+/// passed over, and named to `warn` in one message.
 ///
 /// # Errors
-/// A file that cannot be read, or a whole line that is not a record.
-pub fn read(path: &Path) -> Result<Vec<Record>> {
-    read_lines(path, parse)
+/// A file that cannot be read, or that has lines, but no record.
+pub fn read(path: &Path, warn: fn(&str)) -> Result<Vec<Record>> {
+    read_lines(path, parse, warn)
 }
 
 /// `read`, for lines of any kind.
-pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Vec<T>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-    let records = whole.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    records
-        .map(|(i, line)| parse(line).with_context(|| format!("{}: line {} is not a record", path.display(), i + 1)))
-        .collect()
+pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>, warn: fn(&str)) -> Result<Vec<T>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (mut read, mut bad) = (Vec::new(), Vec::new());
+    let whole = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    for (number, line) in (1..).zip(whole).filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        match std::str::from_utf8(line.trim_ascii_end()).map_err(anyhow::Error::from).and_then(parse) {
+            Ok(record) => read.push(record),
+            Err(error) => bad.push((number, error)),
+        }
+    }
+    let Some((first, error)) = bad.first() else { return Ok(read) };
+    let shown = path.display();
+    if read.is_empty() {
+        bail!("{shown}: line {first} is not a record, and no other line is: {error:#}");
+    }
+    let others = match bad.len() - 1 {
+        0 => String::new(),
+        1 => format!("; nor is line {}", bad[1].0),
+        more => format!("; nor are {more} others, the next of them line {}", bad[1].0),
+    };
+    warn(&format!("warning: {shown}: line {first} is not a record, and is passed over: {error:#}{others}"));
+    Ok(read)
+}
+
+/// The last step of a stage in a file's records, if it has any.
+pub(super) fn last_step(path: &Path, stage: Stage) -> Option<u64> {
+    let bytes = fs::read(path).ok()?;
+    let steps = bytes.split(|&byte| byte == b'\n').filter_map(of_line).filter(|(own, _)| *own == stage);
+    steps.map(|(_, step)| step).max()
+}
+
+/// The stage and the step of a line, if it is one of ours.
+fn of_line(line: &[u8]) -> Option<(Stage, u64)> {
+    address(&serde_json::from_slice(line).ok()?).ok()
 }
 
 /// Cuts off what a resumed run will write again, and an incomplete last line; returns the number of bytes that stay.
@@ -134,17 +162,13 @@ fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
     let mut kept = 0;
     let mut late = Vec::new();
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")).peekable();
-    let of = |line: &[u8]| {
-        let fields = serde_json::from_slice(line).map_err(anyhow::Error::from);
-        fields.and_then(|fields| address(&fields)).ok()
-    };
     let is_undone = |(stage, step): (Stage, u64)| stage.first_undone(resume).is_some_and(|first| step >= first);
     // A whole line that somebody else wrote is not a reason to cut what follows.
-    while let Some(line) = lines.next_if(|line| !of(line).map_or(resume.is_none(), is_undone)) {
+    while let Some(line) = lines.next_if(|line| !of_line(line).map_or(resume.is_none(), is_undone)) {
         kept += line.len();
     }
     for line in lines {
-        if of(line).is_some_and(|address| address.0 == Stage::Hook && !is_undone(address)) {
+        if of_line(line).is_some_and(|address| address.0 == Stage::Hook && !is_undone(address)) {
             late.extend(line);
         }
     }
@@ -196,11 +220,47 @@ mod tests {
             let mut bytes: Vec<u8> = all.iter().flat_map(|&(stage, step)| line(&Record::new(stage, step))).collect();
             bytes.extend(b"{\"stage\": \"ppo\", \"st");
             fs::write(&path, bytes).unwrap();
-            assert_eq!(read(&path).unwrap().len(), 7);
+            assert_eq!(read(&path, no_warning).unwrap().len(), 7);
             assert_eq!(cut(&path, resume).unwrap(), fs::metadata(&path).unwrap().len());
-            let left: Vec<_> = read(&path).unwrap().iter().map(|record| (record.stage, record.step)).collect();
+            let left: Vec<_> =
+                read(&path, no_warning).unwrap().iter().map(|record| (record.stage, record.step)).collect();
             assert_eq!(left, kept, "{resume:?}");
         }
         assert_eq!(cut(&dir.path().join("absent"), None).unwrap(), 0);
+    }
+
+    fn no_warning(warning: &str) {
+        panic!("{warning}");
+    }
+
+    #[test]
+    fn lines_that_are_not_ours_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let ours = |step| line(&Record::new(Stage::Ppo, step));
+        let torn = &ours(2)[..20];
+        for (strange, said) in [
+            (&b"hello\n"[..], "line 2 is not a record, and is passed over: expected value"),
+            (&[0; 4096], "line 2 is not a record"),
+            (&[torn, b"\n"].concat(), "line 2 is not a record, and is passed over: EOF"),
+            (b"{\"stage\": \"ppo\"}\n\xff\n", "no step; nor is line 3"),
+            (b"[1]\n\n[2]\n3\n", "line 2 is not a record, and is passed over: invalid type: sequence, expected a map"),
+        ] {
+            let last = ours(3);
+            let text = [&ours(1), strange, &ours(2), &last].concat();
+            fs::write(&path, &text).unwrap();
+            // What stands before a record in its line takes it along.
+            let expected: &[u64] = if strange.ends_with(b"\n") { &[1, 2, 3] } else { &[1, 3] };
+            let steps = |warn| read(&path, warn).unwrap().iter().map(|record| record.step).collect::<Vec<_>>();
+            assert_eq!(steps(|_| ()), expected, "{said}");
+            assert_eq!(cut(&path, Some((Stage::Ppo, 2))).unwrap(), (text.len() - last.len()) as u64);
+            assert_eq!(last_step(&path, Stage::Ppo), expected.get(expected.len() - 2).copied());
+            let warned = std::panic::catch_unwind(|| read(&path, no_warning).map(drop)).unwrap_err();
+            let warned = warned.downcast::<String>().unwrap();
+            assert!(warned.contains(said) && warned.contains("metrics.jsonl: "), "{warned}");
+        }
+        fs::write(&path, "no\nno\n").unwrap();
+        assert!(read(&path, |_| ()).unwrap_err().to_string().contains("line 1 is not a record, and no other line is"));
+        assert_eq!(last_step(&path, Stage::Ppo), None);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most bytes that may wait for a disk; any more are lost, and counted.
 const LONGEST_QUEUE: usize = 16 << 20;
@@ -79,10 +79,11 @@ impl LogFile {
     }
 
     fn open(&mut self) -> io::Result<File> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
+        // The name shall outlive a power loss too.
+        File::open(folder)?.sync_all()?;
         // If somebody removed or shortened the file, a hole of zeros would spoil the rest.
         self.len = self.len.min(file.metadata()?.len());
         Ok(file)

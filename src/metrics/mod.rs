@@ -57,7 +57,15 @@ impl Metrics {
             }
         }
         if logs.jsonl {
-            sinks.push(Box::new(JsonLines::open(&dir.join(JSONL), jsonl::line, resume, warn)?));
+            let path = dir.join(JSONL);
+            sinks.push(Box::new(JsonLines::open(&path, jsonl::line, resume, warn)?));
+            if let Some((Stage::Ppo, step)) = resume {
+                let last = jsonl::last_step(&path, Stage::Ppo).unwrap_or(0);
+                let (shown, first) = (path.display(), last + 1);
+                if last < step {
+                    warn(&format!("warning: {shown} has no records of the steps from {first} to {step}"));
+                }
+            }
             sinks.push(Box::new(JsonLines::open(&dir.join(EVALUATIONS), evaluations::lines, resume, warn)?));
         }
         Ok(Self(sinks))

@@ -93,6 +93,8 @@ pub fn behaviours(runs: &[(&str, &[Hook])]) -> Result<Vec<Chart>> {
             for row in &hook.rows {
                 let parts: Vec<&str> = row.name.split('/').collect();
                 let (group, line) = match parts.as_slice() {
+                    // Rates are in the table.
+                    [_, _, measure] if measure.starts_with("per_") => continue,
                     [group, line, measure] => (format!("{group}, {measure}"), line.to_string()),
                     _ => continue,
                 };
@@ -104,8 +106,8 @@ pub fn behaviours(runs: &[(&str, &[Hook])]) -> Result<Vec<Chart>> {
                 groups[at].1.push(series(&hook.outcomes, &row.name, line, colour));
             }
             for (group, lines) in groups {
-                let several = lines.iter().any(|line| line.points.len() > 1);
-                if several {
+                let moves = |line: &Series| line.points.iter().any(|(_, value)| *value != 0.0);
+                if lines.iter().any(moves) {
                     charts.extend(chart(format!("{} of {run}: {group}", hook.name), &lines, "")?);
                 }
             }

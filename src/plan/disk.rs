@@ -2,6 +2,7 @@
 
 use super::Plan;
 use crate::recipe::Precision;
+use crate::terminal::size;
 use std::path::Path;
 
 /// Steps whose checkpoints may wait for hooks to judge them; then training waits.
@@ -37,10 +38,13 @@ impl Disk {
         };
         let kept = &recipe.checkpoints;
         let waiting = if recipe.hooks.are_beside() { WAITING as u64 } else { 0 };
+        let steps = recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
+        let permanent = steps.checked_div(kept.keep_every).unwrap_or(0) as u64;
+        let most = kept.keep_last as u64 + u64::from(kept.keep_best) + 1 + waiting + permanent;
         Self {
             start: actor * width,
             checkpoint: trained * (width + state),
-            checkpoints: if trained == 0 { 0 } else { kept.keep_last as u64 + u64::from(kept.keep_best) + 1 + waiting },
+            checkpoints: if trained == 0 { 0 } else { most },
             free: free(&plan.out),
         }
     }
@@ -48,6 +52,12 @@ impl Disk {
     /// Bytes at most.
     pub fn total(&self) -> u64 {
         self.start + self.checkpoint * self.checkpoints
+    }
+
+    /// Says so if there is less room than `what` takes, which is so many bytes.
+    pub fn shortage(&self, what: &str, bytes: u64) -> Option<String> {
+        let free = self.free.filter(|free| *free < bytes)?;
+        Some(format!("{what} takes {}, and {} are free", size(bytes), size(free)))
     }
 }
 

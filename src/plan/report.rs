@@ -7,6 +7,7 @@ use super::memory::{PROGRAM_AND_GAPS, Part, Phase, estimate, on_host, peak, tota
 use crate::model::{Family, ModelConfig};
 use crate::recipe::{KlIn, Recipe, SftData};
 use crate::task::settings;
+use crate::terminal::size;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -172,7 +173,12 @@ fn evaluation(plan: &Plan) -> String {
 fn checkpoints(recipe: &Recipe) -> String {
     let kept = &recipe.checkpoints;
     let every = if kept.every == 0 { "after the last step".into() } else { format!("every {} steps", kept.every) };
-    format!("{every}; kept: the newest {}{}", kept.keep_last, if kept.keep_best { " and the best" } else { "" })
+    let permanent = match kept.keep_every {
+        0 => String::new(),
+        n => format!(", all of steps that {n} divides"),
+    };
+    let best = if kept.keep_best { " and the best" } else { "" };
+    format!("{every}; kept: the newest {}{permanent}{best}", kept.keep_last)
 }
 
 /// Parts by phase, in GiB or MiB, and the peak.
@@ -214,10 +220,6 @@ fn memory_table(out: &mut String, parts: &[Part], devices: u64) {
 
 /// What the run folder takes.
 fn disk(out: &mut String, disk: Disk) {
-    let size = |bytes: u64| match bytes as f64 / f64::from(1 << 30) {
-        gib if gib < 1.0 => format!("{:.1} MiB", gib * 1024.0),
-        gib => format!("{gib:.1} GiB"),
-    };
     let checkpoints = match disk.checkpoints {
         0 => String::new(),
         count => format!(" + {count} checkpoints of {}", size(disk.checkpoint)),

@@ -47,7 +47,7 @@ pub struct HookHealth {
 pub fn health(folder: &RunFolder) -> Result<Health> {
     let recipe = recipe::stored(&folder.recipe())?;
     // Logs that cannot be read are as if there were none: what a checkpoint holds counts.
-    let records = jsonl::read(&folder.metrics()).unwrap_or_default();
+    let records = jsonl::read(&folder.metrics(), |_| ()).unwrap_or_default();
     let logged = records.iter().filter(|record| record.stage == Stage::Ppo).map(|record| record.step).max();
     let saved_steps = saved(folder);
     let newest = saved_steps.iter().copied().filter(|step| *step > 0).max();

@@ -1,6 +1,7 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
 mod health;
+mod recovery;
 mod seeds;
 pub mod signals;
 #[cfg(test)]
@@ -12,15 +13,14 @@ pub use seeds::{Seeds, launch_seeds};
 
 use crate::analysis;
 use crate::bad;
-use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete, link_folder, write_file};
+use crate::checkpoint::{Checkpoint, Lock, RunFolder, ensure_whole, link_folder, write_file};
 use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
-use crate::json;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::Plan;
-use crate::recipe;
+use crate::plan::{Disk, Plan};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
+use crate::recipe::{self, Sft};
 use crate::terminal;
 use crate::torch::return_large_blocks;
 use crate::train::hook::{End, State};
@@ -29,6 +29,7 @@ use crate::train::ppo;
 use crate::train::stop::Stop;
 use crate::train::trainer::Trainer;
 use anyhow::{Context, Result};
+use recovery::Recovery;
 use std::fs;
 use std::path::Path;
 use warm_start::WarmUp;
@@ -57,26 +58,31 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
     env.preflight()?;
     let folder = RunFolder::new(&plan.out);
     let _lock = lock(&folder)?;
-    let checkpoint = open(plan, &folder, resume)?;
-    let state = match &checkpoint {
-        None => State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() },
-        Some(checkpoint) => json::read(&checkpoint.state())?,
+    let Recovery { checkpoint, start, warm_start, .. } = open(plan, &folder, resume)?;
+    let warm_start = if start { plan.recipe.sft.as_ref().map(Sft::steps).or(Some(0)) } else { warm_start };
+    let resumed = match &checkpoint {
+        Some((_, state)) => Some((Stage::Ppo, state.step as u64)),
+        None => warm_start.map(|steps| (Stage::Sft, steps as u64)),
     };
-    let resumed = match checkpoint {
-        Some(_) => Some((Stage::Ppo, state.step as u64)),
-        None => warm_start::done(plan, &folder)?.map(|steps| (Stage::Sft, steps as u64)),
-    };
+    let first = || State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() };
+    let (checkpoint, state) = checkpoint.map_or_else(|| (None, first()), |(found, state)| (Some(found), state));
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
     let comm: &dyn Comm = &Solo;
+    let disk = Disk::of(plan);
+    if let (None, Some(shortage)) = (resumed, disk.shortage("the run", disk.total())) {
+        terminal::warn(&format!("warning: {shortage} in {}", plan.out.display()));
+    }
 
-    if let (false, Some(shared)) = (is_complete(&folder.start()), shared) {
+    if let (false, Some(shared)) = (start, shared) {
+        ensure_whole(&shared.start(), &[])?;
         link_folder(&shared.start(), &folder.start())?;
         if shared.traces().exists() {
             fs::copy(shared.traces(), folder.traces())?;
         }
     }
-    let start = WarmUp { plan, env: &env, folder: &folder, stop, comm }.policy(&mut metrics)?;
+    let done = warm_start.unwrap_or(0);
+    let start = WarmUp { plan, env: &env, folder: &folder, stop, comm, done }.policy(&mut metrics)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
@@ -109,26 +115,28 @@ fn lock(folder: &RunFolder) -> Result<Option<Lock>> {
     Ok(lock)
 }
 
-/// Prepares the run folder for this plan; returns the checkpoint to continue from.
-fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Option<Checkpoint>> {
-    let checkpoint = folder.latest()?;
+/// Prepares the run folder for this plan; returns what to continue from.
+fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Recovery> {
     // A start that failed at once has left nothing worth keeping.
     let records = fs::metadata(folder.metrics()).is_ok_and(|file| file.len() > 0);
-    let started = is_complete(&folder.start()) || is_complete(folder.unfinished_start().path());
-    let begun = records || checkpoint.is_some() || started;
+    let saved = [folder.start(), folder.unfinished_start().path().to_path_buf()].iter().any(|dir| dir.exists());
+    let begun = records || saved || !folder.steps()?.is_empty();
     if begun && !resume {
         return Err(bad!(
             "{} already holds a run: continue it with --resume, or choose another folder with --out DIR",
             plan.out.display()
         ));
     }
+    let found = Recovery::find(plan, folder)?;
+    let checkpoint = found.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint);
     if begun {
-        same_experiment(plan, &checkpoint.as_ref().map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
+        same_experiment(plan, &checkpoint.map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
     }
     folder.sweep()?;
-    hooks::schedule::forget_after(folder, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step))?;
+    found.apply(folder)?;
+    hooks::schedule::forget_after(folder, checkpoint.map_or(0, |checkpoint| checkpoint.step))?;
     write_file(&folder.recipe(), &plan.text)?;
-    Ok(checkpoint)
+    Ok(found)
 }
 
 /// Refuses to continue a run with another recipe, and reports the changes that are allowed.
@@ -150,15 +158,22 @@ fn same_experiment(plan: &Plan, before: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The table of before and after, the curve, and where everything is.
+/// The table of before and after, the curve, and where everything is. A run that has come so far does not fail for its
+/// logs.
 fn finish(plan: &Plan, folder: &RunFolder, metrics: &mut Metrics, task: &str) -> Result<()> {
     metrics.flush();
     if plan.recipe.logging.jsonl {
-        let records = analysis::read_jsonl(&folder.metrics())?;
-        let rows = analysis::before_and_after(&records, task);
-        terminal::print(&terminal::table(&analysis::TITLES, &rows));
-        analysis::draw_curve(&records, &folder.curve(), &plan.recipe.name)?;
-        terminal::print(&format!("curve         {}", folder.curve().display()));
+        let shown = || -> Result<()> {
+            let records = analysis::read_jsonl(&folder.metrics(), terminal::warn)?;
+            let rows = analysis::before_and_after(&records, task);
+            terminal::print(&terminal::table(&analysis::TITLES, &rows));
+            analysis::draw_curve(&records, &folder.curve(), &plan.recipe.name)?;
+            terminal::print(&format!("curve         {}", folder.curve().display()));
+            Ok(())
+        };
+        if let Err(error) = shown() {
+            terminal::warn(&format!("warning: the run is finished, but what it came to cannot be shown: {error:#}"));
+        }
     }
     terminal::print(&format!("TensorBoard   scripts/tensorboard {}", folder.path().display()));
     if let Some(checkpoint) = folder.latest()? {

@@ -2,12 +2,13 @@
 
 use super::{launch_one, same_experiment, signals};
 use crate::Stopped;
-use crate::checkpoint::{RunFolder, is_complete};
+use crate::checkpoint::{Checkpoint, RunFolder, is_complete};
 use crate::hooks::schedule::pending;
 use crate::plan::Plan;
 use crate::recipe::identity::differences;
 use crate::recipe::{self, Recipe};
-use crate::terminal;
+use crate::train::hook::State;
+use crate::{json, terminal};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -84,7 +85,11 @@ fn is_finished(plan: &Plan, folder: &RunFolder) -> Result<bool> {
     match &plan.recipe.ppo {
         None => Ok(is_complete(&folder.start())),
         Some(ppo) => {
-            let trained = folder.latest()?.is_some_and(|checkpoint| checkpoint.step >= ppo.steps);
+            let is_last = |checkpoint: &Checkpoint| {
+                let of_step = |state: State| state.check(checkpoint.step).is_ok();
+                checkpoint.step >= ppo.steps && json::read(&checkpoint.state()).is_ok_and(of_step)
+            };
+            let trained = folder.latest()?.as_ref().is_some_and(is_last);
             Ok(trained && pending(&plan.recipe, folder)?.is_empty())
         }
     }

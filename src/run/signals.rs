@@ -2,7 +2,7 @@
 
 use crate::train::stop::Stop;
 use anyhow::Result;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::flag::{register, register_conditional_shutdown};
 use std::fs;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub fn watch() -> Result<Stop> {
         }
         register(signal, Arc::clone(&stop.0))?;
     }
+    // A file that reaches its largest size (`ulimit -f`) is an error of its writer, not the end of the program.
+    register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Ok(stop)
 }
 

@@ -2,7 +2,8 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, is_complete, link_folder, load_tensors, save_model, save_tensors, write_file, write_folder,
+    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_tensors, save_model, save_tensors, write_file,
+    write_folder, write_text,
 };
 use crate::dist::Comm;
 use crate::env::Environment;
@@ -10,7 +11,6 @@ use crate::hash::hash_of_files;
 use crate::metrics::Metrics;
 use crate::model::Policy;
 use crate::plan::Plan;
-use crate::recipe::Sft;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
 use crate::traces::{self, Prepared, Stats};
@@ -31,24 +31,8 @@ pub struct WarmUp<'a> {
     pub folder: &'a RunFolder,
     pub stop: &'a stop::Stop,
     pub comm: &'a dyn Comm,
-}
-
-/// The warm start's steps that are behind a run, none if nothing of it is kept.
-///
-/// # Errors
-/// A kept state that cannot be read.
-pub fn done(plan: &Plan, folder: &RunFolder) -> Result<Option<usize>> {
-    if is_complete(&folder.start()) {
-        return Ok(Some(plan.recipe.sft.as_ref().map_or(0, Sft::steps)));
-    }
-    let kept = folder.unfinished_start();
-    if !is_complete(kept.path()) {
-        return Ok(None);
-    }
-    let path = kept.state();
-    let state: Value = json::read(&path)?;
-    let steps = state["sft_steps"].as_u64().with_context(|| format!("{} has no sft_steps", path.display()))?;
-    Ok(Some(steps as usize))
+    /// Steps that an interrupted warm start has kept.
+    pub done: usize,
 }
 
 impl WarmUp<'_> {
@@ -63,6 +47,7 @@ impl WarmUp<'_> {
             return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
         }
         if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {
+            ensure_whole(from, &[])?;
             let policy = Policy::new(&plan.config, plan.weights(from, device)?);
             link_folder(from, &start)?;
             return Ok(policy);
@@ -78,21 +63,23 @@ impl WarmUp<'_> {
                 self.check_rows(&stats)?;
                 write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
                 let mut learner = Learner::policy(plan, weights);
-                let done = self.restore(&mut learner)?;
+                self.restore(&mut learner)?;
                 let seed = plan.recipe.warm_start_seed();
                 let keep = |steps: usize, learner: &Learner<Policy>| self.keep(steps, learner);
-                let (comm, stop) = (self.comm, self.stop);
+                let (comm, stop, done) = (self.comm, self.stop, self.done);
                 let warm_start = WarmStart { sft, seed, rows: &rows, comm, stop, done, keep: &keep };
                 warm_start.train(&mut learner, metrics)?;
                 terminal::print(&self.samples(&learner.model, &rows)?);
                 (learner.model, Some(stats))
             }
         };
-        write_folder(&start, |dir| {
+        metrics.flush();
+        let written = write_folder(&start, |dir| {
             save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             let record = serde_json::to_string_pretty(&self.record(dir, stats.as_ref())?)?;
-            Ok(fs::write(dir.join("warm_start.json"), format!("{record}\n"))?)
-        })?;
+            write_text(&dir.join("warm_start.json"), &format!("{record}\n"))
+        });
+        written.context("the model that PPO starts from cannot be saved")?;
         let kept = self.folder.unfinished_start();
         if kept.path().exists() {
             fs::remove_dir_all(kept.path())?;
@@ -114,15 +101,14 @@ impl WarmUp<'_> {
         Err(bad!("the rows of the warm start have changed since it was interrupted; remove {shown} to begin it anew"))
     }
 
-    /// Goes back to what an interrupted warm start has kept; returns how many steps that were.
-    fn restore(&self, learner: &mut Learner<Policy>) -> Result<usize> {
+    /// Goes back to what an interrupted warm start has kept.
+    fn restore(&self, learner: &mut Learner<Policy>) -> Result<()> {
         let kept = self.folder.unfinished_start();
         if !is_complete(kept.path()) {
-            return Ok(0);
+            return Ok(());
         }
         learner.model.weights.fill(&kept.model(), &self.plan.config)?;
-        load_tensors(&kept.optimizer(), &mut learner.optimizer.state())?;
-        Ok(done(self.plan, self.folder)?.unwrap_or(0))
+        load_tensors(&kept.optimizer(), &mut learner.optimizer.state())
     }
 
     /// Keeps what has been learnt in so many steps.
@@ -132,8 +118,8 @@ impl WarmUp<'_> {
             let kept = Checkpoint::at(dir);
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
-            fs::write(kept.recipe(), &plan.text)?;
-            Ok(fs::write(kept.state(), object!({ "sft_steps": steps }).to_string())?)
+            write_text(&kept.recipe(), &plan.text)?;
+            write_text(&kept.state(), &object!({ "sft_steps": steps }).to_string())
         })
     }
 

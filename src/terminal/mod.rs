@@ -187,6 +187,14 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
+/// An amount of memory or disk: "0.5 MiB", "12.3 GiB".
+pub fn size(bytes: u64) -> String {
+    match bytes as f64 / f64::from(1 << 30) {
+        gib if gib < 1.0 => format!("{:.1} MiB", gib * 1024.0),
+        gib => format!("{gib:.1} GiB"),
+    }
+}
+
 /// A table that fits the terminal (or 100 columns): cells that are too wide lose their middle, columns of numbers are
 /// right-aligned. A short row is filled with empty cells.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -275,6 +283,7 @@ mod tests {
         let expected = ["0.412", "0.380", "0.0021", "58.1", "1024", "1.0e-6", "-3.25", "10.00", "0", "NaN", "2.5e7"];
         assert_eq!(values.map(figure), expected);
         let durations = [3.94, 9.97, 141.2, 59.7, 3840.0, 183_600.0].map(seconds);
+        assert_eq!([1 << 19, 10 << 30].map(size), ["0.5 MiB", "10.0 GiB"]);
         assert_eq!(durations, ["3.9 s", "10 s", "2m 21s", "1m 00s", "1h 04m", "2d 03h"]);
     }
 

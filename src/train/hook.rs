@@ -8,7 +8,7 @@ use crate::dist::Comm;
 use crate::env::Environment;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Something done after steps, on its own schedule.
@@ -74,9 +74,52 @@ pub struct State {
     pub best: Option<Best>,
 }
 
+impl State {
+    /// Checks a state that was read from the checkpoint of a step.
+    ///
+    /// # Errors
+    /// It is of another step, or has a value that no run has.
+    pub fn check(&self, step: usize) -> Result<()> {
+        ensure!(self.step == step, "it is of step {}, and not of step {step}", self.step);
+        let coefficient = self.kl_coefficient;
+        ensure!(coefficient.is_finite() && coefficient >= 0.0, "kl_coefficient is {coefficient}, expected at least 0");
+        if let Some(best) = self.best {
+            ensure!(best.step <= step, "the best step is {}, after step {step}", best.step);
+            ensure!((0.0..=1.0).contains(&best.accuracy), "the best accuracy is {}, not from 0 to 1", best.accuracy);
+        }
+        Ok(())
+    }
+}
+
 /// The best evaluation so far, by accuracy with the recipe's first decoding mode.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Best {
     pub step: usize,
     pub accuracy: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_that_of_its_step() {
+        let best = |step, accuracy| Some(Best { step, accuracy });
+        let state = |step, kl_coefficient, best| State { step, kl_coefficient, best };
+        for whole in [state(6, 0.0, None), state(6, 0.1, best(6, 1.0)), state(6, 1e9, best(0, 0.0))] {
+            whole.check(6).unwrap();
+        }
+        for (damaged, what) in [
+            (state(5, 0.1, None), "it is of step 5, and not of step 6"),
+            (state(usize::MAX, 0.1, None), "and not of step 6"),
+            (state(6, -5.0, None), "kl_coefficient is -5"),
+            (state(6, f64::NAN, None), "kl_coefficient is NaN"),
+            (state(6, f64::INFINITY, None), "kl_coefficient is inf"),
+            (state(6, 0.1, best(7, 0.5)), "the best step is 7"),
+            (state(6, 0.1, best(2, f64::NAN)), "the best accuracy is NaN"),
+        ] {
+            let error = damaged.check(6).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::update::{OptimizerStep, Sums, descend};
 use crate::Stopped;
 use crate::algo::aggregate::token_mean;
 use crate::algo::schedule;
+use crate::checkpoint::tolerate;
 use crate::dist::Comm;
 use crate::metrics::{Metrics, Record, Stage};
 use crate::model::Policy;
@@ -96,6 +97,7 @@ impl WarmStart<'_> {
                     continue;
                 }
                 if comm.any(self.stop.is_wanted())? {
+                    metrics.flush();
                     (self.keep)(done, learner)?;
                     return Err(Stopped::RUN.into());
                 }
@@ -131,7 +133,8 @@ impl WarmStart<'_> {
                 metrics.write(&record);
             }
             if kept.elapsed() > KEPT_FOR && done < total {
-                (self.keep)(done, learner)?;
+                metrics.flush();
+                tolerate((self.keep)(done, learner), "what the warm start has learnt so far is not kept")?;
                 kept = Instant::now();
             }
         }

@@ -85,7 +85,7 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     let counts: Vec<f64> = histogram[7].as_array().unwrap().iter().map(|count| count.as_f64().unwrap()).collect();
     assert_eq!((counts[0], counts[3], counts[29], counts.iter().sum::<f64>()), (1.0, 1.0, 2.0, 4.0));
 
-    let records = analysis::read_jsonl(&dir.path().join("metrics.jsonl")).unwrap();
+    let records = analysis::read_jsonl(&dir.path().join("metrics.jsonl"), |warning| panic!("{warning}")).unwrap();
     let scores = analysis::points(&records, Stage::Ppo, "critic/score/mean");
     assert_eq!(scores, [(1.0, 1.0), (2.0, 2.0), (3.0, 3.5), (4.0, 4.5)]);
     assert_eq!(records.len(), 5 + 2 + 4);

@@ -1,7 +1,9 @@
 //! The integration tests: one binary, since each links libtorch.
 
+mod checkpoints;
 mod compare;
 mod dialogues;
+mod disk;
 mod durability;
 mod events;
 mod export;

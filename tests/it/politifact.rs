@@ -144,10 +144,11 @@ fn runs_on_claims_are_evaluated_by_class_and_compared() {
 
     // Two runs, and a checkpoint on the problems of another recipe.
     let [one, other] = [&first, &second].map(|run| text(run));
-    let compared = json(&run(0, &["compare", &one, &other, "--steps", "0,2", "--json"]));
+    let compared = json(&run(0, &["compare", &one, &other, "--allow", "ppo.steps", "--steps", "0,2", "--json"]));
     assert_eq!(compared["metric"], "val/politifact_sampled/accuracy");
     assert_eq!(compared["exact"].as_array().unwrap().len(), 2);
-    let compared = json(&run(0, &["compare", &one, &other, "--metric", "macro_f1", "--decoding", "greedy", "--json"]));
+    let compared =
+        json(&run(0, &["compare", &one, &other, "--any", "--metric", "macro_f1", "--decoding", "greedy", "--json"]));
     assert_eq!(compared["runs"][0]["points"].as_array().unwrap().len(), 3);
     let checkpoint = text(&first.join("start"));
     let moved = json(&run(0, &["eval", &checkpoint, "--recipe", "recipes/smoke.toml", "--problems", "4", "--json"]));

@@ -2,7 +2,8 @@
 
 use crate::BadInput;
 use crate::model::ModelConfig;
-use crate::recipe::{Recipe, Sources};
+use crate::recipe::spelling::similar;
+use crate::recipe::{Judge, Recipe, Sources};
 use crate::task::settings;
 use crate::torch::{DEVICES, named_device};
 
@@ -24,6 +25,11 @@ pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), 
         in_time("hooks.persona.steps", &persona.steps)?;
         let [_, validation, _] = settings(&recipe.task).sizes();
         let what = format!("{} responses to judge, but task.validation is {validation}", persona.traces);
+        if let Judge::Local(judge) = &persona.judge {
+            let (key, path) = ("hooks.persona.judge.path", &judge.path);
+            let what = format!("there is no model folder {}{}", path.display(), similar(path));
+            at.ensure(path.join("config.json").is_file(), key, what)?;
+        }
         at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
     }
     if let Some(transfer) = &hooks.transfer {

@@ -83,6 +83,12 @@ fn the_report_is_narrow_and_says_what_a_run_does() {
     assert_eq!((disk.start, disk.checkpoint, disk.checkpoints), (2 * p, 14 * (2 * p + 65), 4));
     assert_eq!(json["disk"]["total_bytes"], disk.total());
     assert!(disk.free.is_some_and(|free| free > 0) && text.contains("disk, at most"));
+    let short = Disk { free: Some(3 << 30), ..disk };
+    assert_eq!(short.shortage("it", 3 << 30), None);
+    assert_eq!(short.shortage("it", 80 << 30).unwrap(), "it takes 80.0 GiB, and 3.0 GiB are free");
+    // Of ten steps the third, the sixth and the ninth are kept for good.
+    let permanent = bench.load(bench.good(), &["checkpoints.keep_every=3"]).unwrap();
+    assert_eq!(Disk::of(&permanent).checkpoints, 7);
 }
 
 #[test]

@@ -91,9 +91,19 @@ pub struct Checkpoints {
     #[serde_inline_default(2)]
     #[schemars(range(min = 1))]
     pub keep_last: usize,
+    /// Steps between checkpoints that are kept for good, and written even where `every` would not (0: none).
+    #[serde(default)]
+    pub keep_every: usize,
     /// Whether the checkpoint with the best validation accuracy is kept as well.
     #[serde_inline_default(true)]
     pub keep_best: bool,
+}
+
+impl Checkpoints {
+    /// Whether the checkpoint of a step is one of those that are kept for good.
+    pub fn is_permanent(&self, step: usize) -> bool {
+        self.keep_every > 0 && step > 0 && step.is_multiple_of(self.keep_every)
+    }
 }
 
 /// Where a run's metrics are written.
