@@ -21,6 +21,8 @@ const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/count
 
 /// A folder with random weights and the quickstart's tokenizer, which spells most words letter by letter.
 fn model(seed: u64) -> tempfile::TempDir {
+    // Its matrices are so small that several threads would mostly wait for each other.
+    tch::set_num_threads(1);
     let dir = tempfile::tempdir().unwrap();
     let mut config: Value =
         serde_json::from_str(&std::fs::read_to_string(Path::new(QUICKSTART).join("config.json")).unwrap()).unwrap();
