@@ -162,6 +162,8 @@ mod tests {
             problems: "p".into(),
             reward: vec![0.0; n],
             terminated: vec![true; n],
+            class: vec![],
+            answer: vec![],
             response_length: lengths,
             accuracy,
             format,

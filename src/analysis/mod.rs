@@ -1,6 +1,7 @@
 //! Reading finished and running experiments: curves from the records of a run folder, and comparisons of runs.
 
 mod arms;
+mod classification;
 mod compare;
 mod csv;
 mod curve;
@@ -19,9 +20,11 @@ mod tests;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
 pub use arms::{Arm, Arms};
+pub use classification::{Answers, Summary, commonest};
 pub use compare::{Comparison, Settings};
 pub use csv::csv;
 pub use curve::{Look, Series, learning_curve, points, svg};
+pub use pairs::Paired;
 pub use picture::picture;
 pub use png::png;
 pub use reference::Reference;

@@ -3,6 +3,7 @@
 use super::arms::Arm;
 use super::data::{Data, Pairs};
 use crate::stats::{Bootstrap, Grid, area_weights, mcnemar, sign_flip};
+use crate::terminal::figure;
 use serde::Serialize;
 
 /// The difference `second - first` of two arms.
@@ -39,6 +40,53 @@ pub struct Exact {
     pub only_second: u64,
     pub neither: u64,
     pub p: f64,
+}
+
+/// Two sets of answers to the same problems: which were right in the first, the second, both or neither.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Paired {
+    /// The share right in the first minus that in the second.
+    pub difference: f64,
+    /// Its 95 % interval, by bootstrap over problems.
+    pub interval: Option<[f64; 2]>,
+    pub both: u64,
+    pub only_first: u64,
+    pub only_second: u64,
+    pub neither: u64,
+    /// The p-value of McNemar's exact test.
+    pub p: f64,
+}
+
+impl Paired {
+    /// `first` and `second` are 1 for each problem that was right, else 0, [P]; `None` if they differ in length, are
+    /// empty, or have other values. `bootstrap` is one of as many problems.
+    pub fn of(first: &[f64], second: &[f64], bootstrap: &Bootstrap) -> Option<Self> {
+        let differences = Grid::new(vec![first.to_vec()])?.minus(&Grid::new(vec![second.to_vec()])?)?;
+        let [both, only_first, only_second, neither] = fourfold(first, second)?;
+        Some(Self {
+            difference: differences.mean(),
+            interval: bootstrap.mean(&differences),
+            both,
+            only_first,
+            only_second,
+            neither,
+            p: mcnemar(only_first, only_second),
+        })
+    }
+
+    /// In two sentences; `first` and `second` are what to call the two.
+    pub fn text(&self, first: &str, second: &str) -> String {
+        let Self { both, only_first, only_second, neither, .. } = self;
+        let interval =
+            self.interval.map_or("".into(), |[low, high]| format!(" [{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high));
+        format!(
+            "accuracy of {first} minus that of {second}: {:+.1} points{interval}\nright in both {both}, only in the \
+             first \
+             {only_first}, only in the second {only_second}, in neither {neither}; McNemar's exact test: p = {}",
+            100.0 * self.difference,
+            figure(self.p)
+        )
+    }
 }
 
 /// All pairs of arms, an earlier one first.
@@ -160,4 +208,34 @@ fn fourfold(first: &[f64], second: &[f64]) -> Option<[u64; 4]> {
         counts[cell] += 1;
     }
     Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_to_the_same_problems_are_held_against_each_other() {
+        let right = |ones: usize, from: usize| -> Vec<f64> {
+            (0..200).map(|i| f64::from(u8::from((from..from + ones).contains(&i)))).collect()
+        };
+        let (first, second) = (right(90, 10), right(60, 0));
+        let paired = Paired::of(&first, &second, &Bootstrap::new(2000, 200)).unwrap();
+        assert_eq!([paired.both, paired.only_first, paired.only_second, paired.neither], [50, 40, 10, 100]);
+        assert!((paired.difference - 0.15).abs() < 1e-12);
+        // The standard error of a mean of differences that are 1 for 40, -1 for 10 and 0 for 150 problems.
+        let error = ((50.0 / 200.0 - 0.15f64.powi(2)) / 200.0).sqrt();
+        let [low, high] = paired.interval.unwrap();
+        assert!((low - (0.15 - 1.96 * error)).abs() < 0.008 && (high - (0.15 + 1.96 * error)).abs() < 0.008);
+        assert_eq!(paired.p, mcnemar(40, 10));
+        let text = paired.text("a", "b");
+        assert!(
+            text.starts_with("accuracy of a minus that of b: +15.0 points [+") && text.contains("p = 2.4e-5"),
+            "{text}"
+        );
+        let bootstrap = Bootstrap::new(10, 2);
+        assert_eq!(Paired::of(&[1.0, 0.0], &[1.0], &bootstrap), None);
+        assert_eq!(Paired::of(&[1.0, 0.5], &[1.0, 0.0], &bootstrap), None);
+        assert_eq!(Paired::of(&[], &[], &bootstrap), None);
+    }
 }

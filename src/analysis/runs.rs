@@ -173,6 +173,8 @@ impl Metric {
 
     /// Whether its values are shares from 0 to 1.
     pub fn is_share(&self) -> bool {
-        ["accuracy", "format", "clip_ratio"].contains(&self.figure())
+        let figure = self.figure();
+        let known = ["accuracy", "format", "clip_ratio", "macro_f1", "unanswered"];
+        known.contains(&figure) || figure.starts_with("f1_")
     }
 }

@@ -66,6 +66,8 @@ fn record(step: u64, accuracy: Vec<f64>) -> Record {
         reward: accuracy.iter().enumerate().map(|(i, a)| 0.9 * a + if i % 2 == 0 { 0.1 } else { 0.0 }).collect(),
         response_length: vec![20; accuracy.len()],
         terminated: vec![true; accuracy.len()],
+        class: vec![],
+        answer: vec![],
         accuracy,
     });
     record

@@ -3,16 +3,13 @@
 
 use super::files::write_text;
 use super::sums::{MARK, Sums};
+use crate::files::PARTIAL;
 use crate::terminal;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
-
-pub(super) const PARTIAL: &str = ".partial-";
 
 /// Fills a new folder with `fill`, marks it as complete and moves it to `target`, or leaves nothing behind.
 ///
@@ -88,25 +85,6 @@ pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
             mark(dir, &sums)
         }),
     }
-}
-
-/// Writes a file atomically: whatever happens, it is either the old one or the new one.
-/// What is no file, such as a pipe, is written to as it is.
-pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        if path.exists() && !path.is_file() {
-            return fs::write(path, content.as_ref());
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // As readable as our other files: by default only the owner can read a temporary file.
-        let mode = std::fs::Permissions::from_mode(0o666);
-        let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
-        file.write_all(content.as_ref())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Goes on without something that could not be saved because of the disk, be it full, gone or broken, and says so;

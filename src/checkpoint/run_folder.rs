@@ -1,6 +1,7 @@
 //! The names of everything in a run's folder.
 
-use super::folder::{PARTIAL, is_complete};
+use super::folder::is_complete;
+use crate::files::PARTIAL;
 use crate::metrics;
 use anyhow::{Context, Result};
 use std::fs::{self, File};

@@ -4,8 +4,10 @@ use super::common::{precision, print, print_json};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use ppo_train::endpoint::{Budget, Cache, Refusal, Settings, body_over};
+use ppo_train::rollout::Manner;
 use ppo_train::run::signals;
-use ppo_train::teacher::{self, Budget, Cache, Job, Kind, Prompts, Refusal, Settings, Source, Teacher, Wanted};
+use ppo_train::teacher::{self, Job, Kind, Prompts, Source, Teacher, Wanted};
 use ppo_train::{OrBadInput, Stopped, bad, terminal};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -154,7 +156,7 @@ impl Dialogues {
             None | Some(Refusal::Request(_)) => None,
             Some(Refusal::Budget(why)) => Some(anyhow!("{why}: the same command with a larger one goes on")),
             Some(Refusal::Stopped) => return Err(Stopped("the same command goes on").into()),
-            Some(Refusal::Teacher(why)) => return Err(bad!("{why}")),
+            Some(Refusal::Unusable(why)) => return Err(bad!("{why}")),
             Some(Refusal::Gone(why)) => return Err(anyhow!("{why}\nthe same command goes on where this one ended")),
         };
         let file = self.problems.display().to_string();
@@ -193,20 +195,21 @@ impl Dialogues {
     ) -> Result<(Box<dyn Teacher>, Option<String>)> {
         if let (Some(url), Some(model)) = (&self.server.url, &self.server.model) {
             let settings = self.settings(url, model)?;
-            let server = teacher::Server::new(settings, self.key()?, Arc::clone(budget), Arc::clone(stop))?;
-            let address = server.address().to_string();
+            let key = settings.key()?;
+            let server = teacher::Server::new(settings, key, Arc::clone(budget), Arc::clone(stop))?;
+            let address = server.address();
             return Ok((Box::new(server), Some(address)));
         }
         let seed = self.sampling.seed.unwrap_or(0);
         if let Some(dir) = &self.teacher {
-            let sampling = teacher::Sampling {
+            let manner = Manner {
                 temperature: self.sampling.temperature,
                 max_tokens: self.sampling.max_tokens as usize,
                 seed,
                 batch: self.batch as usize,
                 precision: self.precision,
             };
-            return Ok((Box::new(teacher::Local::open(dir, sampling, Arc::clone(stop))?), None));
+            return Ok((Box::new(teacher::Local::open(dir, manner, Arc::clone(stop))?), None));
         }
         Ok((Box::new(teacher::Solver::new(problems, seed)?), None))
     }
@@ -215,31 +218,23 @@ impl Dialogues {
         let more = serde_json::from_str::<Map<String, Value>>(&self.server.body);
         let more = more.context("--body: expected a JSON object").bad_input()?;
         let SamplingArgs { temperature, max_tokens, seed } = self.sampling;
-        let mut body = Map::from_iter([
+        let defaults = Map::from_iter([
             ("temperature".to_string(), json!(temperature)),
             ("max_tokens".into(), json!(max_tokens)),
             ("seed".into(), json!(seed)),
         ]);
-        body.extend(more);
-        body.retain(|_, value| !value.is_null());
         Ok(Settings {
             url: url.to_string(),
             model: model.to_string(),
-            body,
+            key_env: self.server.key_env.clone(),
+            body: body_over(defaults, more),
+            concurrency: self.server.concurrency.into(),
             timeout: Duration::from_secs_f64(self.server.timeout),
             retries: self.server.retries,
             backoff: Duration::from_secs_f64(self.server.backoff),
+            max_requests: self.server.request_budget,
+            max_tokens: self.server.token_budget,
         })
-    }
-
-    /// The key of the environment, if there is one.
-    fn key(&self) -> Result<Option<String>> {
-        let name = &self.server.key_env;
-        match std::env::var(name) {
-            Ok(key) => Ok(Some(key.trim().to_string()).filter(|key| !key.is_empty())),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(bad!("the environment variable {name} is not text")),
-        }
     }
 
     fn show(&self, report: &Value, wanted: Wanted) -> Result<()> {

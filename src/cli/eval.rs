@@ -1,19 +1,25 @@
 //! `ppo-train eval`
 
 use super::common::{decoding, print, print_json, split, whole_model_of};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use ppo_train::analysis::Paired;
 use ppo_train::bad;
 use ppo_train::checkpoint::{Checkpoint, RunFolder};
 use ppo_train::env::Environment;
 use ppo_train::model::Policy;
 use ppo_train::plan;
 use ppo_train::recipe::Decoding;
-use ppo_train::task::Split;
-use ppo_train::train::evaluate::evaluate;
-use std::path::PathBuf;
+use ppo_train::stats::Bootstrap;
+use ppo_train::task::{Split, Task};
+use ppo_train::train::evaluate::{Evaluation, evaluate};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
-/// Evaluate a run's checkpoint on held-out problems.
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// Evaluate a run's checkpoint on held-out problems, also on those of another task.
 ///
 /// Example: ppo-train eval checkpoints/quickstart/step_000044 --split test --decoding sampled
 #[derive(Args)]
@@ -30,6 +36,12 @@ pub struct Eval {
     /// Number of problems, from the first one on (0: all).
     #[arg(long, default_value_t = 0)]
     problems: usize,
+    /// Take task, prompts and rewards from this recipe instead of the run's.
+    #[arg(long, value_name = "RECIPE")]
+    recipe: Option<PathBuf>,
+    /// Let another checkpoint answer the same problems too, and test the difference: --against CHECKPOINT.
+    #[arg(long, value_name = "CHECKPOINT")]
+    against: Option<PathBuf>,
     /// Print JSON: the means, and one entry per problem.
     #[arg(long)]
     json: bool,
@@ -37,21 +49,79 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(self) -> Result<()> {
-        let folder = &self.checkpoint;
-        let model = whole_model_of(folder, &["recipe.toml"])?;
-        let recipes = [Checkpoint::at(folder).recipe(), RunFolder::new(&folder.join("..")).recipe()];
-        let recipe = recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
-            let shown = folder.display();
-            bad!("{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it")
-        })?;
-        let plan = plan::load(&recipe, &[], None)?;
-        let env = Environment::of(&plan)?;
-        let weights = plan.weights(&model, plan.device()?)?;
-        let policy = Policy::new(&plan.config, weights);
-        let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
+        let (first, task) = self.evaluate(&self.checkpoint, self.recipe.is_some(), None)?;
+        let Some(against) = &self.against else {
+            return if self.json { print_json(&self.json(&first, &*task)) } else { print(self.text(&first, &*task)) };
+        };
+        // The other one need not have the same shape, nor a run folder.
+        let (second, task) = self.evaluate(against, true, Some(task))?;
+        let bootstrap = Bootstrap::new(RESAMPLES, first.prompts.len());
+        let paired = Paired::of(&first.right(), &second.right(), &bootstrap).context("no problems")?;
+        let classes = first.answers(&*task).zip(second.answers(&*task));
+        let macro_f1 = classes.map(|(first, second)| first.macro_f1_minus(&second, &bootstrap));
         if self.json {
-            return print_json(&result.json());
+            let mut all = self.json(&first, &*task);
+            all["against"] = self.json(&second, &*task);
+            all["paired"] = serde_json::to_value(&paired)?;
+            if let Some((difference, interval)) = macro_f1 {
+                all["paired"]["macro_f1"] = json!({ "difference": difference, "interval": interval });
+            }
+            return print_json(&all);
         }
-        print(result.sentence(self.split))
+        let [one, other] = [&self.checkpoint, against].map(|path| path.display().to_string());
+        print(format_args!("{one}\n{}\n\n{other}\n{}\n", self.text(&first, &*task), self.text(&second, &*task)))?;
+        print(paired.text(&one, &other))?;
+        macro_f1.map_or(Ok(()), |(difference, interval)| {
+            let interval = interval.map_or("".into(), |[low, high]| format!(" [{low:+.3}, {high:+.3}]"));
+            print(format_args!("difference of macro-F1: {difference:+.3}{interval}"))
+        })
     }
+
+    /// Evaluates a checkpoint. `foreign`: whether the recipe is not that of its run; `task`: if it is read already.
+    fn evaluate(
+        &self,
+        checkpoint: &Path,
+        foreign: bool,
+        task: Option<Box<dyn Task>>,
+    ) -> Result<(Evaluation, Box<dyn Task>)> {
+        let model = whole_model_of(checkpoint, &["recipe.toml"])?;
+        let recipe = self.recipe.clone().map_or_else(|| recipe_of(&self.checkpoint), Ok)?;
+        let own = |key: &str| format!("{key}={}", Value::from(model.display().to_string()));
+        let sets = if foreign { vec![own("model.path"), own("model.tokenizer")] } else { vec![] };
+        let plan = plan::load(&recipe, &sets, None)?;
+        let env = match task {
+            Some(task) => Environment::new(&plan, task)?,
+            None => Environment::of(&plan)?,
+        };
+        let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
+        let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
+        Ok((result, env.task))
+    }
+
+    fn text(&self, evaluation: &Evaluation, task: &dyn Task) -> String {
+        let sentence = evaluation.sentence(self.split);
+        let bootstrap = || Bootstrap::new(RESAMPLES, evaluation.prompts.len());
+        let classes = evaluation.answers(task).map(|answers| format!("\n{}", answers.summary(&bootstrap()).text()));
+        format!("{sentence}{}", classes.unwrap_or_default())
+    }
+
+    fn json(&self, evaluation: &Evaluation, task: &dyn Task) -> Value {
+        let mut all = evaluation.json();
+        if let Some(answers) = evaluation.answers(task) {
+            all["classes"] = json!(answers.summary(&Bootstrap::new(RESAMPLES, evaluation.prompts.len())));
+        }
+        all
+    }
+}
+
+/// The recipe of a checkpoint's run.
+fn recipe_of(checkpoint: &Path) -> Result<PathBuf> {
+    let recipes = [Checkpoint::at(checkpoint).recipe(), RunFolder::new(&checkpoint.join("..")).recipe()];
+    recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
+        let shown = checkpoint.display();
+        bad!(
+            "{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it; name a recipe with \
+             --recipe"
+        )
+    })
 }

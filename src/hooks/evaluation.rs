@@ -44,8 +44,10 @@ impl Hook for Evaluation {
         }
         for e in &evaluations {
             let (step, decoding, accuracy) = (moment.state.step, e.decoding.name(), 100.0 * e.accuracy);
+            let classes = e.answers(moment.env.task.as_ref());
+            let macro_f1 = classes.map_or("".into(), |classes| format!("macro-F1 {:.3}, ", classes.scores().macro_f1));
             terminal::print(&format!(
-                "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, reward {:.3}, {:.1} tokens",
+                "evaluation at step {step}, {decoding}: accuracy {accuracy:.1} %, {macro_f1}reward {:.3}, {:.1} tokens",
                 e.reward, e.response_length
             ));
         }

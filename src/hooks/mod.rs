@@ -8,10 +8,12 @@ mod checkpoint;
 mod count_steps;
 mod evaluation;
 mod external;
+mod judges;
 mod outcome;
 pub mod persona;
 mod samples;
 pub mod schedule;
+mod transfer;
 mod work;
 
 pub use outcome::{Figure, Outcome};

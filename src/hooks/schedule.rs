@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 /// The judge of personas, by the name of its section.
 pub const PERSONA: &str = "persona";
+/// The evaluation on another task, by the name of its section.
+pub const TRANSFER: &str = "transfer";
 
 /// One hook at one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,24 +67,24 @@ impl Job {
     }
 }
 
+/// The hooks of a recipe by name, each with its schedule: `every`, and further steps.
+fn schedules(hooks: &Hooks) -> impl Iterator<Item = (&str, usize, &[usize])> {
+    let persona = hooks.persona.iter().map(|hook| (PERSONA, hook.every, hook.steps.as_slice()));
+    let transfer = hooks.transfer.iter().map(|hook| (TRANSFER, hook.every, hook.steps.as_slice()));
+    let external = hooks.external.iter().map(|(name, hook)| (name.as_str(), hook.every, hook.steps.as_slice()));
+    persona.chain(transfer).chain(external)
+}
+
 /// The names of a recipe's hooks.
 pub fn names(hooks: &Hooks) -> Vec<String> {
-    let persona = hooks.persona.iter().map(|_| PERSONA.to_string());
-    persona.chain(hooks.external.keys().cloned()).collect()
+    schedules(hooks).map(|(name, ..)| name.to_string()).collect()
 }
 
 /// The hooks that are due after a step of a run of `steps`.
 pub fn due(hooks: &Hooks, step: usize, steps: usize) -> Vec<Job> {
-    let is_due = |name: &str| {
-        let (every, more) = match (name, hooks.external.get(name), &hooks.persona) {
-            (_, Some(external), _) => (external.every, &external.steps),
-            (PERSONA, _, Some(persona)) => (persona.every, &persona.steps),
-            _ => return false,
-        };
-        step == steps || step.is_multiple_of(every) || more.contains(&step)
-    };
-    let due = names(hooks).into_iter().filter(|name| is_due(name));
-    due.map(|hook| Job { step, hook }).collect()
+    let due = schedules(hooks)
+        .filter(|(_, every, more)| step == steps || step.is_multiple_of(*every) || more.contains(&step));
+    due.map(|(name, ..)| Job { step, hook: name.to_string() }).collect()
 }
 
 /// The jobs of a run that are not done and have a checkpoint to judge, oldest first.

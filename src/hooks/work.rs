@@ -2,19 +2,27 @@
 //! afterwards by `ppo-train judge`, with the same result.
 
 use super::external;
+use super::judges::panel;
 use super::outcome::Outcome;
-use super::schedule::{Job, names};
+use super::schedule::{Job, PERSONA, TRANSFER, names};
+use super::{persona, transfer};
 use crate::bad;
-use crate::checkpoint::{RunFolder, write_folder};
+use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
+use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::spelling::nearest;
+use crate::torch;
 use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-/// Does a job for a run and puts its result into the folder of `out`, which may be another one than the run's.
+/// Does a job for a run and puts its result into the folder of `out`, which may be another one than the run's. `stop`:
+/// set by a signal.
 ///
 /// # Errors
 /// Bad input: a hook that the recipe does not have, a step without a checkpoint. Those of the hook.
-pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<Outcome> {
+pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc<AtomicBool>) -> Result<Outcome> {
+    let plan = &with_batch(plan);
     let hooks = &plan.recipe.hooks;
     let checkpoint = run.complete(job.step).ok_or_else(|| {
         let saved: Vec<String> = saved(run).iter().map(usize::to_string).collect();
@@ -22,9 +30,18 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<
     })?;
     let mut outcome = None;
     write_folder(&job.folder(out), |folder| {
-        let made = match hooks.external.get(&job.hook) {
-            Some(external) => external::call(external, job, run.path(), checkpoint.path())?,
-            None => {
+        let here = (job, folder);
+        let made = match (job.hook.as_str(), hooks.external.get(&job.hook)) {
+            (_, Some(external)) => external::call(external, job, run.path(), checkpoint.path())?,
+            (PERSONA, _) if let Some(persona) = &hooks.persona => {
+                let answers = out.hooks(0).with_file_name("answers");
+                let panel = panel(&persona.judge, &answers, stop)?;
+                persona::judge(plan, persona, &policy(plan, &checkpoint)?, &panel, here)?
+            }
+            (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
+                transfer::evaluate_on(plan, transfer, &policy(plan, &checkpoint)?, here)?
+            }
+            _ => {
                 let names = names(hooks);
                 let near = nearest(&job.hook, names.iter().map(String::as_str));
                 let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
@@ -37,6 +54,26 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job) -> Result<
         Ok(())
     })?;
     outcome.context("no result")
+}
+
+/// The plan, decoding as many sequences at a time as hooks may.
+fn with_batch(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    plan.recipe.rollout.batch = plan.recipe.hooks.batch;
+    plan
+}
+
+/// The actor of a checkpoint, on the hooks' device.
+fn policy(plan: &Plan, checkpoint: &Checkpoint) -> Result<Policy> {
+    let (hooks, machine) = (&plan.recipe.hooks, &plan.recipe.machine);
+    if hooks.threads > 0 {
+        tch::set_num_threads(hooks.threads as i32);
+    }
+    let device = torch::device(hooks.device.as_ref().unwrap_or(&machine.device))?;
+    // A run's start is itself a model folder.
+    let inner = checkpoint.model();
+    let folder = if inner.is_dir() { inner } else { checkpoint.path().to_path_buf() };
+    Ok(Policy::new(&plan.config, plan.weights(&folder, device)?))
 }
 
 /// The steps of a run that have a checkpoint, its start as step 0.

@@ -67,6 +67,8 @@ mod tests {
             reward: vec![1.0, 0.1],
             response_length: vec![17, 48],
             terminated: vec![true, false],
+            class: vec![],
+            answer: vec![],
         }
     }
 

@@ -4,7 +4,8 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// One evaluation, problem by problem, in the order of the problems: every array has an entry for each.
+/// One evaluation, problem by problem, in the order of the problems: every array has an entry for each; those of
+/// classes are empty if the task has none.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Outcomes {
     /// The task, as in metric names.
@@ -22,6 +23,12 @@ pub struct Outcomes {
     pub response_length: Vec<u64>,
     /// Whether the response ended by itself; otherwise it was cut off.
     pub terminated: Vec<bool>,
+    /// The class of the problem, if the task has classes: its place among their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class: Vec<usize>,
+    /// The class that the response names; `None` (null) if it names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answer: Vec<Option<usize>>,
 }
 
 impl Outcomes {
@@ -41,6 +48,9 @@ impl Outcomes {
             "format" => Some(self.format.clone()),
             "reward" => Some(self.reward.clone()),
             "response_length" => Some(self.response_length.iter().map(|length| *length as f64).collect()),
+            "unanswered" if !self.answer.is_empty() => {
+                Some(self.answer.iter().map(|answer| f64::from(u8::from(answer.is_none()))).collect())
+            }
             "clip_ratio" => Some(self.terminated.iter().map(|ended| f64::from(u8::from(!ended))).collect()),
             _ => None,
         }
@@ -50,7 +60,9 @@ impl Outcomes {
     /// Arrays of different lengths.
     pub(super) fn check(&self) -> Result<()> {
         let others = [self.format.len(), self.reward.len(), self.response_length.len(), self.terminated.len()];
-        ensure!(others.iter().all(|length| *length == self.len()), "its arrays have different lengths");
+        let classes = [self.class.len(), self.answer.len()];
+        let optional = classes == [0, 0] || classes == [self.len(); 2];
+        ensure!(optional && others.iter().all(|length| *length == self.len()), "its arrays have different lengths");
         Ok(())
     }
 }

@@ -2,11 +2,10 @@
 
 use super::hooks::done;
 use crate::checkpoint::RunFolder;
-use crate::hooks::persona::{JUDGED, Judged};
+use crate::hooks::persona::{self, Judged};
 use crate::hooks::schedule::PERSONA;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
-use std::fs;
 
 /// A trace to show.
 #[derive(Serialize)]
@@ -35,12 +34,8 @@ pub fn read(run: &RunFolder, count: usize) -> Result<Vec<Example>> {
     let ends = judged.first().into_iter().chain(judged.last().filter(|_| judged.len() > 1));
     let mut all = vec![];
     for job in ends {
-        let path = job.folder(run).join(JUDGED);
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        for line in text.lines().take(count) {
-            let judged: Judged = serde_json::from_str(line).with_context(|| path.display().to_string())?;
-            all.push(example(job.step, judged));
-        }
+        let judged = persona::read(&job.folder(run))?;
+        all.extend(judged.into_iter().take(count).map(|judged| example(job.step, judged)));
     }
     Ok(all)
 }

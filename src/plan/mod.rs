@@ -14,6 +14,7 @@ mod tests;
 pub use disk::{Disk, WAITING};
 pub use fit::{Devices, Fit, fit};
 pub use memory::{Part, Phase, estimate, on_host, peak, total};
+pub use models::kind_of;
 pub use report::{json, report};
 
 use crate::BadInput;

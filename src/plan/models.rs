@@ -8,6 +8,14 @@ use anyhow::Result;
 use std::path::Path;
 use tch::{Device, Kind};
 
+/// The kind of tensors that a recipe's precision means.
+pub fn kind_of(precision: Precision) -> Kind {
+    match precision {
+        Precision::Float32 => Kind::Float,
+        Precision::Bfloat16 => Kind::BFloat16,
+    }
+}
+
 impl Plan {
     /// The device that models and tensors are on.
     ///
@@ -19,10 +27,7 @@ impl Plan {
 
     /// The kind of weights and activations.
     pub fn kind(&self) -> Kind {
-        match self.recipe.machine.precision {
-            Precision::Float32 => Kind::Float,
-            Precision::Bfloat16 => Kind::BFloat16,
-        }
+        kind_of(self.recipe.machine.precision)
     }
 
     /// What keeps the weights in the recipe's model folder from being read, if they are wanted from there: files that

@@ -1,7 +1,7 @@
 //! A recipe's files, the last of which extends nothing, and its overrides, merged into one recipe.
 
 use super::keys::Recipe;
-use super::renamed::{rename, supersede, warmup_as_ratio};
+use super::renamed::{UNSET, rename, supersede, warmup_as_ratio};
 use super::shape;
 use super::source::Sources;
 use super::spelling::{entries, similar};
@@ -125,9 +125,6 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
         }
     }
 }
-
-/// The value that takes a key out again, so that its default applies.
-const UNSET: &str = "unset";
 
 /// Merges `over` into `base`: tables are merged, anything else is replaced, as is a table of another `kind`.
 fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {

@@ -20,6 +20,9 @@ const RENAMED: [(&str, &str); 10] = [
     ("sft.warmup", "sft.warmup_ratio"),
 ];
 
+/// The value that takes a key out again, so that its default applies; not the name of a file.
+pub const UNSET: &str = "unset";
+
 /// Renames the keys of a file or an override. If it has both spellings of a key, the old one stays, and is unknown.
 pub fn rename(table: &mut DeTable, notes: &mut Vec<String>) {
     spell_out_data(table, notes);
@@ -50,7 +53,8 @@ const WARMUP_RATIO: &str = "ppo.warmup_ratio";
 
 /// Turns `sft.data = "solver"` and `sft.data = "FILE"` into the sections that replaced them.
 fn spell_out_data(table: &mut DeTable, notes: &mut Vec<String>) {
-    let is_text = find(table, "sft.data").is_some_and(|value| value.get_ref().is_str());
+    let text = find(table, "sft.data").and_then(|value| value.get_ref().as_str());
+    let is_text = text.is_some_and(|text| text != UNSET);
     let Some((key, value)) = is_text.then(|| take(table, "sft.data")).flatten() else { return };
     let span = value.span();
     let kind = if value.get_ref().as_str() == Some("solver") { "solver" } else { "file" };

@@ -12,7 +12,7 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 /// The texts of a recipe, and where each key is in them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     origins: Vec<Origin>,
     spots: BTreeMap<String, Spot>,
@@ -21,6 +21,7 @@ pub struct Sources {
 }
 
 /// A file, or an override as given on the command line.
+#[derive(Clone)]
 struct Origin {
     label: String,
     text: String,
@@ -29,6 +30,7 @@ struct Origin {
 }
 
 /// Where a key and its value are.
+#[derive(Clone)]
 struct Spot {
     key: Range<usize>,
     value: Range<usize>,
@@ -69,6 +71,15 @@ impl Sources {
         let what = what.to_string();
         let end = if what.contains('\n') { "; " } else { "\n" };
         self.at(span, format!("{what}{end}`{key}` is not set in the recipe, so its default applies"))
+    }
+
+    /// The sources for a check of the section `within.NAME` that knows it as `NAME`.
+    pub fn under(&self, within: &str) -> Self {
+        let inner = |(key, spot): (&String, &Spot)| {
+            let inner = key.strip_prefix(within).and_then(|rest| rest.strip_prefix('.'));
+            inner.map(|inner| (inner.to_string(), spot.clone()))
+        };
+        Self { spots: self.spots.iter().filter_map(inner).collect(), ..self.clone() }
     }
 
     /// Whether a key is set in a file or an override.

@@ -5,6 +5,7 @@
 //! and at every eighth step on a GPU; tokens that a row drew after its end are then dropped.
 
 use super::cache::KvCache;
+use super::constraint::Constraint;
 use super::sampler::Sampling;
 use crate::model::Policy;
 use crate::torch::{ids_to_host, padded, to_host};
@@ -54,36 +55,56 @@ impl Engine<'_> {
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
         stream: impl Fn(usize, usize) -> ChaCha8Rng,
+        watch: impl FnMut(&[Response]),
+    ) -> Vec<Response> {
+        self.generate_within(prompts, samples, None, stream, watch)
+    }
+
+    /// `generate`, with responses that a constraint holds to its grammars. A response then ends where its text is
+    /// complete; `log_probs` are of the distribution over what may come next.
+    pub fn generate_within(
+        &self,
+        prompts: &[impl AsRef<[i64]>],
+        samples: usize,
+        mut constraint: Option<Constraint>,
+        stream: impl Fn(usize, usize) -> ChaCha8Rng,
         mut watch: impl FnMut(&[Response]),
     ) -> Vec<Response> {
         let together = if self.batch == 0 { prompts.len().max(1) } else { (self.batch / samples).max(1) };
         let mut responses = Vec::with_capacity(prompts.len() * samples);
         for (chunk, prompts) in prompts.chunks(together).enumerate() {
             let stream = |row: usize| stream(chunk * together + row / samples, row % samples);
-            responses.extend(tch::no_grad(|| self.batch(prompts, samples, stream, &mut watch)));
+            let mut held = constraint.as_mut().map(|constraint| (constraint, responses.len()));
+            responses.extend(tch::no_grad(|| self.batch(prompts, samples, &mut held, stream, &mut watch)));
         }
         responses
     }
 
+    /// The responses of one batch; `held`: the constraint, and which of its responses is the first of the batch.
     fn batch(
         &self,
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
+        held: &mut Option<(&mut Constraint, usize)>,
         stream: impl Fn(usize) -> ChaCha8Rng,
         watch: &mut impl FnMut(&[Response]),
     ) -> Vec<Response> {
-        let interval = if self.policy.device() == Device::Cpu { 1 } else { 8 };
+        let interval = if self.policy.device() == Device::Cpu || held.is_some() { 1 } else { 8 };
         let max = self.stop.max_tokens;
         let mut responses = vec![Response::default(); prompts.len() * samples];
         let (mut batch, mut hidden) = Batch::start(self.policy, prompts, samples, max, stream);
         let mut pending = Vec::with_capacity(interval);
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
-            let (mut tokens, log_probs) = self.sampling.pick(&self.policy.logits(&hidden), self.vocabulary, &uniform);
+            let mut logits = self.policy.logits(&hidden);
+            if let Some((constraint, first)) = held {
+                logits = constraint.mask(&logits, batch.rows.iter().map(|row| *first + row), max - t - 1);
+            }
+            let (mut tokens, log_probs) = self.sampling.pick(&logits, self.vocabulary, &uniform);
             pending.push((tokens.shallow_clone(), log_probs));
             let last = t + 1 == max;
             if last || pending.len() == interval {
-                self.fetch(&mut pending, &batch.rows, &mut responses);
+                self.fetch(&mut pending, &batch.rows, held, &mut responses);
                 watch(&responses);
                 let live: Vec<i64> =
                     (0..batch.rows.len() as i64).filter(|&i| !responses[batch.rows[i as usize]].terminated).collect();
@@ -100,16 +121,24 @@ impl Engine<'_> {
     }
 
     /// Moves the `pending` steps, (tokens, log-probs) [B] each, to the host and into the responses of `rows`.
-    fn fetch(&self, pending: &mut Vec<(Tensor, Tensor)>, rows: &[usize], responses: &mut [Response]) {
+    fn fetch(
+        &self,
+        pending: &mut Vec<(Tensor, Tensor)>,
+        rows: &[usize],
+        held: &mut Option<(&mut Constraint, usize)>,
+        responses: &mut [Response],
+    ) {
         let (tokens, log_probs): (Vec<_>, Vec<_>) = pending.drain(..).unzip();
         let tokens = ids_to_host(&Tensor::stack(&tokens, 0)); // [steps, B]
         let log_probs = to_host(&Tensor::stack(&log_probs, 0)); // [steps, B]
         for (i, (&token, &log_prob)) in tokens.iter().zip(&log_probs).enumerate() {
-            let response = &mut responses[rows[i % rows.len()]];
+            let row = rows[i % rows.len()];
+            let response = &mut responses[row];
             if !response.terminated {
                 response.ids.push(token);
                 response.log_probs.push(log_prob);
-                response.terminated = (self.stop.ends)(&response.ids);
+                let complete = held.as_mut().is_some_and(|(constraint, first)| constraint.read(*first + row, token));
+                response.terminated = complete || (self.stop.ends)(&response.ids);
             }
         }
     }

@@ -1,10 +1,16 @@
-//! Generation: token ids in, token ids and log-probs out; and a folder that writes text.
+//! Generation: token ids in, token ids and log-probs out; a folder that writes text; responses held to a grammar.
 
+mod author;
 mod cache;
+mod constraint;
 mod engine;
 mod sampler;
+mod vocabulary;
 mod writer;
 
+pub use author::{Author, Manner};
+pub use constraint::Constraint;
 pub use engine::{Engine, PREFILL_TOKENS, Response, Stop};
 pub use sampler::Sampling;
+pub use vocabulary::Vocabulary;
 pub use writer::Writer;

@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, Response, Stop};
 use super::sampler::Sampling;
+use super::vocabulary::Vocabulary;
 use crate::model::{Head, ModelConfig, Policy, Weights, missing_files};
 use crate::rng::ChaCha8Rng;
 use crate::terminal;
@@ -74,17 +75,39 @@ impl Writer {
         stream: impl Fn(usize, usize) -> ChaCha8Rng,
         watch: impl FnMut(&[Response]),
     ) -> Vec<Response> {
+        let ends = |ids: &[i64]| quit() || self.ends.at(&self.tokenizer, ids);
+        self.engine(policy, temperature, &ends).generate(prompts, samples, stream, watch)
+    }
+
+    /// An engine that writes as the folder's model does, at a temperature (0: always the most probable token).
+    pub(super) fn engine<'a>(
+        &self,
+        policy: &'a Policy,
+        temperature: f64,
+        ends: &'a dyn Fn(&[i64]) -> bool,
+    ) -> Engine<'a> {
         let greedy = temperature == 0.0;
         let temperature = if greedy { 1.0 } else { temperature };
-        let ends = |ids: &[i64]| quit() || self.ends.at(&self.tokenizer, ids);
-        let engine = Engine {
+        Engine {
             policy,
             sampling: Sampling { temperature, greedy, ..Sampling::plain() },
-            stop: Stop { ends: &ends, max_tokens: self.max_tokens },
-            vocabulary: self.tokenizer.vocab_size().min(self.config.vocab_size),
+            stop: Stop { ends, max_tokens: self.max_tokens },
+            vocabulary: self.known(),
             batch: 0,
-        };
-        engine.generate(prompts, samples, stream, watch)
+        }
+    }
+
+    /// The tokens that grammars can be spelt with.
+    ///
+    /// # Errors
+    /// Bad input: some character has none.
+    pub(super) fn vocabulary(&self) -> Result<Vocabulary> {
+        Vocabulary::new(&self.tokenizer, self.known())
+    }
+
+    /// Ids below this are known to tokenizer and model.
+    fn known(&self) -> i64 {
+        self.tokenizer.vocab_size().min(self.config.vocab_size)
     }
 
     /// The text of a response, up to its first stop string.

@@ -69,15 +69,16 @@ impl Bins {
         (!filled.is_empty()).then(|| [figure(0), figure(1)])
     }
 
-    /// The mean over the bins that count of what `compare` makes of the values of both samples in a bin; `values` has
-    /// one for each text. `None` if no bin counts.
-    pub fn within(&self, values: [&[f64]; 2], compare: impl Fn(&[f64], &[f64]) -> f64) -> Option<f64> {
-        let inside = |sample: usize, bin: usize| -> Vec<f64> {
-            let all = self.places[sample].iter().zip(values[sample]);
-            all.filter(|(own, _)| **own == bin).map(|(_, value)| *value).collect()
+    /// The mean over the bins that count of what `compare` says of the texts of both samples in a bin, which are given
+    /// by their indices. A bin of which it says nothing is left out; `None` if no bin is left.
+    pub fn within(&self, compare: impl Fn(&[usize], &[usize]) -> Option<f64>) -> Option<f64> {
+        let inside = |sample: usize, bin: usize| -> Vec<usize> {
+            let all = self.places[sample].iter().enumerate();
+            all.filter(|(_, own)| **own == bin).map(|(at, _)| at).collect()
         };
-        let each = self.counted.iter().map(|bin| compare(&inside(0, *bin), &inside(1, *bin)));
-        (!self.counted.is_empty()).then(|| mean(&each.collect::<Vec<_>>()))
+        let each = self.counted.iter().filter_map(|bin| compare(&inside(0, *bin), &inside(1, *bin)));
+        let each: Vec<f64> = each.collect();
+        (!each.is_empty()).then(|| mean(&each))
     }
 }
 
@@ -90,6 +91,10 @@ mod tests {
     fn means(bins: &Bins, values: [&[f64]; 2]) -> Option<[f64; 2]> {
         let [first, second] = values;
         bins.quotients([&mut first.iter().map(|v| (*v, 1.0)), &mut second.iter().map(|v| (*v, 1.0))])
+    }
+
+    fn of(values: &[f64], which: &[usize]) -> Vec<f64> {
+        which.iter().map(|at| values[*at]).collect()
     }
 
     #[test]
@@ -106,7 +111,8 @@ mod tests {
             for (got, key) in got.iter().zip(["first", "second", "covered", "bins"]) {
                 assert!((got - case[key].as_f64().unwrap()).abs() < 1e-12, "{key}: {got}");
             }
-            let difference = bins.within([&right[0], &right[1]], |a, b| mean(b) - mean(a)).unwrap();
+            let share = |sample: usize, which: &[usize]| mean(&of(&right[sample], which));
+            let difference = bins.within(|a, b| Some(share(1, b) - share(0, a))).unwrap();
             assert!((difference - (second - first)).abs() < 1e-12);
         }
     }
@@ -124,13 +130,13 @@ mod tests {
         let [one, other] = means(&bins, [&values, &other_values]).unwrap();
         assert!(mean(&other_values) - mean(&values) > 0.3 && (other - one).abs() < 0.05, "{one} {other}");
         assert!(auc(&other_values, &values).unwrap() > 0.65);
-        let matched = bins.within([&values, &other_values], |a, b| auc(b, a).unwrap()).unwrap();
+        let matched = bins.within(|a, b| auc(&of(&other_values, b), &of(&values, a))).unwrap();
         assert!((matched - 0.5).abs() < 0.03, "{matched}");
         // Without a common length there is nothing to compare.
         let (short, long) = (sample(50, 0), sample(0, 50));
         let bins = Bins::new([&short.0, &long.0]);
         assert!(means(&bins, [&short.1, &long.1]).is_none());
         assert_eq!((bins.counted(), bins.covered()), (0, 0.0));
-        assert!(Bins::new([&[], &[]]).within([&[], &[]], |_, _| 0.0).is_none());
+        assert!(Bins::new([&[], &[]]).within(|_, _| Some(0.0)).is_none());
     }
 }

@@ -15,6 +15,8 @@ pub struct Grade {
     pub reward: f64,
     /// Whether there is an answer at all.
     pub answered: bool,
+    /// The class that the answer names, if the task has classes and it names one.
+    pub class: Option<usize>,
     /// Why accuracy is what it is.
     pub reason: String,
 }
@@ -32,7 +34,8 @@ pub fn grade(
         Ok(answer) => task.judge(split, index, answer),
         Err(missing) => Verdict { right: false, reason: missing.to_string() },
     };
+    let class = layout.answer.ok().and_then(|answer| (task.classes()?.named)(answer));
     let (accuracy, format) = (f64::from(verdict.right), f64::from(layout.format));
     let reward = rules.accuracy * accuracy + rules.format * format;
-    Grade { accuracy, format, reward, answered: layout.answer.is_ok(), reason: verdict.reason }
+    Grade { accuracy, format, reward, answered: layout.answer.is_ok(), class, reason: verdict.reason }
 }

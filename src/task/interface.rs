@@ -32,6 +32,16 @@ pub struct Verdict {
     pub reason: String,
 }
 
+/// What a task is whose every answer is one of a few classes; a class is its place among their names.
+#[derive(Clone, Copy)]
+pub struct Classes<'a> {
+    pub names: &'static [&'static str],
+    /// The class of each problem of each split, in the order of `Split::ALL`.
+    pub truth: [&'a [usize]; 3],
+    /// The class that the text of an answer names; none if it names no class, or several.
+    pub named: fn(&str) -> Option<usize>,
+}
+
 /// The section [task] of a recipe, for one kind of task.
 pub trait Settings {
     /// Problems of each split, in the order of `Split::ALL`.
@@ -86,6 +96,11 @@ pub trait Task: Send + Sync {
 
     /// The text of a wrong answer, for the preflight.
     fn wrong_answer(&self, split: Split, index: usize) -> String;
+
+    /// The classes, if the task is to tell a few apart: evaluations then show which are taken for which.
+    fn classes(&self) -> Option<Classes<'_>> {
+        None
+    }
 
     /// A response to training problem `index` that the task's own solver writes, for a warm start, with `more` wrong
     /// tries than its search made, as far as there are so many; `rng` is a stream of `Purpose::Traces`. None if the

@@ -9,9 +9,11 @@ mod interface;
 #[path = "../../tests/toy/larger.rs"]
 mod larger;
 pub mod layout;
+pub mod politifact;
+mod splits;
 
 pub use grade::{Grade, grade};
-pub use interface::{Settings, Split, Task, Verdict, in_words};
+pub use interface::{Classes, Settings, Split, Task, Verdict, in_words};
 
 use crate::recipe;
 
@@ -19,6 +21,7 @@ use crate::recipe;
 pub fn settings(task: &recipe::Task) -> &dyn Settings {
     match task {
         recipe::Task::Countdown(settings) => settings,
+        recipe::Task::Politifact(settings) => settings,
         #[cfg(test)]
         recipe::Task::Larger(settings) => settings,
     }

@@ -1,8 +1,8 @@
 //! What a teacher is: requests in, replies or refusals out.
 
 use super::problems::Problem;
+pub use crate::endpoint::{Refusal, Reply};
 use serde_json::{Value, json};
-use std::fmt;
 use std::sync::Arc;
 
 /// The two ways to solve a problem.
@@ -40,42 +40,6 @@ impl Request {
     /// What the answer depends on, if the teacher is `identity`.
     pub fn identity(&self, identity: &Value) -> Value {
         json!({ "teacher": identity, "attempt": self.attempt, "prompt": self.prompt })
-    }
-}
-
-/// What a teacher wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
-    pub text: String,
-    /// Whether it was cut off at the longest length.
-    pub cut: bool,
-    pub prompt_tokens: u64,
-    pub completion_tokens: u64,
-}
-
-/// Why there is no reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// This request was not answered; another one may be.
-    Request(String),
-    /// No request will be, unless the user changes something: the key, the model's name, a template.
-    Teacher(String),
-    /// The teacher does not answer any more.
-    Gone(String),
-    /// The budget is spent; which one.
-    Budget(String),
-    /// A signal asked to stop.
-    Stopped,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Refusal::Request(why) | Refusal::Teacher(why) | Refusal::Gone(why) | Refusal::Budget(why) => {
-                f.write_str(why)
-            }
-            Refusal::Stopped => f.write_str("stopped"),
-        }
     }
 }
 

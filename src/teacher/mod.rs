@@ -4,10 +4,7 @@
 //! through a cache and within a budget; `judge` decides what its replies are worth; `pairs` writes what both arms
 //! solved.
 
-mod budget;
-mod cache;
 mod grading;
-mod http;
 mod interface;
 mod judge;
 mod local;
@@ -16,17 +13,16 @@ mod pool;
 mod problems;
 mod prompts;
 mod report;
+mod server;
 mod solver;
 
-pub use budget::Budget;
-pub use cache::Cache;
 pub use grading::Kind;
-pub use http::{Server, Settings};
-pub use interface::{Refusal, Teacher};
-pub use local::{Local, Sampling};
+pub use interface::Teacher;
+pub use local::Local;
 pub use pairs::{Wanted, write};
 pub use pool::{Job, Outcome, run};
 pub use problems::{Problem, Problems, read};
 pub use prompts::Prompts;
 pub use report::Source;
+pub use server::Server;
 pub use solver::Solver;

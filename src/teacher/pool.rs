@@ -3,21 +3,17 @@
 //! Problems are taken in their order, and a problem that was taken is finished. So the first pairs that both arms solve
 //! are the same ones however the threads are scheduled, and with enough of them no further problem is taken.
 
-use super::budget::Budget;
-use super::cache::Cache;
 use super::interface::{Arm, Refusal, Reply, Request, Teacher};
 use super::judge::{Flaw, Trace, judge};
 use super::problems::Problem;
 use super::prompts::Prompts;
+use crate::endpoint::{Budget, Cache, GRACE};
 use crate::terminal::Progress;
 use anyhow::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-
-/// How long a signal lets requests under way come to an end, so that their replies are kept.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// What is to be done, and by whom.
 pub struct Job {
@@ -198,7 +194,7 @@ impl Shared {
     fn request(&self, (index, arm): (usize, Arm), attempt: u64) -> Result<Request, Refusal> {
         let problem = Arc::clone(&self.job.problems[index]);
         let prompt = self.job.prompts.render(&problem, arm);
-        let prompt = prompt.map_err(|error| Refusal::Teacher(error.to_string()))?;
+        let prompt = prompt.map_err(|error| Refusal::Unusable(error.to_string()))?;
         Ok(Request { problem, arm, attempt, prompt })
     }
 
@@ -206,7 +202,8 @@ impl Shared {
     fn ask(&self, requests: &[Request]) -> Result<Vec<Result<Reply, String>>, Refusal> {
         let Job { teacher, cache, budget, stop, .. } = &self.job;
         let identity = teacher.identity();
-        let mut replies: Vec<_> = requests.iter().map(|request| cache.get(&identity, request).map(Ok)).collect();
+        let kept = |request: &Request| cache.get(&request.identity(&identity)).map(Ok);
+        let mut replies: Vec<Option<Result<Reply, String>>> = requests.iter().map(kept).collect();
         let missing: Vec<usize> = (0..requests.len()).filter(|&at| replies[at].is_none()).collect();
         self.cached.fetch_add((requests.len() - missing.len()) as u64, Ordering::Relaxed);
         for _ in &missing {
@@ -221,8 +218,8 @@ impl Shared {
         for (&at, reply) in missing.iter().zip(teacher.ask(&asked)) {
             replies[at] = Some(match reply {
                 Ok(reply) => {
-                    budget.pay(&reply);
-                    let kept = cache.put(&identity, &requests[at], &reply);
+                    budget.pay(reply.prompt_tokens, reply.completion_tokens);
+                    let kept = cache.put(&requests[at].identity(&identity), &reply);
                     kept.map_err(|error| Refusal::Gone(format!("{error:#}")))?;
                     Ok(reply)
                 }

@@ -1,10 +1,10 @@
 //! What came of a job, for people and for programs: how many problems were asked, which arm solved them, what was
 //! dropped and why, how long the traces are, what it took.
 
-use super::budget::Spent;
 use super::judge::{Flaw, Trace};
 use super::pool::{Outcome, Solved};
 use super::problems::Problems;
+use crate::endpoint::Spent;
 use serde_json::{Map, Value, json};
 
 /// Where the traces come from.

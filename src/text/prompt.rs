@@ -238,6 +238,32 @@ mod tests {
         assert!(render("chat").unwrap_err().to_string().contains("has no `chat_template`"));
     }
 
+    /// A template that changes for one task does not change for the other: Countdown's prompts are those that runs and
+    /// checkpoints know.
+    #[test]
+    fn each_task_has_its_part_of_a_built_in_template() {
+        let (dir, _) = folder(json!({"chat_template": "{{ messages[0].content }}|"}), "");
+        let render = |name: &str, variables: serde_json::Value| {
+            PromptTemplate::new(name, dir.path()).unwrap().render(&variables).unwrap()
+        };
+        let names = ["base", "base_think", "chat", "compact"];
+        let numbers = json!({"numbers": [5, 7, 12], "target": 59});
+        let prompts = names.map(|name| render(name, numbers.clone()));
+        assert!(prompts[2].ends_with("\n<answer> 8 - 3 </answer>|"));
+        let hashes = prompts.map(|prompt| crate::hash::hash(prompt.as_bytes())[..16].to_string());
+        assert_eq!(hashes, ["a7b4f3a42a1f6be2", "1e6dfddc1238e37c", "5bf217f0f9631a5b", "a13c6cf128285ae0"]);
+        let claim = json!({"claim": "It is {{ so }}.", "speaker": "A. B."});
+        let [base, think, chat, compact] = names.map(|name| render(name, claim.clone()));
+        assert_eq!(format!("{base} <think>"), think);
+        assert!(
+            base.contains("</answer>\n\nUser: Did ") && base.ends_with("\nClaim: It is {{ so }}.\nAssistant:"),
+            "{base}"
+        );
+        assert!(chat.starts_with("Did fact-checkers") && chat.ends_with("\n<answer> false </answer>|"), "{chat}");
+        assert_eq!(compact, "Claim: It is {{ so }}.\nTrue, half-true or false?\n");
+        assert!([base, chat, compact].iter().all(|prompt| !prompt.contains("number") && !opens_think(prompt)));
+    }
+
     /// What the chat templates of Qwen and Llama are made of.
     #[test]
     fn chat() {

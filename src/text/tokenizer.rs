@@ -120,6 +120,26 @@ impl Tokenizer {
         }
     }
 
+    /// What each token adds to a text that it continues, with its id, for all but the special tokens. Where tokens are
+    /// parts of characters, that is U+FFFD.
+    ///
+    /// # Errors
+    /// As `decode`.
+    pub fn pieces(&self) -> Result<Vec<(String, i64)>> {
+        let added = self.inner.get_added_tokens_decoder();
+        let special = |id: i64| u32::try_from(id).is_ok_and(|id| added.get(&id).is_some_and(|token| token.special));
+        let known = |id: &i64| u32::try_from(*id).is_ok_and(|id| self.inner.id_to_token(id).is_some());
+        // Some decoders drop the blank before the first word.
+        let before = self.encode("a")?;
+        let start = self.decode(&before)?;
+        let piece = |id: i64| -> Result<Option<(String, i64)>> {
+            let whole = self.decode(&[before.as_slice(), &[id]].concat())?;
+            Ok(whole.strip_prefix(&start).map(|piece| (piece.to_string(), id)))
+        };
+        let all = (0..self.vocab_size).filter(|id| known(id) && !special(*id));
+        all.filter_map(|id| piece(id).transpose()).collect()
+    }
+
     /// Largest id + 1. A model may have more rows; those beyond this are not tokens.
     pub fn vocab_size(&self) -> i64 {
         self.vocab_size
@@ -272,6 +292,16 @@ mod tests {
             let error = TOKENIZER.decode(&[id]).unwrap_err();
             assert!(error.is::<crate::BadInput>() && error.to_string().contains(&format!("token id {id} ")), "{error}");
         }
+    }
+
+    #[test]
+    fn pieces_are_what_tokens_add_to_a_text() {
+        let pieces = TOKENIZER.pieces().unwrap();
+        let end = TOKENIZER.id("<|endoftext|>").unwrap();
+        assert!(pieces.len() as i64 > end - 10 && pieces.iter().all(|(_, id)| *id != end));
+        let text = "Numbers: 5 7 110\nTarget: 259 no\n";
+        let of = |id: &i64| pieces.iter().find(|(_, other)| other == id).unwrap().0.as_str();
+        assert_eq!(TOKENIZER.encode(text).unwrap().iter().map(of).collect::<String>(), text);
     }
 
     /// Letters of two, three and four bytes, which the quickstart's vocabulary spells byte by byte.

@@ -1,6 +1,7 @@
 //! Evaluation: held-out problems, one response each, graded like rollouts, without changing any weight.
 
 use super::rollouts::{Rollout, Writer, grade};
+use crate::analysis::{Answers, commonest};
 use crate::env::{Environment, Prompt};
 use crate::hash::hash;
 use crate::metrics::{Outcomes, Record, validation};
@@ -104,20 +105,51 @@ impl Evaluation {
         for (name, value) in self.means() {
             record.set(format!("{prefix}/{name}"), value);
         }
+        for (name, value) in self.class_figures(task) {
+            record.set(format!("{prefix}/{name}"), value);
+        }
         record.outcome(self.outcomes(task));
     }
 
+    /// The classes of the problems and of the answers, if the task has classes.
+    pub fn answers(&self, task: &dyn Task) -> Option<Answers> {
+        let classes = task.classes()?;
+        Some(Answers {
+            names: classes.names,
+            truth: self.prompts.iter().map(|prompt| classes.truth[prompt.split as usize][prompt.index]).collect(),
+            given: self.rollouts.iter().map(|rollout| rollout.grade.class).collect(),
+            majority: commonest(classes.names.len(), classes.truth[Split::Train as usize]),
+        })
+    }
+
+    /// `macro_f1`, `unanswered`, and `f1_CLASS` for each class; nothing if the task has no classes.
+    pub fn class_figures(&self, task: &dyn Task) -> Vec<(String, f64)> {
+        let Some(answers) = self.answers(task) else { return vec![] };
+        let scores = answers.scores();
+        let f1 = answers.names.iter().zip(scores.f1).map(|(name, f1)| (format!("f1_{}", name.replace('-', "_")), f1));
+        let all = [("macro_f1".to_string(), scores.macro_f1), ("unanswered".to_string(), scores.unanswered)];
+        all.into_iter().chain(f1).collect()
+    }
+
+    /// Whether each problem was answered rightly, 1 or 0, [P].
+    pub fn right(&self) -> Vec<f64> {
+        self.rollouts.iter().map(|rollout| rollout.grade.accuracy).collect()
+    }
+
     fn outcomes(&self, task: &dyn Task) -> Outcomes {
+        let (class, answer) = self.answers(task).map_or((vec![], vec![]), |answers| (answers.truth, answers.given));
         let each = |of: fn(&Rollout) -> f64| self.rollouts.iter().map(of).collect();
         Outcomes {
             task: task.name().into(),
             decoding: self.decoding.name().into(),
             problems: fingerprint(task, &self.prompts),
-            accuracy: each(|r| r.grade.accuracy),
+            accuracy: self.right(),
             format: each(|r| r.grade.format),
             reward: each(|r| r.grade.reward),
             response_length: self.rollouts.iter().map(|r| r.sequence.response.len() as u64).collect(),
             terminated: self.rollouts.iter().map(|r| r.terminated).collect(),
+            class,
+            answer,
         }
     }
 

@@ -128,6 +128,59 @@ fn an_interrupted_hook_is_done_by_the_resumed_run() {
     assert_eq!(steps, [0, 2]);
 }
 
+/// The evaluation on another task is that of `eval` on it, at each step.
+#[test]
+fn a_transfer_is_an_evaluation_on_another_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[ppo]\nsteps = 2\n[hooks.transfer]\nproblems = 8\n[hooks.transfer.task]\nkind = \"countdown\"\n\
+                seed = 7\nnumbers = [2]\nmax_number = 9\ntargets = [2, 50]\ntrain = 8\nvalidation = 8\ntest = 8\n";
+    train(0, dir.path(), more, &[]);
+    let found = records(dir.path());
+    assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 2]);
+    let folder = dir.path().join("run");
+    let answers = fs::read_to_string(folder.join("hooks/step_000002/transfer/answers.jsonl")).unwrap();
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tokens: f64 = answers.iter().map(|answer| answer["tokens"].as_f64().unwrap()).sum();
+    assert_eq!(answers.len(), 8);
+    assert!((found[1].1["hooks/transfer/response_length"].as_f64().unwrap() - tokens / 8.0).abs() < 1e-9);
+    // Afterwards the answers are the same.
+    let other = dir.path().join("again").display().to_string();
+    run(0, &["judge", &folder.display().to_string(), "--steps", "2", "--out", &other]);
+    let again = fs::read_to_string(dir.path().join("again/hooks/step_000002/transfer/answers.jsonl")).unwrap();
+    assert_eq!(again.lines().collect::<Vec<_>>(), answers.iter().map(Value::to_string).collect::<Vec<_>>());
+}
+
+/// The default judge at each step; its traces agree with themselves, and are in the report.
+#[test]
+fn personas_are_judged_at_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    train(0, dir.path(), "[ppo]\nsteps = 2\n[hooks.persona]\ntraces = 8\nevery = 1\n", &[]);
+    let found = records(dir.path());
+    assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2]);
+    let run_folder = dir.path().join("run");
+    for (step, record) in found {
+        let traces = fs::read_to_string(run_folder.join(format!("hooks/step_{step:06}/persona/traces.jsonl"))).unwrap();
+        let traces: Vec<Value> = traces.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(traces.len(), 8);
+        let voices = |trace: &Value| trace["judgement"]["perspectives"].as_array().unwrap().len() as f64;
+        let mean = traces.iter().map(voices).sum::<f64>() / 8.0;
+        assert!((record["hooks/persona/perspectives/mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+        assert_eq!(record["hooks/persona/missing"], 0.0);
+    }
+    let traces = run_folder.join("hooks/step_000002/persona").display().to_string();
+    let own = json(&run(0, &["judge", "--agree", &traces, &traces, "--json"]));
+    let voices = own.as_array().unwrap().iter().find(|row| row["name"] == "perspectives").unwrap();
+    assert_eq!(voices["n"], 8);
+    let other = run_folder.join("hooks/step_000000/persona").display().to_string();
+    let error = String::from_utf8(run(2, &["judge", "--agree", &traces, &other]).stderr).unwrap();
+    assert!(error.contains("are not about the same traces"), "{error}");
+    let page = dir.path().join("report.html");
+    run(0, &["report", &run_folder.display().to_string(), "--out", &page.display().to_string(), "--traces", "1"]);
+    let page = fs::read_to_string(page).unwrap();
+    assert_eq!(page.matches("class=\"trace\"").count(), 2);
+    assert!(page.contains("the lexical judge sees words, not meaning"));
+}
+
 #[test]
 fn hooks_that_cannot_be_are_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,6 +192,15 @@ fn hooks_that_cannot_be_are_refused_with_their_line() {
         ("[hooks.external.a]\ncomand = [\"true\"]\n", "did you mean `command`?"),
         ("[hooks.external]\ncommand = [\"true\"]\n", "expected a section [hooks.external.NAME]"),
         ("[hooks.persona]\ntraces = 100000\n", "100000 responses to judge, but task.validation is"),
+        ("[hooks.transfer]\nevery = 1\n", "missing section `task` in [hooks.transfer]"),
+        (
+            "[hooks.transfer]\ntask = { kind = \"countdown\", numbers = [9] }\n",
+            "a problem of 9 numbers cannot be generated",
+        ),
+        (
+            "[hooks.transfer]\nproblems = 99\ntask = { kind = \"countdown\", test = 3 }\n",
+            "99 problems, but hooks.transfer.task.test is 3",
+        ),
         ("[hooks]\ndevice = \"gpu\"\n", "there is no device `gpu`"),
     ] {
         let output = train(2, dir.path(), more, &[]);

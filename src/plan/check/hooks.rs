@@ -1,14 +1,16 @@
 //! Checks of the hooks that run beside training.
 
 use crate::BadInput;
-use crate::recipe::{Recipe, Sources};
+use crate::model::ModelConfig;
+use crate::recipe::spelling::similar;
+use crate::recipe::{Judge, Recipe, Sources};
 use crate::task::settings;
 use crate::torch::{DEVICES, named_device};
 
 /// The hooks that are ours, which a user's cannot be called.
 const OURS: [&str; 2] = ["persona", "transfer"];
 
-pub fn check(recipe: &Recipe, at: &Sources) -> Result<(), BadInput> {
+pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     let hooks = &recipe.hooks;
     if let Some(device) = &hooks.device {
         let what = format!("there is no device `{device}`\nexpected {DEVICES}");
@@ -23,7 +25,25 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(), BadInput> {
         in_time("hooks.persona.steps", &persona.steps)?;
         let [_, validation, _] = settings(&recipe.task).sizes();
         let what = format!("{} responses to judge, but task.validation is {validation}", persona.traces);
+        if let Judge::Local(judge) = &persona.judge {
+            let (key, path) = ("hooks.persona.judge.path", &judge.path);
+            let what = format!("there is no model folder {}{}", path.display(), similar(path));
+            at.ensure(path.join("config.json").is_file(), key, what)?;
+        }
         at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
+    }
+    if let Some(transfer) = &hooks.transfer {
+        in_time("hooks.transfer.steps", &transfer.steps)?;
+        let task = settings(&transfer.task);
+        task.check(&at.under("hooks.transfer"))?;
+        let [.., test] = task.sizes();
+        let what = format!("{} problems, but hooks.transfer.task.test is {test}", transfer.problems);
+        at.ensure(transfer.problems <= test, "hooks.transfer.problems", what)?;
+        let response = transfer.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
+        let prompt = transfer.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
+        let (all, context) = (prompt + response, config.max_position_embeddings);
+        let what = format!("{all} prompt and response tokens, but the model's context is {context} tokens");
+        at.ensure(all as i64 <= context, "hooks.transfer.max_prompt_tokens", what)?;
     }
     for (name, external) in &hooks.external {
         let key = format!("hooks.external.{name}");

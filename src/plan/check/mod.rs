@@ -37,7 +37,7 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
         training::warm_start(sft, &config, at)?;
     }
     training::rollout(&recipe.rollout, &config, at)?;
-    hooks::check(recipe, at)?;
+    hooks::check(recipe, &config, at)?;
     if let Some(ppo) = &recipe.ppo {
         training::context(&recipe.rollout, &config, at)?;
         let logging = &recipe.logging;

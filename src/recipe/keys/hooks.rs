@@ -1,9 +1,11 @@
 //! What else is done at checkpoints: hooks that read what the model writes, and judge it.
 
+use super::{Decoding, Precision, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What else is done between steps. The hooks below run in a process of their own beside training, from a checkpoint
 /// that is written for them; if one fails, the run goes on.
@@ -28,6 +30,7 @@ pub struct Hooks {
     #[schemars(range(min = 1, max = 100))]
     pub attempts: usize,
     pub persona: Option<Persona>,
+    pub transfer: Option<Transfer>,
     /// Commands of your own, by name: the results of `[hooks.external.NAME]` are shown as `hooks/NAME/*`.
     #[serde(default)]
     pub external: BTreeMap<String, External>,
@@ -40,7 +43,7 @@ pub struct Hooks {
 impl Hooks {
     /// Whether any hook runs beside training.
     pub fn are_beside(&self) -> bool {
-        self.persona.is_some() || !self.external.is_empty()
+        self.persona.is_some() || self.transfer.is_some() || !self.external.is_empty()
     }
 }
 
@@ -71,6 +74,104 @@ pub enum Judge {
     /// Rules about words and tags. It needs nothing, and cannot see roles, personality and expertise.
     #[default]
     Lexical,
+    /// A model behind an OpenAI-compatible endpoint. Its answers are kept in `hooks/answers` of the run folder.
+    Endpoint(EndpointJudge),
+    /// A local model, whose replies are held to the JSON that is asked for.
+    Local(LocalJudge),
+}
+
+/// A model behind an OpenAI-compatible endpoint.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointJudge {
+    /// The endpoint's URL, such as https://example.org/v1.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// The environment variable that holds the key; none is sent if it is not set.
+    #[serde_inline_default("OPENAI_API_KEY".into())]
+    pub key_env: String,
+    /// More keys of each request, as a JSON object; null takes one out. A `response_format` of `"json_schema"` becomes
+    /// the schema of each question.
+    #[serde_inline_default("{}".into())]
+    pub body: String,
+    /// Requests at a time.
+    #[serde_inline_default(8)]
+    #[schemars(range(min = 1, max = 256))]
+    pub concurrency: usize,
+    /// Longest time for a request in seconds.
+    #[serde_inline_default(300.0)]
+    #[schemars(range(min = 0.001, max = 86400.0))]
+    pub timeout: f64,
+    /// How often a request is sent again if it fails in a way that may pass.
+    #[serde_inline_default(5)]
+    #[schemars(range(max = 100))]
+    pub retries: u32,
+    /// Seconds before it is sent again, doubled each time up to 60.
+    #[serde_inline_default(1.0)]
+    #[schemars(range(min = 0.001, max = 86400.0))]
+    pub backoff: f64,
+    /// Most requests per checkpoint, retries included (default: no limit).
+    pub max_requests: Option<u64>,
+    /// Tokens per checkpoint, prompts and replies together, after which nothing more is asked (default: no limit).
+    pub max_tokens: Option<u64>,
+    /// A folder of prompts of your own, named as those in src/judge/prompts; what it does not have is ours.
+    pub prompts: Option<PathBuf>,
+    /// The model of the endpoint's embeddings, for the diversity of expertise (default: none is measured).
+    pub embeddings: Option<String>,
+}
+
+/// A local model as the judge.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LocalJudge {
+    /// A Hugging Face folder.
+    pub path: PathBuf,
+    /// Precision of its weights and activations.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Longest reply in tokens.
+    #[serde_inline_default(1024)]
+    #[schemars(range(min = 1))]
+    pub max_tokens: usize,
+    /// Replies at a time.
+    #[serde_inline_default(8)]
+    #[schemars(range(min = 1))]
+    pub batch: usize,
+    /// A folder of prompts of your own, named as those in src/judge/prompts; what it does not have is ours.
+    pub prompts: Option<PathBuf>,
+    /// Whether its hidden states measure the diversity of expertise.
+    #[serde_inline_default(true)]
+    pub embeddings: bool,
+}
+
+/// Whether the skill transfers: an evaluation on the test split of another task, which the run does not train on.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// Steps from one evaluation to the next (0: only before the first step and after the last).
+    #[serde(default)]
+    pub every: usize,
+    /// Further steps to evaluate after.
+    #[serde(default)]
+    pub steps: Vec<usize>,
+    /// Problems: the first so many of the test split (0: all).
+    #[serde_inline_default(256)]
+    pub problems: usize,
+    /// Answer greedily or by sampling at temperature 1.
+    #[serde_inline_default(Decoding::Greedy)]
+    pub decoding: Decoding,
+    /// Longest prompt in tokens (default: rollout.max_prompt_tokens).
+    #[schemars(range(min = 1))]
+    pub max_prompt_tokens: Option<usize>,
+    /// Longest response in tokens (default: rollout.max_response_tokens).
+    #[schemars(range(min = 1))]
+    pub max_response_tokens: Option<usize>,
+    /// The other task.
+    pub task: Task,
 }
 
 /// A command of your own. It gets the checkpoint's folder as its last argument (and in `PPO_TRAIN_CHECKPOINT`, with

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Task {
     Countdown(Countdown),
+    Politifact(Politifact),
     #[cfg(test)]
     Larger(Larger),
 }
@@ -55,6 +56,40 @@ pub struct Countdown {
     /// target.
     #[serde_inline_default(true)]
     pub allow_equals: bool,
+}
+
+/// Say whether a claim was found to be true, half-true or false by PolitiFact's fact-checkers. Claims are read from
+/// files in the layouts of LIAR (.tsv), LIAR2 (.csv, .parquet) or rows for verl (.parquet, .jsonl, .json):
+/// docs/data.md.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Politifact {
+    /// Number of training claims: the first rows of the file.
+    #[serde_inline_default(16_384)]
+    #[schemars(range(min = 1))]
+    pub train: usize,
+    /// Number of claims for evaluations during a run: the first rows of validation_file, or without one the last rows
+    /// of train_file.
+    #[serde_inline_default(1024)]
+    #[schemars(range(min = 1))]
+    pub validation: usize,
+    /// Number of claims that only `ppo-train eval` uses: the first rows of the file.
+    #[serde_inline_default(1024)]
+    #[schemars(range(min = 1))]
+    pub test: usize,
+    /// The file of the training claims.
+    pub train_file: PathBuf,
+    /// The file of the validation claims (default: the end of train_file).
+    pub validation_file: Option<PathBuf>,
+    /// The file of the test claims.
+    pub test_file: PathBuf,
+    /// What the numbers 0 to 5 mean where a file has numbers for ratings. The default is LIAR2's order; the Hub's copy
+    /// of LIAR has false, half-true, mostly-true, true, barely-true, pants-fire.
+    #[serde_inline_default(
+        ["pants-on-fire", "false", "mostly-false", "half-true", "mostly-true", "true"].map(String::from).to_vec()
+    )]
+    pub label_order: Vec<String>,
 }
 
 /// What a response earns: accuracy * [answer right] + format * [layout right].

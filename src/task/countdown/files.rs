@@ -8,9 +8,9 @@
 
 use super::problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 use crate::json::Object;
-use crate::rows::{self, Row, place};
-use crate::terminal::counted;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use crate::rows::{self, Row, field, integer, place};
+use crate::task::splits::check_count;
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -29,14 +29,7 @@ pub fn read_problems(path: &Path, limit: usize, key: &str) -> Result<Vec<Problem
         problem_of(&row).with_context(|| place(path, number))
     };
     let problems: Vec<Problem> = rows::read(path, &COLUMNS)?.take(limit).map(read).collect::<Result<_>>()?;
-    let found = problems.len();
-    ensure!(found > 0 || limit == 0, "{} has no rows", path.display());
-    ensure!(
-        found == limit,
-        "{} has {}, but the recipe asks for {limit}: set {key} to at most {found}",
-        path.display(),
-        counted(found, "row")
-    );
+    check_count(path, problems.len(), limit, key)?;
     Ok(problems)
 }
 
@@ -70,11 +63,6 @@ pub fn problem_of(row: &Map<String, Value>) -> Result<Problem> {
 
 /// What messages put before the fields of the nested layout.
 const TRUTH: &str = "reward_model.ground_truth.";
-
-/// The value of a field, unless it is null.
-fn field<'a>(row: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    row.get(name).filter(|value| !value.is_null())
-}
 
 /// Whether an object has what a problem has; beside a flat row it may hold something else.
 fn is_problem(truth: &Map<String, Value>) -> bool {
@@ -125,13 +113,6 @@ fn numbers(list: &Value) -> Result<Vec<i64>> {
 fn in_range(number: i64) -> Result<()> {
     ensure!((0..=MAX_NUMBER).contains(&number), "{number} is not from 0 to {MAX_NUMBER}");
     Ok(())
-}
-
-/// An integer, which pandas may have made `7.0` of.
-fn integer(value: &Value) -> Result<i64> {
-    let whole = |float: &f64| float.fract() == 0.0 && float.abs() < 1e15;
-    let float = || value.as_f64().filter(whole).map(|float| float as i64);
-    value.as_i64().or_else(float).ok_or_else(|| anyhow!("{value} is not an integer"))
 }
 
 #[cfg(test)]

@@ -15,13 +15,12 @@ pub use judge::judge;
 pub use problem::{MAX_NUMBER, MAX_NUMBERS, Problem};
 pub use traces::{MAX_VALUE, SolverOptions, solver_dialogue, solver_trace};
 
+use super::splits::warn_of_shared;
 use super::{Split, Task, Verdict};
 use crate::recipe::{Countdown, Reward, Rules, SolverData};
 use crate::rng::ChaCha8Rng;
-use crate::terminal::{self, counted};
 use anyhow::{Result, bail};
 use serde_json::json;
-use std::collections::HashSet;
 
 /// The problems of the three splits and the rules of their reward.
 pub struct CountdownTask {
@@ -46,7 +45,7 @@ impl CountdownTask {
             ],
             _ => bail!("task: set train_file, validation_file and test_file together or not at all"),
         };
-        warn_of_shared_problems(&problems);
+        warn_of_shared(&problems.each_ref().map(|split| split.iter().map(Problem::canonical).collect()));
         Ok(Self { problems, rules: reward.rules, allow_equals: task.allow_equals })
     }
 
@@ -58,27 +57,6 @@ impl CountdownTask {
 
     pub fn problem(&self, split: Split, index: usize) -> &Problem {
         &self.problems[split as usize][index]
-    }
-}
-
-/// Says how many problems of a split repeat others of it, and how many of validation and test are training problems
-/// too: accuracy on them shows no generalisation.
-fn warn_of_shared_problems(problems: &[Vec<Problem>; 3]) {
-    let distinct = |split: &[Problem]| split.iter().map(Problem::canonical).collect::<HashSet<Problem>>();
-    for (split, name) in problems.iter().zip(Split::ALL.map(Split::name)) {
-        let (count, twice) = (split.len(), split.len() - distinct(split).len());
-        if twice > 0 {
-            terminal::warn(&format!("note: the {name} split repeats {} (of {count})", counted(twice, "problem")));
-        }
-    }
-    let [train, validation, test] = problems;
-    let known = distinct(train);
-    for (name, split) in [("validation", validation), ("test", test)] {
-        let shared = split.iter().filter(|problem| known.contains(&problem.canonical())).count();
-        if shared > 0 {
-            let (shared, count) = (counted(shared, "problem"), split.len());
-            terminal::warn(&format!("warning: the {name} split shares {shared} (of {count}) with the train split"));
-        }
     }
 }
 
@@ -127,6 +105,7 @@ impl Task for CountdownTask {
 mod tests {
     use super::*;
     use crate::task::{grade, layout};
+    use std::collections::HashSet;
 
     /// A task with these keys of [task].
     fn build(lines: &str, reward: &Reward) -> Result<CountdownTask> {

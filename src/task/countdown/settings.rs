@@ -3,10 +3,11 @@
 use super::problem::MAX_NUMBER;
 use super::{COUNTS, CountdownTask};
 use crate::BadInput;
-use crate::recipe::spelling::similar;
 use crate::recipe::{Countdown, Reward, Sources};
+use crate::task::splits::check_files;
 use crate::task::{Settings, Task};
 use anyhow::Result;
+use std::path::Path;
 
 impl Settings for Countdown {
     fn sizes(&self) -> [usize; 3] {
@@ -31,21 +32,15 @@ impl Settings for Countdown {
             ("task.test_file", &self.test_file),
         ];
         let missing: Vec<&str> = files.iter().filter(|(_, file)| file.is_none()).map(|(key, _)| *key).collect();
-        for (key, file) in files {
-            let Some(file) = file else { continue };
+        let named: Vec<(&str, &Path)> = files.iter().filter_map(|(key, file)| Some((*key, file.as_deref()?))).collect();
+        if let Some((key, _)) = named.first() {
             at.ensure(
                 missing.is_empty(),
                 key,
                 format_args!("either all three splits come from files or none do\nalso set {}", missing.join(" and ")),
             )?;
-            at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
         }
-        for (i, (key, file)) in files.iter().enumerate() {
-            let twin = files[..i].iter().find(|(_, other)| file.is_some() && other == file);
-            if let Some((other, _)) = twin {
-                return Err(at.bad(key, format!("the file of {other} again: the splits would be the same problems")));
-            }
-        }
+        check_files(&named, at)?;
         let (numbers, [low, high]) = (&self.numbers, self.targets);
         at.ensure(!numbers.is_empty(), "task.numbers", "`task.numbers` is empty\nfor example [3, 4]")?;
         for n in numbers {

@@ -1,4 +1,8 @@
-//! Rows of data files, JSONL, JSON or parquet, as JSON objects.
+//! Rows of data files, JSONL, JSON or parquet, and of delimited text, as JSON objects.
+
+mod table;
+
+pub use table::table;
 
 use crate::json::Object;
 use crate::not_fetched;
@@ -52,6 +56,21 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
 pub fn place(path: &Path, number: usize) -> String {
     let unit = if path.extension().is_some_and(|extension| extension == "jsonl") { "line" } else { "row" };
     format!("{}, {unit} {number}", path.display())
+}
+
+/// The value of a field, unless it is null.
+pub fn field<'a>(row: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    row.get(name).filter(|value| !value.is_null())
+}
+
+/// An integer, which pandas may have made `7.0` of.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn integer(value: &Value) -> Result<i64> {
+    let whole = |float: &f64| float.fract() == 0.0 && float.abs() < 1e15;
+    let float = || value.as_f64().filter(whole).map(|float| float as i64);
+    value.as_i64().or_else(float).with_context(|| format!("{value} is not an integer"))
 }
 
 /// The objects of a JSON file that is a list of them.

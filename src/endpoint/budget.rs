@@ -1,6 +1,6 @@
 //! What a run may cost: requests that are sent, retries included, and tokens that the server counts.
 
-use super::interface::{Refusal, Reply};
+use super::refusal::Refusal;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Limits and what is spent of them; shared by all threads.
@@ -47,10 +47,10 @@ impl Budget {
         }
     }
 
-    /// Counts the tokens of a reply.
-    pub fn pay(&self, reply: &Reply) {
-        self.prompt_tokens.fetch_add(reply.prompt_tokens, Ordering::Relaxed);
-        self.completion_tokens.fetch_add(reply.completion_tokens, Ordering::Relaxed);
+    /// Counts the tokens of a request and its reply.
+    pub fn pay(&self, prompt_tokens: u64, completion_tokens: u64) {
+        self.prompt_tokens.fetch_add(prompt_tokens, Ordering::Relaxed);
+        self.completion_tokens.fetch_add(completion_tokens, Ordering::Relaxed);
     }
 
     pub fn spent(&self) -> Spent {
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!((budget.take(), budget.take()), (Ok(()), Ok(())));
         let message = budget.take().unwrap_err().to_string();
         assert_eq!(message, "the budget of 2 requests is spent");
-        budget.pay(&Reply { prompt_tokens: 4, completion_tokens: 7, ..Reply::default() });
+        budget.pay(4, 7);
         assert_eq!(budget.take().unwrap_err().to_string(), "the budget of 10 tokens is spent (11)");
         assert_eq!(budget.spent(), Spent { requests: 2, prompt_tokens: 4, completion_tokens: 7 });
         let unlimited = Budget::default();

@@ -1,0 +1,112 @@
+//! An endpoint with its budget and its answers on disk: what was asked before costs nothing and is answered the same.
+
+use super::budget::{Budget, Spent};
+use super::cache::Cache;
+use super::client::Client;
+use super::refusal::Refusal;
+use super::settings::Settings;
+use super::wire::{Reply, Vectors};
+use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// An endpoint that is asked nothing twice.
+pub struct Service {
+    client: Client,
+    cache: Cache,
+    budget: Arc<Budget>,
+    cached: AtomicU64,
+}
+
+impl Service {
+    /// `key`: what the server wants to see; none for a server that wants none. `cache`: the folder of answers.
+    ///
+    /// # Errors
+    /// Bad input: a URL or a key that cannot be used. The folder cannot be made.
+    pub fn new(settings: Settings, key: Option<String>, cache: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
+        let budget = Arc::new(settings.budget());
+        let client = Client::new(settings, key, Arc::clone(&budget), stop)?;
+        Ok(Self { client, cache: Cache::at(cache)?, budget, cached: AtomicU64::new(0) })
+    }
+
+    pub fn settings(&self) -> &Settings {
+        self.client.settings()
+    }
+
+    /// Where chats go, without what a query may hold.
+    pub fn address(&self) -> String {
+        self.client.address()
+    }
+
+    /// What it has cost so far.
+    pub fn spent(&self) -> Spent {
+        self.budget.spent()
+    }
+
+    /// Answers that were on disk.
+    pub fn cached(&self) -> u64 {
+        self.cached.load(Ordering::Relaxed)
+    }
+
+    /// The reply to `messages`; `body` are the keys of the request besides the model.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn chat(&self, messages: &Value, body: &Map<String, Value>) -> Result<Reply, Refusal> {
+        let request = json!({ "model": self.settings().model, "body": body, "messages": messages });
+        if let Some(reply) = self.known(&request) {
+            return Ok(reply);
+        }
+        self.allowed()?;
+        let reply = self.client.chat(messages.clone(), body)?;
+        self.budget.pay(reply.prompt_tokens, reply.completion_tokens);
+        self.keep(&request, &reply)?;
+        Ok(reply)
+    }
+
+    /// The embeddings of `texts`, in order, all of the same length; at most `together` of them in a request. Each text
+    /// is kept by itself.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn embed(&self, texts: &[String], together: usize) -> Result<Vec<Vec<f32>>, Refusal> {
+        let Settings { model, body, .. } = self.settings();
+        let request = |text: &str| json!({ "model": model, "body": body, "input": text });
+        let mut found: Vec<Option<Vec<f32>>> = texts.iter().map(|text| self.known(&request(text))).collect();
+        let missing: Vec<usize> = (0..texts.len()).filter(|&at| found[at].is_none()).collect();
+        for part in missing.chunks(together.max(1)) {
+            self.allowed()?;
+            let asked: Vec<&str> = part.iter().map(|&at| texts[at].as_str()).collect();
+            let Vectors { all, tokens } = self.client.embed(&asked)?;
+            self.budget.pay(tokens, 0);
+            for (&at, vector) in part.iter().zip(all) {
+                self.keep(&request(&texts[at]), &vector)?;
+                found[at] = Some(vector);
+            }
+        }
+        let vectors: Vec<Vec<f32>> = found.into_iter().flatten().collect();
+        if vectors.windows(2).any(|pair| pair[0].len() != pair[1].len()) {
+            return Err(Refusal::Unusable("the embeddings of one model differ in length".into()));
+        }
+        Ok(vectors)
+    }
+
+    fn known<T: DeserializeOwned>(&self, request: &Value) -> Option<T> {
+        let reply = self.cache.get(request)?;
+        self.cached.fetch_add(1, Ordering::Relaxed);
+        Some(reply)
+    }
+
+    /// Whether one more request may be sent; it is counted.
+    fn allowed(&self) -> Result<(), Refusal> {
+        if self.client.is_stopped() { Err(Refusal::Stopped) } else { self.budget.take() }
+    }
+
+    fn keep(&self, request: &Value, reply: &impl Serialize) -> Result<(), Refusal> {
+        self.cache.put(request, reply).map_err(|error| Refusal::Gone(format!("{error:#}")))
+    }
+}

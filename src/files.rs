@@ -1,0 +1,32 @@
+//! Files that are the old one or the new one, whatever happens.
+
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// How the names of files and folders begin that are not finished.
+pub const PARTIAL: &str = ".partial-";
+
+/// Writes a file atomically: whatever happens, it is either the old one or the new one.
+/// What is no file, such as a pipe, is written to as it is.
+///
+/// # Errors
+/// Those of the file system, with the path.
+pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        if path.exists() && !path.is_file() {
+            return fs::write(path, content.as_ref());
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // As readable as our other files: by default only the owner can read a temporary file.
+        let mode = std::fs::Permissions::from_mode(0o666);
+        let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
+        file.write_all(content.as_ref())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

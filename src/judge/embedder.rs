@@ -1,0 +1,71 @@
+//! Vectors for short texts, such as an expertise: those of an endpoint, or mean hidden states of a local model.
+
+use crate::endpoint::{Refusal, Service, Settings};
+use crate::rollout::Author;
+use crate::{Stopped, bad};
+use anyhow::{Result, anyhow};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Texts per request.
+const TOGETHER: usize = 64;
+
+/// Where vectors come from.
+pub struct Embedder(Source);
+
+enum Source {
+    Endpoint(Box<Service>),
+    Local(Arc<Author>),
+}
+
+impl Embedder {
+    /// An endpoint's embeddings. `key` and `cache` as for a judge; each text is kept by itself, and asked for once.
+    ///
+    /// # Errors
+    /// Bad input: a URL or a key that cannot be used. The folder cannot be made.
+    pub fn endpoint(settings: Settings, key: Option<String>, cache: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
+        Ok(Self(Source::Endpoint(Box::new(Service::new(settings, key, cache, stop)?))))
+    }
+
+    /// A local model's hidden states after the last norm, the mean over a text's tokens.
+    pub fn local(author: Arc<Author>) -> Self {
+        Self(Source::Local(author))
+    }
+
+    /// What its vectors depend on besides the text. No secrets.
+    pub fn identity(&self) -> Value {
+        match &self.0 {
+            Source::Endpoint(service) => {
+                let Settings { model, body, .. } = service.settings();
+                json!({ "kind": "endpoint", "model": model, "body": body })
+            }
+            Source::Local(author) => json!({ "kind": "local", "model": author.identity() }),
+        }
+    }
+
+    /// A vector for each text, in order, all of the same length; equal texts have equal vectors.
+    ///
+    /// # Errors
+    /// Bad input: an empty text; a key or model that the server does not take. There are no vectors: the server is
+    /// gone, the budget is spent, or a signal came.
+    pub fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        if texts.iter().any(|text| text.trim().is_empty()) {
+            return Err(bad!("an empty text has no embedding"));
+        }
+        let mut different: Vec<String> = texts.to_vec();
+        different.sort();
+        different.dedup();
+        let vectors = match &self.0 {
+            Source::Endpoint(service) => service.embed(&different, TOGETHER).map_err(|refusal| match refusal {
+                Refusal::Stopped => Stopped("what was embedded is not asked for again").into(),
+                Refusal::Unusable(why) => bad!("{why}"),
+                other => anyhow!("{other}"),
+            })?,
+            Source::Local(author) => author.mean_states(&different)?,
+        };
+        let of = |text: &String| different.binary_search(text).ok().and_then(|at| vectors.get(at)).cloned();
+        texts.iter().map(|text| of(text).ok_or_else(|| anyhow!("`{text}` has no embedding"))).collect()
+    }
+}
