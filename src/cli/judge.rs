@@ -8,7 +8,7 @@ use ppo_train::checkpoint::RunFolder;
 use ppo_train::hooks::persona::{self, Judged};
 use ppo_train::hooks::schedule::{Job, names};
 use ppo_train::hooks::{Figure, Outcome, saved, work};
-use ppo_train::judge::{Agreement, agreement};
+use ppo_train::judge::{Agreement, Difference, agreement, differences};
 use ppo_train::plan::{self, Plan};
 use ppo_train::run::signals;
 use ppo_train::terminal::{figure, table};
@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 #[command(verbatim_doc_comment)]
 pub struct Judge {
     /// The run folder.
-    #[arg(required_unless_present = "agree")]
+    #[arg(required_unless_present_any = ["agree", "differ"])]
     run: Option<PathBuf>,
     /// The steps to judge (default: all that have a checkpoint); 0 is the model that PPO starts from.
     #[arg(long, value_delimiter = ',')]
@@ -44,6 +44,10 @@ pub struct Judge {
     /// or the folders of these.
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "run")]
     agree: Option<Vec<PathBuf>>,
+    /// Say how the figures of two sets of judged traces differ, as they are and at matched length: files or folders as
+    /// for --agree, such as those of two steps or two arms.
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["run", "agree"])]
+    differ: Option<Vec<PathBuf>>,
     /// Print JSON: a list of results.
     #[arg(long)]
     json: bool,
@@ -59,6 +63,9 @@ impl Judge {
         }
         if let Some([first, second]) = self.agree.as_deref() {
             return agree([first, second], self.json);
+        }
+        if let Some([first, second]) = self.differ.as_deref() {
+            return differ([first, second], self.json);
         }
         let dir = self.run.as_deref().unwrap_or(Path::new(""));
         let run = RunFolder::new(dir);
@@ -151,4 +158,29 @@ fn agree(files: [&PathBuf; 2], json: bool) -> Result<()> {
         vec![agreement.name.clone(), value, interval, agreement.n.to_string()]
     };
     print(table(&["category", "ICC(3,1)", "95 % interval", "traces"], &found.iter().map(row).collect::<Vec<_>>()))
+}
+
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// Prints the differences of two sets of judged traces.
+fn differ(files: [&PathBuf; 2], json: bool) -> Result<()> {
+    let [first, second] = [persona::read(files[0])?, persona::read(files[1])?];
+    // Answers to the same problems are pairs.
+    let paired = first.len() == second.len() && first.iter().zip(&second).all(|(a, b)| a.problem == b.problem);
+    let [a, b] = [&first, &second].map(|all| all.iter().map(Judged::view).collect::<Vec<_>>());
+    let found = differences(&a, &b, paired, RESAMPLES);
+    if json {
+        return print_json(&serde_json::to_value(found)?);
+    }
+    let row = |one: &Difference| {
+        let matched = one.matched.as_ref().map_or([String::new(), String::new()], |matched| {
+            let ends = matched.low.zip(matched.high);
+            let interval = ends.map(|(low, high)| format!("{} to {}", figure(low), figure(high)));
+            [figure(matched.difference), interval.unwrap_or_default()]
+        });
+        [vec![one.name.clone(), figure(one.first), figure(one.second)], matched.to_vec()].concat()
+    };
+    let rows: Vec<_> = found.iter().map(row).collect();
+    print(table(&["figure", "first", "second", "difference at matched length", "95 % interval"], &rows))
 }

@@ -172,6 +172,9 @@ fn personas_are_judged_at_checkpoints() {
     let voices = own.as_array().unwrap().iter().find(|row| row["name"] == "perspectives").unwrap();
     assert_eq!(voices["n"], 8);
     let other = run_folder.join("hooks/step_000000/persona").display().to_string();
+    let differ = json(&run(0, &["judge", "--differ", &other, &traces, "--json"]));
+    let voices = differ.as_array().unwrap().iter().find(|row| row["name"] == "perspectives/mean").unwrap();
+    assert_eq!(voices["n"], serde_json::json!([8, 8]));
     let error = String::from_utf8(run(2, &["judge", "--agree", &traces, &other]).stderr).unwrap();
     assert!(error.contains("are not about the same traces"), "{error}");
     let page = dir.path().join("report.html");
