@@ -115,23 +115,25 @@ pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>, warn: fn(
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (mut read, mut bad) = (Vec::new(), Vec::new());
     let whole = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    for (number, line) in (1..).zip(whole).filter(|(_, line)| !line.trim_ascii().is_empty()) {
-        match std::str::from_utf8(line.trim_ascii_end()).map_err(anyhow::Error::from).and_then(parse) {
+    for (number, line) in (1..).zip(whole.map(<[u8]>::trim_ascii)).filter(|(_, line)| !line.is_empty()) {
+        match std::str::from_utf8(line).map_err(anyhow::Error::from).and_then(parse) {
             Ok(record) => read.push(record),
             Err(error) => bad.push((number, error)),
         }
     }
     let Some((first, error)) = bad.first() else { return Ok(read) };
-    let shown = path.display();
+    let (shown, error) = (path.display(), format!("{error:#}"));
+    // The parser has seen a single line.
+    let why = error.split_once(" at line ").map_or(error.as_str(), |(why, _)| why);
     if read.is_empty() {
-        bail!("{shown}: line {first} is not a record, and no other line is: {error:#}");
+        bail!("{shown}: line {first} is not a record, and no other line is: {why}");
     }
     let others = match bad.len() - 1 {
         0 => String::new(),
         1 => format!("; nor is line {}", bad[1].0),
         more => format!("; nor are {more} others, the next of them line {}", bad[1].0),
     };
-    warn(&format!("warning: {shown}: line {first} is not a record, and is passed over: {error:#}{others}"));
+    warn(&format!("warning: {shown}: line {first} is not a record, and is passed over: {why}{others}"));
     Ok(read)
 }
 
