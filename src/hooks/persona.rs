@@ -116,7 +116,9 @@ pub fn judge(
         })
         .collect();
     if let Some(embedder) = embedder {
-        embed(&mut judged, embedder)?;
+        let judgements: Vec<_> = judged.iter().map(|trace| trace.judgement.as_ref()).collect();
+        let vectors = embedder.expertise(&judgements)?;
+        judged.iter_mut().zip(vectors).for_each(|(trace, vectors)| trace.embeddings = vectors);
     }
     let lines: Result<Vec<String>, _> = judged.iter().map(serde_json::to_string).collect();
     std::fs::write(folder.join(JUDGED), lines?.join("\n") + "\n")?;
@@ -136,25 +138,6 @@ pub fn judge(
         notes: judge.cannot_see().map(str::to_string).into_iter().collect(),
         figures,
     })
-}
-
-/// Adds vectors of expertise to the traces all of whose perspectives have one.
-fn embed(judged: &mut [Judged], embedder: &Embedder) -> Result<()> {
-    let texts = |trace: &Judged| -> Option<Vec<String>> {
-        let perspectives = trace.judgement.as_ref()?.perspectives.as_ref()?;
-        let known = perspectives.iter().map(|p| p.expertise.clone().filter(|text| !text.trim().is_empty()));
-        known.collect::<Option<Vec<_>>>().filter(|texts| !texts.is_empty())
-    };
-    let wanted: Vec<Option<Vec<String>>> = judged.iter().map(texts).collect();
-    let all: Vec<String> = wanted.iter().flatten().flatten().cloned().collect();
-    if all.is_empty() {
-        return Ok(());
-    }
-    let mut vectors = embedder.embed(&all)?.into_iter();
-    for (trace, texts) in judged.iter_mut().zip(wanted) {
-        trace.embeddings = texts.map(|texts| vectors.by_ref().take(texts.len()).collect());
-    }
-    Ok(())
 }
 
 /// The figures of judged traces.

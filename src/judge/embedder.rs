@@ -53,7 +53,7 @@ impl Embedder {
     pub fn expertise(&self, judgements: &[Option<&Judgement>]) -> Result<Vec<Option<Vec<Vec<f32>>>>> {
         let texts = |judgement: &Option<&Judgement>| -> Option<Vec<String>> {
             let perspectives = (*judgement)?.perspectives.as_ref()?;
-            perspectives.iter().map(|one| one.expertise.clone()).collect()
+            perspectives.iter().map(|one| one.expertise.clone().filter(|text| !text.trim().is_empty())).collect()
         };
         let texts: Vec<Option<Vec<String>>> = judgements.iter().map(texts).collect();
         let all: Vec<String> = texts.iter().flatten().flatten().cloned().collect();
