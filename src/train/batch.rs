@@ -4,7 +4,7 @@
 //! there, and reads and writes flat quantities with `slots`.
 
 use crate::dist::{Comm, share};
-use crate::torch::padded;
+use crate::torch::{padded, trim};
 use anyhow::Result;
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -140,6 +140,7 @@ impl<'a> Batch<'a> {
                 for (flat, own) in flat.iter_mut().zip(read(&batch)) {
                     let _ = flat.index_copy_(0, &batch.slots, &own);
                 }
+                trim();
             }
             flat.iter_mut().try_for_each(|flat| self.comm.sum(flat))?;
             Ok(flat)
