@@ -8,7 +8,8 @@
 #![allow(clippy::print_stdout)] // cargo reads stdout
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/torch/shim.cpp");
@@ -38,6 +39,7 @@ fn main() {
         .file("src/torch/shim.cpp")
         .compile("ppo_shim");
 
+    println!("cargo:rustc-env=PPO_TRAIN_COMMIT={}", commit());
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
@@ -46,6 +48,32 @@ fn main() {
         println!("cargo:rustc-link-arg=-lc10_cuda");
     }
     println!("cargo:rustc-link-arg=-ltorch");
+}
+
+/// The commit that a release is built from: PPO_TRAIN_COMMIT, or what git says if this folder is a clone and not part
+/// of another repository. While the code is being changed, each commit would build everything anew for a word that is
+/// wrong a moment later: other profiles do not ask.
+fn commit() -> String {
+    if let Some(commit) = variable("PPO_TRAIN_COMMIT").filter(|commit| !commit.is_empty()) {
+        return commit;
+    }
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_string())
+    };
+    let is_own = |top: &String| {
+        let same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a));
+        env::current_dir().is_ok_and(|here| same(Path::new(top), &here))
+    };
+    let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let found = (|| {
+        git(&["rev-parse", "--show-toplevel"]).filter(is_own).filter(|_| release)?;
+        let head = git(&["rev-parse", "HEAD"])?;
+        println!("cargo:rerun-if-changed={}", git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+        let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+        Some(if changed.is_empty() { head } else { format!("{head}-changed") })
+    })();
+    found.unwrap_or_else(|| "unknown".into())
 }
 
 /// An environment variable; if it changes, this script runs again.

@@ -2,12 +2,32 @@
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// How the names of files and folders begin that are not finished.
 pub const PARTIAL: &str = ".partial-";
+
+/// Adds a line to a file, on the disk when it returns. What is there without a line feed at its end, which a killed
+/// process or a full disk has left, ends before it.
+///
+/// # Errors
+/// Those of the file system, with the path.
+pub fn append_line(path: &Path, line: &str) -> Result<()> {
+    let append = || -> std::io::Result<()> {
+        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        let mut last = [b'\n'];
+        if file.metadata()?.len() > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        let torn = if last == [b'\n'] { "" } else { "\n" };
+        file.write_all(format!("{torn}{line}\n").as_bytes())?;
+        file.sync_all()
+    };
+    append().with_context(|| format!("cannot write {}", path.display()))
+}
 
 /// Writes a file atomically: whatever happens, it is either the old one or the new one.
 /// What is no file, such as a pipe, is written to as it is.

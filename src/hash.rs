@@ -1,7 +1,7 @@
 //! Names of contents: SHA-256 in hexadecimal digits.
 
+use crate::open;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub fn hash_of_texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Strin
 pub fn hash_of_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> io::Result<String> {
     let mut hasher = Sha256::new();
     for path in paths {
-        io::copy(&mut File::open(path)?, &mut hasher)?;
+        io::copy(&mut open(path.as_ref())?, &mut hasher)?;
     }
     Ok(hexadecimal(&hasher.finalize()))
 }

@@ -2,7 +2,7 @@
 //!
 //! Decided: a key that is there twice is refused, at every depth: of two values, a parser would take one silently.
 
-use crate::not_fetched;
+use crate::{WHOLE, not_fetched, read_text};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -18,7 +18,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     if let Some(instead) = not_fetched(path) {
         bail!(instead);
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = read_text(path, WHOLE).with_context(|| format!("{} cannot be read", path.display()))?;
     parse(&text).with_context(|| format!("in {}", path.display()))
 }
 

@@ -4,9 +4,10 @@
 
 mod cli;
 
+use ppo_train::terminal;
 use ppo_train::torch::{self, Heap};
 use ppo_train::{BadInput, Stopped};
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+    terminal::warn(&format!("error: {error:#}"));
     match error {
         e if e.is::<BadInput>() => ExitCode::from(2),
         e if e.is::<Stopped>() => ExitCode::from(75),

@@ -1,11 +1,10 @@
 //! Published curves, to lay under our own: a JSON file with `steps`, `curves` (an array of values for each arm, null
 //! where there is none) and optionally `metric`, a sentence that says what the values are.
 
-use crate::{OrBadInput, bad};
+use crate::{OrBadInput, WHOLE, bad, read_text};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs;
 use std::path::Path;
 
 /// What is known of somebody else's runs.
@@ -34,7 +33,7 @@ impl Reference {
     /// # Errors
     /// Bad input: a file that cannot be read or has another layout.
     pub fn read(path: &Path) -> Result<Self> {
-        let read = || Self::parse(&fs::read_to_string(path).context("it cannot be read")?);
+        let read = || Self::parse(&read_text(path, WHOLE).context("it cannot be read")?);
         read().with_context(|| format!("the reference {}", path.display())).bad_input()
     }
 

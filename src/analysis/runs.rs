@@ -6,7 +6,7 @@ use crate::checkpoint::RunFolder;
 use crate::metrics::{Outcomes, Record, Stage, evaluations, validation};
 use crate::recipe::spelling::{nearest, similar};
 use crate::recipe::{self, Decoding, Recipe};
-use crate::{OrBadInput, bad, terminal};
+use crate::{OrBadInput, bad, instead_of_file, terminal};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,11 @@ impl Run {
         let folder = RunFolder::new(dir);
         let shown = dir.display();
         if !dir.is_dir() {
-            return Err(bad!("there is no run folder {shown}{}", similar(dir)));
+            return Err(match instead_of_file(dir) {
+                None if dir.exists() => bad!("{shown} is a file, not the folder of a run"),
+                Some(other) => bad!("{shown} is {other}, not the folder of a run"),
+                None => bad!("there is no run folder {shown}{}", similar(dir)),
+            });
         }
         if !folder.metrics().exists() {
             return Err(bad!("{shown} is not a run folder: it has no metrics.jsonl"));

@@ -1,10 +1,11 @@
 //! A checkpoint's models as Hugging Face folders for other programs.
 
-use super::files::save_critic;
+use super::files::{copy_file, save_critic};
 use super::folder::place;
 use super::sums::MARK;
 use crate::OrBadInput;
 use crate::model::{Head, ModelConfig, Weights, critic_weights, tensor_names};
+use crate::text::Tokenizer;
 use anyhow::Result;
 use std::fs;
 use std::path::Path;
@@ -13,9 +14,10 @@ use tch::{Device, Kind};
 /// Copies a language model to the folder `target`, after a check that it is complete.
 ///
 /// # Errors
-/// Bad input: a folder that is not a complete model.
+/// Bad input: a folder that is not a complete model with its tokenizer.
 pub fn export_model(model: &Path, target: &Path) -> Result<()> {
     load(model, &ModelConfig::from_dir(model).bad_input()?, Head::Language)?;
+    Tokenizer::from_dir(model)?;
     copy(model, target)
 }
 
@@ -46,7 +48,7 @@ fn copy(source: &Path, target: &Path) -> Result<()> {
         for entry in fs::read_dir(source)? {
             let entry = entry?;
             if entry.file_type()?.is_file() && entry.file_name() != MARK {
-                fs::copy(entry.path(), dir.join(entry.file_name()))?;
+                copy_file(&entry.path(), &dir.join(entry.file_name()))?;
             }
         }
         Ok(())

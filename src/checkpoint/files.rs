@@ -1,7 +1,7 @@
 //! The files of a checkpoint: models as Hugging Face folders, loose tensors as safetensors.
 
 use crate::model::Weights;
-use crate::torch;
+use crate::{WHOLE, open, read_text, torch};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -39,10 +39,16 @@ pub fn save_model(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Path
 /// Copies files that exist.
 fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
     for file in names.iter().map(|name| from.join(name)).filter(|file| file.exists()) {
-        let target = to.join(file.file_name().unwrap_or_default());
-        fs::copy(&file, target).with_context(|| format!("cannot copy {}", file.display()))?;
+        copy_file(&file, &to.join(file.file_name().unwrap_or_default()))?;
     }
     Ok(())
+}
+
+/// Copies a file, or says which cannot be copied where.
+pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let mut source = open(from).with_context(|| format!("cannot read {}", from.display()))?;
+    let mut copy = || std::io::copy(&mut source, &mut fs::File::create(to)?);
+    copy().map(drop).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
 /// Writes weights as `model.safetensors`, or as shards of at most `limit` bytes (a larger tensor gets its own) with the
@@ -93,7 +99,7 @@ pub fn save_critic(dir: &Path, weights: &Weights, source: &Path, tokenizer: &Pat
 /// Writes the `config.json` of `source` with the current precision of the weights, after a `change`.
 fn save_config(dir: &Path, weights: &Weights, source: &Path, change: impl FnOnce(&mut Value)) -> Result<()> {
     let path = source.join("config.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = read_text(&path, WHOLE).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut config: Value = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
     // transformers 5 writes `dtype` where it used to write `torch_dtype`, and reads both.
     let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };

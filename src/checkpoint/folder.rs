@@ -1,7 +1,7 @@
 //! Folders that appear complete or not at all: filled under a temporary name, synced, marked COMPLETE with the
 //! checksums of their files, renamed.
 
-use super::files::write_text;
+use super::files::{copy_file, write_text};
 use super::sums::{MARK, Sums};
 use crate::files::PARTIAL;
 use crate::terminal;
@@ -73,7 +73,7 @@ pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
             let entry = entry?;
             let to = dir.join(entry.file_name());
             if entry.file_type()?.is_file() && entry.file_name() != MARK && fs::hard_link(entry.path(), &to).is_err() {
-                fs::copy(entry.path(), to)?;
+                copy_file(&entry.path(), &to)?;
             }
         }
         Ok(())

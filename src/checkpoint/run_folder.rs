@@ -45,6 +45,11 @@ impl RunFolder {
         self.0.join(metrics::EVALUATIONS)
     }
 
+    /// What each process that worked on the run has worked with; see `run::history`.
+    pub fn history(&self) -> PathBuf {
+        self.0.join("history.jsonl")
+    }
+
     /// What the traces of the warm start are like; see `traces::Stats`.
     pub fn traces(&self) -> PathBuf {
         self.0.join("traces.json")

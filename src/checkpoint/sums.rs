@@ -7,6 +7,7 @@
 //! disk takes its files in meanwhile.
 
 use crate::hash::hash_of_files;
+use crate::{WHOLE, read_text};
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write;
 use std::fs;
@@ -56,7 +57,7 @@ impl Sums {
     /// # Errors
     /// It cannot be read, or is damaged.
     pub fn stored(dir: &Path) -> Result<Option<Self>> {
-        let text = fs::read_to_string(dir.join(MARK))?;
+        let text = read_text(&dir.join(MARK), WHOLE)?;
         if text.is_empty() { Ok(None) } else { Self::parse(&text).map(Some) }
     }
 

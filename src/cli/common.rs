@@ -52,12 +52,18 @@ pub static PARSER: OnceLock<clap::Command> = OnceLock::new();
 
 pub const STDOUT: &str = "cannot write to standard output";
 
-/// Writes a line to standard output.
+/// Writes a line to standard output, harmless to a terminal.
 ///
 /// # Errors
 /// It cannot be written; if the reader is gone (a closed pipe), `main` exits quietly.
 pub fn print(line: impl Display) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context(STDOUT)
+    writeln!(std::io::stdout(), "{}", terminal::harmless(&line.to_string())).context(STDOUT)
+}
+
+/// JSON in which the control characters above ASCII are spelt out too.
+fn without_controls(json: &str) -> String {
+    let spelt = |c: char| if c.is_control() && c != '\n' { format!("\\u{:04x}", c as u32) } else { c.into() };
+    json.chars().map(spelt).collect()
 }
 
 /// Writes JSON to standard output.
@@ -65,7 +71,15 @@ pub fn print(line: impl Display) -> Result<()> {
 /// # Errors
 /// Same as `print`.
 pub fn print_json(value: &Value) -> Result<()> {
-    print(serde_json::to_string_pretty(value)?)
+    print(without_controls(&serde_json::to_string_pretty(value)?))
+}
+
+/// The same in one line.
+///
+/// # Errors
+/// Same as `print`.
+pub fn print_json_line(value: &Value) -> Result<()> {
+    print(without_controls(&value.to_string()))
 }
 
 /// The actor's folder in a checkpoint; a run's `start` is itself a model folder.
@@ -103,10 +117,24 @@ pub fn whole_model_of(checkpoint: &Path, parts: &[&str]) -> Result<PathBuf> {
     Ok(model)
 }
 
+/// Overrides that take shape and tokenizer from a checkpoint's own model folder, if it has both: what the recipe names
+/// may be gone or have changed.
+pub fn self_contained(model: &Path) -> Vec<String> {
+    let own = |key: &str| format!("{key}={}", Value::from(model.display().to_string()));
+    let whole = ["config.json", "tokenizer.json"].iter().all(|file| model.join(file).is_file());
+    if whole { vec![own("model.path"), own("model.tokenizer")] } else { vec![] }
+}
+
 /// Parses the name of a split.
 pub fn split() -> impl TypedValueParser<Value = Split> {
     PossibleValuesParser::new(Split::ALL.map(Split::name))
         .try_map(|name| Split::ALL.into_iter().find(|split| split.name() == name).ok_or("not a split"))
+}
+
+/// Parses a sampling temperature, with the bounds that a recipe's has.
+pub fn temperature(text: &str) -> Result<f64, String> {
+    let known = |value: &f64| *value == 0.0 || (0.001..=100.0).contains(value);
+    text.parse().ok().filter(known).ok_or_else(|| "expected 0, or a number from 0.001 to 100".to_string())
 }
 
 /// Parses the name of a precision.

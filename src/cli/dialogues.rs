@@ -30,10 +30,10 @@ pub struct Dialogues {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Pairs to keep for training.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000_000))]
     rows: usize,
     /// Pairs to keep for validation.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000_000))]
     validation: usize,
     /// Ask about the first so many problems at most (default: all, until enough pairs are kept).
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
@@ -172,15 +172,15 @@ impl Dialogues {
             return Err(bad!("--personas: expected numbers from 2 to 4, such as 2,3,4"));
         }
         let temperature = self.sampling.temperature;
-        if !(0.0..=10.0).contains(&temperature) {
-            return Err(bad!("--temperature {temperature}: expected 0 to 10"));
+        if !(0.0..=10.0).contains(&temperature) || (temperature > 0.0 && temperature < 0.001) {
+            return Err(bad!("--temperature {temperature:?}: expected 0, or a number from 0.001 to 10"));
         }
         for (name, seconds) in [("timeout", self.server.timeout), ("backoff", self.server.backoff)] {
             if !(0.001..=86_400.0).contains(&seconds) {
                 return Err(bad!("--{name} {seconds}: expected 0.001 to 86400 seconds"));
             }
         }
-        if self.rows + self.validation == 0 {
+        if self.rows == 0 && self.validation == 0 {
             return Err(bad!("--rows and --validation are both 0: there would be nothing to keep"));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! `ppo-train eval`
 
-use super::common::{decoding, print, print_json, split, whole_model_of};
+use super::common::{decoding, print, print_json, self_contained, split, whole_model_of};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::analysis::Paired;
@@ -47,12 +47,12 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(self) -> Result<()> {
-        let (first, task) = self.evaluate(&self.checkpoint, self.recipe.is_some(), None)?;
+        let (first, task) = self.evaluate(&self.checkpoint, None)?;
         let Some(against) = &self.against else {
             return if self.json { print_json(&self.json(&first, &*task)) } else { print(self.text(&first, &*task)) };
         };
         // The other one need not have the same shape, nor a run folder.
-        let (second, task) = self.evaluate(against, true, Some(task))?;
+        let (second, task) = self.evaluate(against, Some(task))?;
         let bootstrap = Bootstrap::new(RESAMPLES, first.prompts.len());
         let paired = Paired::of(&first.right(), &second.right(), &bootstrap).context("no problems")?;
         let classes = first.answers(&*task).zip(second.answers(&*task));
@@ -75,18 +75,11 @@ impl Eval {
         })
     }
 
-    /// Evaluates a checkpoint. `foreign`: whether the recipe is not that of its run; `task`: if it is read already.
-    fn evaluate(
-        &self,
-        checkpoint: &Path,
-        foreign: bool,
-        task: Option<Box<dyn Task>>,
-    ) -> Result<(Evaluation, Box<dyn Task>)> {
+    /// Evaluates a checkpoint. `task`: if it is read already.
+    fn evaluate(&self, checkpoint: &Path, task: Option<Box<dyn Task>>) -> Result<(Evaluation, Box<dyn Task>)> {
         let model = whole_model_of(checkpoint, &["recipe.toml"])?;
         let recipe = self.recipe.clone().map_or_else(|| recipe_of(&self.checkpoint), Ok)?;
-        let own = |key: &str| format!("{key}={}", Value::from(model.display().to_string()));
-        let sets = if foreign { vec![own("model.path"), own("model.tokenizer")] } else { vec![] };
-        let plan = plan::load(&recipe, &sets, None)?;
+        let plan = plan::load(&recipe, &self_contained(&model), None)?;
         let env = match task {
             Some(task) => Environment::new(&plan, task)?,
             None => Environment::of(&plan)?,

@@ -1,14 +1,15 @@
 //! `ppo-train generate`
 
-use super::common::{STDOUT, precision, print};
+use super::common::{STDOUT, precision, print_json_line, temperature};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use ppo_train::checkpoint::ensure_whole;
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Response, Writer};
+use ppo_train::terminal::harmless;
 use ppo_train::text::chat;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use tch::Kind;
 
@@ -24,10 +25,10 @@ pub struct Generate {
     #[arg(long)]
     prompt: String,
     /// Longest continuation in tokens.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 24))]
     max_tokens: usize,
-    /// Sampling temperature (0: always the most probable token).
-    #[arg(long, default_value_t = 0.0)]
+    /// Sampling temperature, from 0.001 to 100 (0: always the most probable token).
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     temperature: f64,
     /// Number of continuations.
     #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000))]
@@ -61,13 +62,16 @@ impl Generate {
         let prompt_ids = ids.clone();
         let (mut read, mut shown, mut write) = (0, String::new(), writer.tokenizer.streaming(writer.ends.tokens()));
         let mut out = std::io::stdout();
+        // A file gets the text as it is, a terminal without what it would obey.
+        let raw = !out.is_terminal();
+        let shown_as = |text: &str| if raw { text.to_string() } else { harmless(text).into_owned() };
         let mut written = Ok(());
         let watch = |responses: &[Response]| {
             if let ([response], false) = (responses, self.json) {
                 // The engine only draws ids that the tokenizer knows.
                 let new: String = response.ids[read..].iter().filter_map(|id| write(*id).ok()).collect();
                 if written.is_ok() {
-                    written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
+                    written = out.write_all(shown_as(&new).as_bytes()).and_then(|()| out.flush());
                 }
                 (read, shown) = (response.ids.len(), std::mem::take(&mut shown) + &new);
             }
@@ -85,9 +89,10 @@ impl Generate {
                     "log_probs": response.log_probs,
                     "terminated": response.terminated,
                 });
-                print(entry)?;
+                print_json_line(&entry)?;
             } else {
-                print(text.strip_prefix(&shown).unwrap_or(&text))?;
+                writeln!(std::io::stdout(), "{}", shown_as(text.strip_prefix(&shown).unwrap_or(&text)))
+                    .context(STDOUT)?;
             }
         }
         Ok(())

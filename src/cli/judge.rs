@@ -1,6 +1,6 @@
 //! `ppo-train judge`
 
-use super::common::{print, print_json, whole_model_of};
+use super::common::{print, print_json, self_contained, whole_model_of};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::bad;
@@ -73,7 +73,8 @@ impl Judge {
         if !run.recipe().is_file() {
             return Err(bad!("{} is not the folder of a run: there is no recipe.toml in it", dir.display()));
         }
-        let plan = plan::load(&run.recipe(), &self.sets, Some(dir))?;
+        let sets = [self_contained(&run.start()), self.sets.clone()].concat();
+        let plan = plan::load(&run.recipe(), &sets, Some(dir))?;
         let out = self.out.as_deref().map_or_else(|| run.clone(), RunFolder::new);
         let stop = signals::watch()?.0;
         let mut all = vec![];

@@ -10,6 +10,7 @@ mod export;
 mod generate;
 mod judge;
 mod plan;
+mod replay;
 mod report;
 mod schema;
 mod status;
@@ -50,6 +51,7 @@ commands! {
     Judge(judge::Judge),
     Report(report::Report),
     Status(status::Status),
+    Replay(replay::Replay),
     Data(data::Data),
     Dialogues(dialogues::Dialogues),
     Schema(schema::Schema),
@@ -82,7 +84,8 @@ fn parser() -> clap::Command {
         (false, _) => "without CUDA".to_string(),
         (true, devices) => format!("with CUDA, {devices} devices found"),
     };
-    Cli::command().version(format!("{}, libtorch {} {cuda}", env!("CARGO_PKG_VERSION"), torch::version()))
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("PPO_TRAIN_COMMIT"));
+    Cli::command().version(format!("{version} (commit {commit}), libtorch {} {cuda}", torch::version()))
 }
 
 /// Runs a command line.

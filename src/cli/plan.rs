@@ -17,6 +17,12 @@ use ppo_train::traces::{self, Prepared};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
+/// Parses an amount of memory.
+fn gib(text: &str) -> Result<f64, String> {
+    let known = |value: &f64| (1e-3..=1e6).contains(value);
+    text.parse().ok().filter(known).ok_or_else(|| "expected a number of GiB from 0.001 to 1000000".to_string())
+}
+
 /// Check a recipe and print what a run would do and need, without running it.
 ///
 /// Example: ppo-train plan recipes/conversation_sft.toml --memory 80
@@ -30,7 +36,7 @@ pub struct Plan {
     devices: usize,
     /// Memory per device in GiB, to show whether the plan fits and what would make it fit (default: this machine's
     /// memory, if the device is the CPU).
-    #[arg(long, value_name = "GIB")]
+    #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
     /// Print only the keys in which the recipe differs from another one, defaults included.
     #[arg(long, value_name = "RECIPE")]

@@ -3,7 +3,7 @@
 
 use crate::files::write_file;
 use crate::hash::hash;
-use crate::terminal;
+use crate::{WHOLE, read_text, terminal};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ impl Cache {
     /// The reply that was given to this request earlier.
     pub fn get<T: DeserializeOwned>(&self, request: &Value) -> Option<T> {
         let file = self.file(request);
-        let text = std::fs::read_to_string(&file).ok()?;
+        let text = read_text(&file, WHOLE).ok()?;
         let entry = serde_json::from_str::<Value>(&text).ok().filter(|entry| entry["request"] == *request);
         let reply = entry.and_then(|mut entry| serde_json::from_value(entry["reply"].take()).ok());
         if reply.is_none() {

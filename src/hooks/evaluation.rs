@@ -5,7 +5,7 @@ use crate::metrics::{Record, Stage};
 use crate::task::Split;
 use crate::terminal;
 use crate::train::clock::Clock;
-use crate::train::evaluate::evaluate;
+use crate::train::evaluate;
 use crate::train::hook::{Best, Hook, Moment};
 use anyhow::Result;
 
@@ -17,30 +17,12 @@ pub struct Evaluation {
 
 impl Hook for Evaluation {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
-        let recipe = &moment.plan.recipe.evaluation;
-        if !moment.is_due(recipe.every) {
+        if !moment.is_due(moment.plan.recipe.evaluation.every) {
             return Ok(());
         }
-        let mut record = Record::new(Stage::Evaluation, moment.state.step as u64);
-        let mut clock = Clock::start();
-        let mut evaluations = Vec::new();
-        for decoding in &recipe.decoding {
-            let (actor, plan) = (&moment.models.actor.model, moment.plan);
-            evaluations.push(evaluate(actor, plan, moment.env, Split::Validation, recipe.problems, *decoding)?);
-        }
-        clock.lap("testing");
-        for evaluation in &evaluations {
-            evaluation.record(moment.env.task.as_ref(), &mut record);
-        }
-        clock.record_stages(&mut record);
-
+        let evaluations = evaluate(moment)?;
         if let Some(first) = evaluations.first() {
-            if moment.state.best.is_none_or(|best| first.accuracy >= best.accuracy) {
-                moment.state.best = Some(Best { step: moment.state.step, accuracy: first.accuracy });
-            }
-            let table = samples::table(moment.env.task.as_ref(), first, self.samples);
-            terminal::print(&table);
-            record.text("samples", table);
+            terminal::print(&samples::table(moment.env.task.as_ref(), first, self.samples, None));
         }
         for e in &evaluations {
             let (step, decoding, accuracy) = (moment.state.step, e.decoding.name(), 100.0 * e.accuracy);
@@ -51,7 +33,33 @@ impl Hook for Evaluation {
                 e.reward, e.response_length
             ));
         }
-        moment.metrics.write(&record);
         Ok(())
     }
+}
+
+/// Evaluates and records, in each of the recipe's decoding modes.
+pub fn evaluate(moment: &mut Moment) -> Result<Vec<evaluate::Evaluation>> {
+    /// Columns of what is recorded: that of two runs shall be the same, wherever they are watched.
+    const WIDTH: usize = 100;
+    let (recipe, task) = (&moment.plan.recipe, moment.env.task.as_ref());
+    let mut record = Record::new(Stage::Evaluation, moment.state.step as u64);
+    let mut clock = Clock::start();
+    let mut evaluations = Vec::new();
+    for decoding in &recipe.evaluation.decoding {
+        let (actor, plan, problems) = (&moment.models.actor.model, moment.plan, recipe.evaluation.problems);
+        evaluations.push(evaluate::evaluate(actor, plan, moment.env, Split::Validation, problems, *decoding)?);
+    }
+    clock.lap("testing");
+    for evaluation in &evaluations {
+        evaluation.record(task, &mut record);
+    }
+    clock.record_stages(&mut record);
+    if let Some(first) = evaluations.first() {
+        if moment.state.best.is_none_or(|best| first.accuracy >= best.accuracy) {
+            moment.state.best = Some(Best { step: moment.state.step, accuracy: first.accuracy });
+        }
+        record.text("samples", samples::table(task, first, recipe.hooks.samples, Some(WIDTH)));
+    }
+    moment.metrics.write(&record);
+    Ok(evaluations)
 }

@@ -16,6 +16,7 @@ pub mod schedule;
 mod transfer;
 mod work;
 
+pub use evaluation::evaluate;
 pub use outcome::Outcome;
 pub use work::{saved, work, yield_to_training};
 

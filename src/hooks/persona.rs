@@ -4,7 +4,6 @@
 use super::judges::Panel;
 use super::outcome::Outcome;
 use super::schedule::Job;
-use crate::bad;
 use crate::env::{Environment, Prompt};
 use crate::judge::{self, Embedder, Judgement, Trace};
 use crate::model::Policy;
@@ -14,6 +13,7 @@ use crate::stats::{Figure, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::train::evaluate::evaluate;
 use crate::train::rollouts::Rollout;
+use crate::{WHOLE, bad, read_text};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -64,7 +64,7 @@ impl Judged {
 /// Bad input: there are none, or a line is not one.
 pub fn read(path: &Path) -> Result<Vec<Judged>> {
     let path = if path.is_dir() { path.join(JUDGED) } else { path.to_path_buf() };
-    let text = std::fs::read_to_string(&path).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
+    let text = read_text(&path, WHOLE).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
     let line = |(line, number): (&str, usize)| {
         serde_json::from_str(line)
             .map_err(|error| bad!("{}, line {number} is not a judged trace: {error}", path.display()))

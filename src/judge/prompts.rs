@@ -6,7 +6,7 @@
 
 use crate::hash::hash_of_texts;
 use crate::text::PromptTemplate;
-use crate::{OrBadInput, bad};
+use crate::{OrBadInput, WRITTEN, bad, read_text};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -153,8 +153,7 @@ fn replace(sources: &mut [(String, String)], folder: &Path) -> Result<()> {
             let names = SOURCES.map(|(name, _)| format!("{name}.jinja")).join(", ");
             return Err(bad!("{} is not one of the prompts of a judge, which are {names}", file.display()));
         };
-        let source =
-            std::fs::read_to_string(&file).map_err(|error| bad!("{} cannot be read: {error}", file.display()))?;
+        let source = read_text(&file, WRITTEN).map_err(|error| bad!("{} cannot be read: {error}", file.display()))?;
         sources[at] = (format!("prompt {}", file.display()), source.trim_start_matches('\u{feff}').to_string());
     }
     Ok(())

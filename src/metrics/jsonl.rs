@@ -7,11 +7,15 @@
 use super::log_file::LogFile;
 use super::record::{Record, Stage};
 use super::sink::Sink;
+use crate::read_bytes;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+
+/// Most bytes of a log that is read: more than any run writes.
+const LARGEST: u64 = 1 << 36;
 
 /// A file of lines that are JSON objects, each with its stage and its step.
 pub(super) struct JsonLines {
@@ -112,7 +116,7 @@ pub fn read(path: &Path, warn: fn(&str)) -> Result<Vec<Record>> {
 
 /// `read`, for lines of any kind.
 pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>, warn: fn(&str)) -> Result<Vec<T>> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = read_bytes(path, LARGEST).with_context(|| format!("cannot read {}", path.display()))?;
     let (mut read, mut bad) = (Vec::new(), Vec::new());
     let whole = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
     for (number, line) in (1..).zip(whole.map(<[u8]>::trim_ascii)).filter(|(_, line)| !line.is_empty()) {
@@ -139,7 +143,7 @@ pub(super) fn read_lines<T>(path: &Path, parse: fn(&str) -> Result<T>, warn: fn(
 
 /// The last step of a stage in a file's records, if it has any.
 pub(super) fn last_step(path: &Path, stage: Stage) -> Option<u64> {
-    let bytes = fs::read(path).ok()?;
+    let bytes = read_bytes(path, LARGEST).ok()?;
     let steps = bytes.split(|&byte| byte == b'\n').filter_map(of_line).filter(|(own, _)| *own == stage);
     steps.map(|(_, step)| step).max()
 }
@@ -156,7 +160,7 @@ fn of_line(line: &[u8]) -> Option<(Stage, u64)> {
 /// written again behind the cut, where the system calls them lost if the process is killed just then: what hooks made
 /// is in their own files.
 fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_bytes(path, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -189,6 +193,7 @@ fn cut(path: &Path, resume: Option<(Stage, u64)>) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_record_is_read_back_as_it_was_written() {

@@ -71,6 +71,11 @@ impl Metrics {
         Ok(Self(sinks))
     }
 
+    /// Records for a single reader, which nothing keeps.
+    pub fn to(sink: Box<dyn Sink>) -> Self {
+        Self(vec![sink])
+    }
+
     /// Writes a record to every log.
     pub fn write(&mut self, record: &Record) {
         self.0.iter_mut().for_each(|sink| sink.write(record));

@@ -32,6 +32,11 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// All of it as a line of JSON, which is equal for equal evaluations alone.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Number of problems.
     pub fn len(&self) -> usize {
         self.accuracy.len()

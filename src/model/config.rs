@@ -175,6 +175,14 @@ impl ModelConfig {
         ] {
             ensure!((1..=most).contains(&value), "{name} = {value}: expected a number from 1 to {most}");
         }
+        for (name, value, least, most) in [
+            ("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0),
+            ("rope_theta", self.rope_theta, 1.0, 1e15),
+            ("initializer_range", self.initializer_range, 0.0, 10.0),
+        ] {
+            let shown = if (1e-6..1e6).contains(&value.abs()) { format!("{value}") } else { format!("{value:e}") };
+            ensure!((least..=most).contains(&value), "{name} = {shown}: expected a number from {least} to {most:e}");
+        }
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
         ensure!(heads % groups == 0, "num_key_value_heads = {groups} does not divide num_attention_heads = {heads}");
         ensure!(self.head_dim % 2 == 0, "head_dim = {} is odd: rotary embeddings rotate pairs", self.head_dim);

@@ -242,8 +242,8 @@ const HOOKS: &str = "hooks beside training";
 
 /// Bytes of the program with libtorch, on a CPU.
 const PROGRAM: u64 = 300 << 20;
-/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16 to
-/// 0.55, and 0.01 to 0.07 with `memory.return_freed`.
+/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16
+/// to 0.55, and 0.01 to 0.07 with `memory.return_freed`.
 const GAPS: f64 = 0.6;
 const GAPS_RETURNED: f64 = 0.1;
 

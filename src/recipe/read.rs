@@ -5,9 +5,10 @@ use super::renamed::{UNSET, rename, supersede, warmup_as_ratio};
 use super::shape;
 use super::source::Sources;
 use super::spelling::{entries, similar};
-use crate::BadInput;
+use crate::{BadInput, WRITTEN, read_text};
 use serde::Deserialize;
 use std::cell::OnceCell;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use toml::Spanned;
@@ -47,6 +48,10 @@ pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput>
 }
 
 const EXTENDS: &str = "extends";
+/// Files that a recipe may consist of.
+const MOST_FILES: usize = 16;
+/// Parts that a key may have; no key of ours has as many.
+const MOST_PARTS: usize = 8;
 
 /// The texts of a recipe and of all the recipes it extends, in this order.
 fn files(sources: &mut Sources, path: &Path) -> Result<Vec<String>, BadInput> {
@@ -61,6 +66,9 @@ fn files(sources: &mut Sources, path: &Path) -> Result<Vec<String>, BadInput> {
         let place = path.canonicalize().unwrap_or_else(|_| path.clone());
         if seen.contains(&place) {
             return Err(fail(format!("a recipe cannot extend itself: {} was already read", path.display())));
+        }
+        if seen.len() == MOST_FILES {
+            return Err(fail(format!("a recipe consists of at most {MOST_FILES} files")));
         }
         let text = read_file(&path).map_err(|e| fail(e.0))?;
         seen.push(place);
@@ -102,6 +110,9 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
     let bare = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
     if !key.split('.').all(bare) {
         return fail(from..equals, "an override begins with a key\nfor example --set ppo.kl_coef=0.01");
+    }
+    if key.split('.').count() > MOST_PARTS {
+        return fail(from..equals, &format!("a key has at most {MOST_PARTS} parts"));
     }
     let value = text[equals + 1..].trim();
     if value.is_empty() {
@@ -156,12 +167,8 @@ fn read_file(path: &Path) -> Result<String, BadInput> {
         let hint = inside.map_or(String::new(), |name| format!("; did you mean {}?", path.join(name).display()));
         return Err(BadInput(format!("{shown} is a folder, expected a recipe file{hint}")));
     }
-    let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => BadInput(format!("there is no recipe {shown}{}", similar(path))),
-        _ => BadInput(format!("the recipe {shown} cannot be read: {e}")),
-    })?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        BadInput(format!("{shown} is not a text file: byte {at} is not UTF-8, expected a recipe in TOML"))
+    read_text(path, WRITTEN).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => BadInput(format!("there is no recipe {shown}{}", similar(path))),
+        _ => BadInput(format!("the recipe {shown} cannot be read: {error}")),
     })
 }

@@ -118,7 +118,9 @@ impl Walk<'_> {
                 match number {
                     Some(n) if inside(n) => {}
                     _ => {
-                        let shown = number.map_or("not a number".into(), |n| n.to_string());
+                        let plain = |n: f64| n == 0.0 || !n.is_finite() || (1e-6..1e15).contains(&n.abs());
+                        let shown = |n: f64| if plain(n) { n.to_string() } else { format!("{n:e}") };
+                        let shown = number.map_or("not a number".into(), shown);
                         let expected = bounds("a number", *least, *above, *most);
                         self.wrong(span, format!("`{path}` is {shown}, expected {expected}"));
                     }

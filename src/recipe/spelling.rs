@@ -1,6 +1,7 @@
 //! The closest valid name for a wrong one.
 
 use super::schema::{Kind, RECIPE, Section};
+use crate::instead_of_file;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -154,6 +155,15 @@ pub fn entries(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = all.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+/// Why a path is not a file that can be read, with a similar one that is there.
+pub fn no_file(path: &Path) -> String {
+    let shown = path.display();
+    match instead_of_file(path) {
+        Some(other) => format!("{shown} is {other}, not a file"),
+        None => format!("there is no file {shown}{}", similar(path)),
+    }
 }
 
 /// `; did you mean PATH?` for a path that does not exist, if its folder has a similar name; else what is missing.

@@ -47,7 +47,7 @@ impl Writer {
     pub fn prompt(&self, prompt: &str) -> Result<Vec<i64>> {
         let ids = self.tokenizer.encode_prompt(prompt)?;
         let (read, new, limit) = (ids.len(), self.max_tokens, self.config.max_position_embeddings);
-        if ids.is_empty() || (read + new) as i64 > limit {
+        if ids.is_empty() || read.saturating_add(new) > limit as usize {
             return Err(bad!(
                 "{read} prompt tokens and {new} new ones, expected at least 1 prompt token and at most {limit} in total"
             ));

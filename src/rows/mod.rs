@@ -5,14 +5,13 @@ mod table;
 pub use table::table;
 
 use crate::json::Object;
-use crate::not_fetched;
+use crate::{not_fetched, open};
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -75,7 +74,7 @@ pub fn integer(value: &Value) -> Result<i64> {
 
 /// The objects of a JSON file that is a list of them.
 fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-    let file = File::open(path).context("cannot be read")?;
+    let file = open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_JSON, "larger than {MAX_JSON} bytes: make it a .jsonl file");
     let text = std::io::read_to_string(file).context("cannot be read")?;
     let rows: Vec<Object> =
@@ -84,7 +83,7 @@ fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
 }
 
 fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-    let file = File::open(path).context("cannot be read")?;
+    let file = open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
     let mark = |at: SeekFrom| {
         let mut bytes = [0; 4];
@@ -152,7 +151,7 @@ fn value(field: &Field, name: &str) -> Result<Value> {
 /// # Errors
 /// As items: a line that is too long, not UTF-8 or not a JSON object, with file and line.
 fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-    let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut reader = BufReader::new(file);
     let path = path.to_owned();
     let mut number = 0;
@@ -221,7 +220,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.parquet");
         let schema = Arc::new(parse_message_type(schema).unwrap());
-        let file = File::create(&path).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
         let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
         let mut group = writer.next_row_group().unwrap();
         while let Some(mut column) = group.next_column().unwrap() {

@@ -4,11 +4,10 @@
 //! reader that takes their quotes for quoting swallows whole rows without a word (of LIAR's training file, 29).
 
 use super::{MAX_LINE, Row, place};
-use crate::not_fetched;
+use crate::{not_fetched, open};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use serde_json::Value;
-use std::fs::File;
 use std::path::Path;
 
 /// The rows of a `.csv` file, with the columns of its first line, or of a `.tsv` file, with the columns `known`; a
@@ -22,7 +21,7 @@ pub fn table(path: &Path, known: &[&str]) -> Result<impl Iterator<Item = Result<
         bail!(instead);
     }
     let quoting = path.extension().is_some_and(|extension| extension == "csv");
-    let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut builder = ReaderBuilder::new();
     builder.has_headers(false).flexible(true).quoting(quoting);
     if !quoting {

@@ -1,7 +1,9 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
 mod health;
+mod history;
 mod recovery;
+mod replay;
 mod seeds;
 pub mod signals;
 #[cfg(test)]
@@ -9,10 +11,10 @@ mod tests;
 mod warm_start;
 
 pub use health::{Health, health};
+pub use replay::{Replay, replay};
 pub use seeds::{Seeds, launch_seeds};
 
 use crate::analysis;
-use crate::bad;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, ensure_whole, link_folder, write_file};
 use crate::dist::{Comm, Solo};
 use crate::env::Environment;
@@ -28,6 +30,7 @@ use crate::train::learner::Models;
 use crate::train::ppo;
 use crate::train::stop::Stop;
 use crate::train::trainer::Trainer;
+use crate::{bad, instead_of_file};
 use anyhow::{Context, Result};
 use recovery::Recovery;
 use std::fs;
@@ -47,7 +50,8 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
     catching(|| run(plan, resume, stop, shared)).map_err(|error| with_relief(plan, error))
 }
 
-fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
+/// Makes the process one that computes as the recipe says.
+fn use_machine(plan: &Plan) -> Result<()> {
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
@@ -55,11 +59,16 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
     if plan.recipe.machine.device == "cpu" {
         trim_above(held_between(plan));
     }
-    if let Some(missing) = plan.missing_weights() {
-        return Err(bad!("{missing}"));
-    }
     if plan.recipe.machine.threads > 0 {
         tch::set_num_threads(plan.recipe.machine.threads as i32);
+    }
+    Ok(())
+}
+
+fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
+    use_machine(plan)?;
+    if let Some(missing) = plan.missing_weights() {
+        return Err(bad!("{missing}"));
     }
     let env = Environment::of(plan)?;
     env.preflight()?;
@@ -71,8 +80,9 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
         Some((_, state)) => Some((Stage::Ppo, state.step as u64)),
         None => warm_start.map(|steps| (Stage::Sft, steps as u64)),
     };
-    let first = || State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() };
-    let (checkpoint, state) = checkpoint.map_or_else(|| (None, first()), |(found, state)| (Some(found), state));
+    history::record(plan, &folder, resumed);
+    let (checkpoint, state) =
+        checkpoint.map_or_else(|| (None, State::first(plan)), |(found, state)| (Some(found), state));
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
     let comm: &dyn Comm = &Solo;
@@ -126,6 +136,12 @@ fn lock(folder: &RunFolder) -> Result<Option<Lock>> {
 /// Prepares the run folder for this plan; returns what to continue from.
 fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Recovery> {
     // A start that failed at once has left nothing worth keeping.
+    if let Some(other) = instead_of_file(&folder.metrics()) {
+        return Err(bad!(
+            "{} is {other}, not a file: choose another folder with --out DIR",
+            folder.metrics().display()
+        ));
+    }
     let records = fs::metadata(folder.metrics()).is_ok_and(|file| file.len() > 0);
     let saved = [folder.start(), folder.unfinished_start().path().to_path_buf()].iter().any(|dir| dir.exists());
     let begun = records || saved || !folder.steps()?.is_empty();

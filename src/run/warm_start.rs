@@ -167,7 +167,7 @@ impl WarmUp<'_> {
 }
 
 /// SHA-256 of the safetensors files in a folder, one after another in the order of their names.
-fn weights_sha256(dir: &Path) -> Result<String> {
+pub fn weights_sha256(dir: &Path) -> Result<String> {
     let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     paths.sort();

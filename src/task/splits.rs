@@ -4,7 +4,7 @@
 use super::interface::Split;
 use crate::BadInput;
 use crate::recipe::Sources;
-use crate::recipe::spelling::similar;
+use crate::recipe::spelling::no_file;
 use crate::terminal::{self, counted};
 use anyhow::{Result, ensure};
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use std::path::Path;
 /// The first file of which this is not so, with its place in the recipe.
 pub fn check_files(files: &[(&str, &Path)], at: &Sources) -> Result<(), BadInput> {
     for (i, (key, file)) in files.iter().enumerate() {
-        at.ensure(file.is_file(), key, format_args!("there is no file {}{}", file.display(), similar(file)))?;
+        at.ensure(file.is_file(), key, no_file(file))?;
         if let Some((other, _)) = files[..i].iter().find(|(_, other)| other == file) {
             return Err(at.bad(key, format!("the file of {other} again: the splits would be the same problems")));
         }

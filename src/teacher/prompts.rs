@@ -5,8 +5,8 @@
 use super::grading::Kind;
 use super::interface::Arm;
 use super::problems::Problem;
-use crate::bad;
 use crate::text::PromptTemplate;
+use crate::{WRITTEN, bad, read_text};
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
@@ -46,7 +46,7 @@ impl Prompts {
 
 fn template(what: &str, file: Option<&Path>, built_in: &str) -> Result<PromptTemplate> {
     let Some(file) = file else { return PromptTemplate::of_source(&format!("built-in {what}"), built_in) };
-    let source = std::fs::read_to_string(file).map_err(|error| bad!("{} cannot be read: {error}", file.display()))?;
+    let source = read_text(file, WRITTEN).map_err(|error| bad!("{} cannot be read: {error}", file.display()))?;
     PromptTemplate::of_source(&format!("{what} {}", file.display()), &source)
 }
 

@@ -6,6 +6,7 @@
 use crate::metrics::{Record, Stage};
 use console::{Term, measure_text_width};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -133,15 +134,35 @@ impl Drop for Progress {
 /// reason to end a run.
 pub fn print(text: &str) {
     BARS.suspend(|| {
-        let _ = writeln!(std::io::stdout(), "{text}");
+        let _ = writeln!(std::io::stdout(), "{}", harmless(text));
     });
 }
 
-/// Prints a line to stderr in the same way.
+/// Prints a message to stderr in the same way, if it is very long without its middle.
 pub fn warn(text: &str) {
     BARS.suspend(|| {
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = writeln!(std::io::stderr(), "{}", harmless(&without_middle(text)));
     });
+}
+
+/// The text with its control characters, but for line feeds and tabs, spelt out: a terminal would obey them, and they
+/// may come from anybody's file.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(obeyed) {
+        return text.into();
+    }
+    text.chars().map(|c| if obeyed(c) { c.escape_unicode().to_string() } else { c.into() }).collect::<String>().into()
+}
+
+/// A message of a readable length, whatever it quotes.
+fn without_middle(text: &str) -> Cow<'_, str> {
+    const HALF: usize = 4096;
+    if text.len() <= 2 * HALF {
+        return text.into();
+    }
+    let (start, end) = (text.floor_char_boundary(HALF), text.ceil_char_boundary(text.len() - HALF));
+    format!("{}\n[{} bytes are left out]\n{}", &text[..start], end - start, &text[end..]).into()
 }
 
 /// A number of things: "1 row", "2 rows".
@@ -202,11 +223,12 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     table_within(width, head, rows)
 }
 
-fn table_within(width: usize, head: &[&str], rows: &[Vec<String>]) -> String {
+/// `table`, in at most `width` columns.
+pub fn table_within(width: usize, head: &[&str], rows: &[Vec<String>]) -> String {
     const GAP: usize = 2;
     const NARROWEST: usize = 5;
     let cell = |row: &[String], column: usize| row.get(column).map(|text| one_line(text)).unwrap_or_default();
-    let mut columns: Vec<Vec<String>> = head.iter().map(|title| vec![title.to_string()]).collect();
+    let mut columns: Vec<Vec<String>> = head.iter().map(|title| vec![one_line(title)]).collect();
     for (index, column) in columns.iter_mut().enumerate() {
         column.extend(rows.iter().map(|row| cell(row, index)));
     }
@@ -311,6 +333,14 @@ mod tests {
         assert!(lines.iter().all(|line| measure_text_width(line) <= 60), "{table}");
         assert!(lines[2].contains("<think>↵5*12=60") && lines[2].contains('…') && !table.contains('\u{1b}'), "{table}");
         assert!(lines[3].starts_with("1 2 3 = 6    ?") && lines[3].ends_with("   0.1"), "{table}");
+    }
+
+    #[test]
+    fn messages_are_harmless_and_readable() {
+        assert_eq!(harmless("a\tb\n\u{1b}[2J\u{9b}c"), "a\tb\n\\u{1b}[2J\\u{9b}c");
+        assert_eq!(without_middle("short"), "short");
+        let long = without_middle(&"é".repeat(100_000)).into_owned();
+        assert!(long.len() < 9000 && long.contains("\n[191808 bytes are left out]\n"), "{}", long.len());
     }
 
     proptest! {

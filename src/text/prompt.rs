@@ -11,7 +11,7 @@
 
 use super::jinja::{python_like, without_generation};
 use super::{ChatTemplate, TokenizerConfig};
-use crate::bad;
+use crate::{WRITTEN, bad, read_text};
 use anyhow::Result;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -155,7 +155,7 @@ fn chat_template(dir: &Path) -> Result<(PromptTemplate, TokenizerConfig)> {
 
 /// A template's file, without the byte-order mark that Windows programs put before it.
 fn read(path: &Path) -> std::io::Result<String> {
-    std::fs::read_to_string(path).map(|text| text.trim_start_matches('\u{feff}').to_string())
+    read_text(path, WRITTEN).map(|text| text.trim_start_matches('\u{feff}').to_string())
 }
 
 /// Messages as the model expects them, up to where its answer begins.

@@ -5,7 +5,7 @@
 //! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
 
 use super::TokenizerConfig;
-use crate::{bad, not_fetched};
+use crate::{WHOLE, bad, not_fetched, read_bytes};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl Tokenizer {
         if let Some(pointer) = not_fetched(&path) {
             return Err(bad!("{pointer}"));
         }
-        let bytes = std::fs::read(&path).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
+        let bytes = read_bytes(&path, WHOLE).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
         // Windows programs begin a file with a byte-order mark.
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))
             .map_err(|error| bad!("{file} is not a tokenizer of the tokenizers library: {error}"))?;

@@ -7,12 +7,14 @@ mod allocator;
 mod device;
 mod fault;
 mod heap;
+mod machine;
 mod neighbours;
 
 pub use allocator::Heap;
 pub use device::{DEVICES, device, named_device};
 pub use fault::{Fault, catching, report_panics};
 pub use heap::{keep_freed_memory, return_large_blocks, trim, trim_above};
+pub use machine::Machine;
 pub use neighbours::share_cpu;
 
 use anyhow::{Context, Result};
@@ -26,6 +28,7 @@ use torch_sys::C_tensor;
 
 unsafe extern "C" {
     fn ppo_version() -> *const c_char;
+    fn ppo_capability() -> *mut c_char;
     fn ppo_free(message: *mut c_char);
     fn ppo_set_grad(tensor: *mut C_tensor, grad: *mut C_tensor) -> *mut c_char;
     fn ppo_generator(seed: u64, out: *mut *mut c_void) -> *mut c_char;
@@ -59,18 +62,37 @@ pub fn version() -> String {
     unsafe { CStr::from_ptr(ppo_version()) }.to_string_lossy().into_owned()
 }
 
+/// The instructions that libtorch's own kernels use on this CPU, such as AVX2.
+fn capability() -> String {
+    // SAFETY: a string that the shim allocated.
+    taken(unsafe { ppo_capability() }).unwrap_or_default()
+}
+
+/// The version of the C library.
+fn libc_version() -> String {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a string literal of glibc's.
+    return format!("glibc {}", unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy());
+    #[cfg(not(target_env = "gnu"))]
+    String::from("unknown")
+}
+
+/// A string of the shim's, which is freed; none if it is null.
+fn taken(string: *mut c_char) -> Option<String> {
+    if string.is_null() {
+        return None;
+    }
+    // SAFETY: the shim returns NUL-terminated strings that it allocated and that we own.
+    unsafe {
+        let text = CStr::from_ptr(string).to_string_lossy().into_owned();
+        ppo_free(string);
+        Some(text)
+    }
+}
+
 /// Turns the shim's answer into a `Result`.
 fn checked(message: *mut c_char) -> Result<(), Fault> {
-    if message.is_null() {
-        return Ok(());
-    }
-    // SAFETY: the shim returns null or a NUL-terminated string that it allocated and that we own.
-    let text = unsafe {
-        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-        ppo_free(message);
-        text
-    };
-    Err(Fault::said(&text))
+    taken(message).map_or(Ok(()), |text| Err(Fault::said(&text)))
 }
 
 /// Whether operations are recorded for a backward pass, in this thread.

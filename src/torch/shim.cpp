@@ -2,6 +2,7 @@
 // ppo_free. Tensors come as pointers to at::Tensor, which is what tch holds.
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -75,6 +76,9 @@ struct Recompute : torch::autograd::Function<Recompute> {
 extern "C" {
 
 const char *ppo_version() { return TORCH_VERSION; }
+
+// The instructions that libtorch's kernels use on this CPU; the caller frees it.
+char *ppo_capability() { return strdup(at::get_cpu_capability().c_str()); }
 
 void ppo_free(char *message) { std::free(message); }
 

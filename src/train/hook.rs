@@ -75,6 +75,11 @@ pub struct State {
 }
 
 impl State {
+    /// That of a run before its first step.
+    pub fn first(plan: &Plan) -> Self {
+        Self { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |ppo| ppo.kl_coef), ..Self::default() }
+    }
+
     /// Checks a state that was read from the checkpoint of a step.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, since each links libtorch.
 
+mod bounds;
 mod checkpoints;
 mod compare;
 mod dialogues;
@@ -13,9 +14,11 @@ mod hooks;
 mod house;
 mod judge;
 mod judge_local;
+mod kills;
 mod memory;
 mod politifact;
 mod program;
+mod replay;
 mod server;
 mod support;
 mod trajectory;

@@ -6,7 +6,7 @@ use crate::recipe::{Evaluation, Machine, Prompt, Recipe, Reward, Sources, Task};
 use crate::task::settings;
 use crate::text::BUILT_IN;
 use crate::torch::{DEVICES, named_device};
-use crate::{BadInput, not_fetched};
+use crate::{BadInput, instead_of_file, not_fetched};
 use std::path::{Path, PathBuf};
 
 /// Where the recipes' models come from: the folder's name, and the command that creates it.
@@ -110,6 +110,10 @@ pub fn prompt(prompt: &Prompt, at: &Sources) -> Result<(), BadInput> {
         let near =
             nearest(template, built_in.iter().copied()).map_or(String::new(), |t| format!("did you mean \"{t}\"? "));
         let known = built_in.join(", ");
+        if let Some(other) = instead_of_file(Path::new(template)) {
+            let what = format!("the template `{template}` is {other}, not a file");
+            return Err(at.bad("prompt.template", format!("{what}\nexpected {known}, or the path of a template file")));
+        }
         return Err(at.bad(
             "prompt.template",
             format!("there is no template `{template}`\n{near}expected {known}, or the path of a template file"),

@@ -2,7 +2,7 @@
 
 use crate::BadInput;
 use crate::model::ModelConfig;
-use crate::recipe::spelling::{nearest, similar};
+use crate::recipe::spelling::{nearest, no_file, similar};
 use crate::recipe::{
     Advantage, CriticModel, KlEstimator, KlIn, MOST, Ppo, Rollout, Sft, SftData, Sources, Task, TraceStyle,
 };
@@ -40,10 +40,10 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
         Some(SftData::File(file)) => {
             let path = &file.path;
             let hint = match nearest(&path.to_string_lossy(), ["solver"]) {
-                Some(_) if similar(path).is_empty() => "; did you mean kind = \"solver\"?".to_string(),
-                _ => similar(path),
+                Some(_) if similar(path).is_empty() => "; did you mean kind = \"solver\"?",
+                _ => "",
             };
-            let what = format!("there is no file {}{hint}\nexpected a .jsonl, .json or .parquet file", path.display());
+            let what = format!("{}{hint}\nexpected a .jsonl, .json or .parquet file", no_file(path));
             at.ensure(path.is_file(), "sft.data.path", what)?;
             at.ensure(
                 file.validation.is_some() || sft.validation == 0,
@@ -55,8 +55,7 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
                 ),
             )?;
             if let Some(path) = &file.validation {
-                let what = format!("there is no file {}{}", path.display(), similar(path));
-                at.ensure(path.is_file(), "sft.data.validation", what)?;
+                at.ensure(path.is_file(), "sft.data.validation", no_file(path))?;
                 at.ensure(
                     *path != file.path,
                     "sft.data.validation",

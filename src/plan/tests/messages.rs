@@ -91,7 +91,7 @@ const BROKEN: &[(&str, &str, usize, &[&str])] = &[
         "samples_per_prompt = 4",
         "samples_per_prompt = 4\ntemperature = 0",
         27,
-        &["`rollout.temperature` is 0, expected a number above 0"],
+        &["`rollout.temperature` is 0, expected a number from 0.001 to 100"],
     ),
     ("samples_per_prompt = 4", "samples_per_prompt = 4\ntop_p = 1.5", 27, &["at most 1"]),
     (

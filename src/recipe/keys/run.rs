@@ -27,7 +27,7 @@ pub struct Rollout {
     pub max_response_tokens: usize,
     /// Sampling temperature: divides the logits.
     #[serde_inline_default(1.0)]
-    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0.0))]
+    #[schemars(range(min = 0.001, max = 100.0))]
     pub temperature: f64,
     /// Sample from the smallest set of tokens with this total probability (1: all).
     #[serde_inline_default(1.0)]

@@ -17,12 +17,13 @@ pub struct Sft {
     /// matters then.
     pub from: Option<PathBuf>,
     pub data: Option<SftData>,
-    /// Number of training rows.
+    /// Number of training rows; they are held in memory.
     #[serde_inline_default(500)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub train: usize,
     /// Number of rows for the validation loss (0: it is not computed).
     #[serde_inline_default(100)]
+    #[schemars(range(max = 10_000_000))]
     pub validation: usize,
     /// Passes over the rows.
     #[serde_inline_default(5)]

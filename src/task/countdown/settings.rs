@@ -9,6 +9,19 @@ use crate::task::{Settings, Task};
 use anyhow::Result;
 use std::path::Path;
 
+impl Countdown {
+    /// A bound on the number of distinct problems: every choice of numbers with every target, solvable or not.
+    fn distinct(&self) -> f64 {
+        let targets = (self.targets[1] - self.targets[0] + 1) as f64;
+        // n numbers up to m in any order: m + n - 1 over n.
+        let choices = |n: usize| (0..n).fold(1.0, |all, i| all * (self.max_number + i as i64) as f64 / (i + 1) as f64);
+        let mut counts = self.numbers.clone();
+        counts.sort_unstable();
+        counts.dedup();
+        counts.into_iter().map(choices).sum::<f64>() * targets
+    }
+}
+
 impl Settings for Countdown {
     fn sizes(&self) -> [usize; 3] {
         [self.train, self.validation, self.test]
@@ -74,6 +87,15 @@ impl Settings for Countdown {
             low as f64 <= reach,
             "task.targets",
             format_args!("no {most} numbers up to {largest} make {low}; the largest they can make is {reach}"),
+        )?;
+        let (asked, there) = (self.sizes().into_iter().map(|size| size as f64).sum::<f64>(), self.distinct());
+        at.ensure(
+            !named.is_empty() || asked <= there,
+            "task.train",
+            format_args!(
+                "the splits have {asked} problems, but there are not more than {there:.0} of such numbers and targets\n\
+                 ask for fewer, or widen task.max_number or task.targets"
+            ),
         )
     }
 

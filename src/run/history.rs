@@ -1,0 +1,194 @@
+//! `history.jsonl` in a run's folder: a line for each process that has worked on the run, with what is needed to repeat
+//! its part: the program, the machine, the command, and the hashes of what it read. The folder of a run shows by itself
+//! how it came about.
+//!
+//! Decided: the program is known by the SHA-256 of its file, since a version or a commit does not tell one build from
+//! another; that results are equal to the bit is promised of the same build alone. Secrets are not here: of the
+//! environment only the variables that choose kernels are kept, and keys come from nowhere else.
+
+use super::warm_start::weights_sha256;
+use crate::checkpoint::{Checkpoint, RunFolder};
+use crate::files::append_line;
+use crate::hash::{hash, hash_of_files};
+use crate::metrics::Stage;
+use crate::plan::Plan;
+use crate::terminal;
+use crate::torch::Machine;
+use crate::{WHOLE, read_text};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What one process worked with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sitting {
+    /// When it began, in seconds since 1970.
+    pub time: f64,
+    /// The step that it continued after; none if it began the run.
+    pub after: Option<After>,
+    /// As it was called, and where.
+    pub command: Vec<String>,
+    pub working_folder: String,
+    pub program: Program,
+    pub machine: Machine,
+    /// Of the recipe with its overrides, as in `recipe.toml`.
+    pub recipe_sha256: String,
+    /// Of the files that the recipe names, by key.
+    pub files_sha256: BTreeMap<String, String>,
+    pub model: ModelHashes,
+}
+
+/// A step of a stage, `sft` or `ppo`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    pub stage: String,
+    pub step: u64,
+}
+
+/// A build of this program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    pub version: String,
+    /// The commit that it was built from, with `-changed` if files had been changed since; `unknown` if it was not
+    /// built as a release in a clone of the repository.
+    pub commit: String,
+    pub sha256: String,
+}
+
+/// What the run starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelHashes {
+    pub config_sha256: String,
+    pub tokenizer_sha256: String,
+    /// Of all its files of weights in the order of their names; none if the process did not read them.
+    pub weights_sha256: Option<String>,
+}
+
+impl Program {
+    /// This one.
+    pub fn this() -> Self {
+        // The file that runs, whatever is at its path by now.
+        let own = hash_of_files([Path::new("/proc/self/exe")]);
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("PPO_TRAIN_COMMIT").into(),
+            sha256: own.unwrap_or_else(|_| "unknown".into()),
+        }
+    }
+
+    fn shown(&self) -> String {
+        format!("{} {}", self.version, self.commit.get(..12).unwrap_or(&self.commit))
+    }
+}
+
+impl Sitting {
+    /// This process's, which continues a run after a step or begins it.
+    fn of(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>) -> Result<Self> {
+        let recipe = &plan.recipe;
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut files = BTreeMap::new();
+        collect("", &serde_json::to_value(recipe)?, &mut files);
+        let reads_weights = !recipe.model.random_weights && folder.complete(0).is_none();
+        let weights = if reads_weights { Some(weights_sha256(&recipe.model.path)?) } else { None };
+        Ok(Self {
+            time,
+            after: after.map(|(stage, step)| After { stage: stage.name().into(), step }),
+            command: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
+            working_folder: std::env::current_dir().map_or_else(|_| "unknown".into(), |dir| dir.display().to_string()),
+            program: Program::this(),
+            machine: Machine::here(&recipe.machine.device),
+            recipe_sha256: hash(plan.text.as_bytes()),
+            files_sha256: files,
+            model: ModelHashes {
+                config_sha256: hash_of_files([recipe.model.path.join("config.json")])?,
+                tokenizer_sha256: hash_of_files([plan.tokenizer_dir.join("tokenizer.json")])?,
+                weights_sha256: weights,
+            },
+        })
+    }
+
+    /// How this one differs from an earlier one of the same run in what results depend on.
+    pub fn differences(&self, earlier: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.program.sha256 != earlier.program.sha256 {
+            let (now, before) = (self.program.shown(), earlier.program.shown());
+            found.push(format!("another build of ppo-train ({now}, was {before})"));
+        }
+        found.extend(earlier.machine.differences(&self.machine));
+        for (key, sha256) in &self.files_sha256 {
+            if earlier.files_sha256.get(key).is_some_and(|before| before != sha256) {
+                found.push(format!("another content of {key}"));
+            }
+        }
+        for (name, now, before) in [
+            ("configuration", &self.model.config_sha256, &earlier.model.config_sha256),
+            ("tokenizer", &self.model.tokenizer_sha256, &earlier.model.tokenizer_sha256),
+        ] {
+            if now != before {
+                found.push(format!("another {name} of the model"));
+            }
+        }
+        found
+    }
+}
+
+/// The hashes of the files that a recipe names, each under its key.
+fn collect(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(keys) => {
+            for (name, value) in keys {
+                let inner = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                collect(&inner, value, found);
+            }
+        }
+        Value::String(text) if Path::new(text).is_file() => {
+            if let Ok(sha256) = hash_of_files([text]) {
+                found.insert(key.to_string(), sha256);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Adds this process to the history of a run that it begins or continues `after` a step. If what it works with is not
+/// what the process before it worked with, the difference is said in one line.
+pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>) {
+    let earlier = read(folder).pop();
+    let added = Sitting::of(plan, folder, after).and_then(|sitting| {
+        let differences = earlier.filter(|_| after.is_some()).map_or(vec![], |earlier| sitting.differences(&earlier));
+        if !differences.is_empty() {
+            let list = differences.join(", ");
+            terminal::warn(&format!(
+                "note: the run goes on with {list}: from here on its results are not bit-equal to those of a run that \
+                 was not interrupted"
+            ));
+        }
+        append_line(&folder.history(), &serde_json::to_string(&sitting)?)
+    });
+    // The history of a run is no reason to end it.
+    if let Err(error) = added {
+        terminal::warn(&format!("warning: the run's history is not complete: {error:#}"));
+    }
+}
+
+/// The history of a run; lines that are not ours are passed over.
+pub fn read(folder: &RunFolder) -> Vec<Sitting> {
+    let text = read_text(&folder.history(), WHOLE).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Who worked on a step of PPO: the last process that continued after an earlier one.
+pub fn of_step(folder: &RunFolder, step: u64) -> Option<Sitting> {
+    let before = |sitting: &Sitting| sitting.after.as_ref().is_none_or(|at| at.stage != "ppo" || at.step < step);
+    read(folder).into_iter().rfind(before)
+}
+
+/// The recipe in force at a step, as far as the folder knows: that of the first checkpoint from there on, or else the
+/// run's own.
+pub fn recipe_of_step(folder: &RunFolder, step: usize) -> Result<std::path::PathBuf> {
+    let saved = folder.checkpoints()?.into_iter().find(|checkpoint| checkpoint.step >= step);
+    Ok(saved.as_ref().map_or_else(|| folder.recipe(), Checkpoint::recipe))
+}
