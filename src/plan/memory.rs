@@ -44,6 +44,7 @@ use crate::model::{PRODUCTS_TOKENS, VOCABULARY_PART};
 use crate::recipe::Precision;
 use crate::rollout::PREFILL_TOKENS;
 use crate::task::settings;
+use crate::torch::Held;
 use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
 /// A phase of a run, with its own memory use.
@@ -212,12 +213,17 @@ fn hooks(plan: &Plan) -> Beside {
     Beside { rows: most.0, tokens: most.1 }
 }
 
-/// Bytes that a run on a CPU may hold between two micro-batches before it returns free memory: with half of the gaps
-/// that the plan counts. The other half is for those that a single micro-batch leaves.
-pub fn held_between(plan: &Plan) -> u64 {
+/// Bytes that a run on a CPU may hold before it returns free memory: between micro-batches with half of the gaps that
+/// the plan counts, the other half being for those that a single micro-batch leaves; and before an update so much that
+/// all that it makes still fits.
+pub fn held(plan: &Plan) -> Held {
     let mut parts = tensors(plan, 1);
     parts.retain(|part| part.name != HOOKS);
-    PROGRAM + (peak(&parts).1 as f64 * (1.0 + gaps(plan) / 2.0)) as u64
+    let most = peak(&parts).1;
+    let all = |gaps: f64| PROGRAM + (most as f64 * (1.0 + gaps)) as u64;
+    let resting = parts.iter().filter(|part| STEP.iter().all(|phase| part.phases.contains(phase)));
+    let made = most - resting.map(|part| part.bytes).sum::<u64>();
+    Held { within: all(gaps(plan) / 2.0), before: all(gaps(plan)) - made }
 }
 
 /// The gaps between tensors in a CPU's heap, as a share of the tensors.
@@ -242,8 +248,8 @@ const HOOKS: &str = "hooks beside training";
 
 /// Bytes of the program with libtorch, on a CPU.
 const PROGRAM: u64 = 300 << 20;
-/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16 to
-/// 0.55, and 0.01 to 0.07 with `memory.return_freed`.
+/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16
+/// to 0.55, and 0.01 to 0.07 with `memory.return_freed`.
 const GAPS: f64 = 0.6;
 const GAPS_RETURNED: f64 = 0.1;
 

@@ -18,7 +18,7 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan, held_between};
+use crate::plan::{Disk, Plan, held};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
@@ -49,7 +49,7 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
         return_large_blocks();
     }
     if plan.recipe.machine.device == "cpu" {
-        trim_above(held_between(plan));
+        trim_above(held(plan));
     }
     if let Some(missing) = plan.missing_weights() {
         return Err(bad!("{missing}"));

@@ -12,7 +12,7 @@ use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, to_host, trim};
+use crate::torch::{AdamWStep, make_room, to_host, trim};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -40,6 +40,7 @@ pub fn descend(
 ) -> Result<Vec<f64>> {
     let first = batch.first_slot(mini.start) as i64;
     let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
+    make_room();
     for step in &mut *steps {
         step.optimizer.begin()?;
     }
