@@ -12,7 +12,7 @@ use ppo_train::judge::{Agreement, Difference, agreement, differences};
 use ppo_train::plan::{self, Plan};
 use ppo_train::run::signals;
 use ppo_train::stats::{Figure, RESAMPLES};
-use ppo_train::terminal::{figure, table};
+use ppo_train::terminal::{figure, interval, table};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -125,8 +125,7 @@ impl Judge {
 fn show(outcome: &Outcome) -> Result<()> {
     print(format_args!("hook {} at step {}: {}", outcome.hook, outcome.step, outcome.summary))?;
     let row = |f: &Figure| {
-        let interval = f.interval.map_or(String::new(), |[low, high]| format!("{} to {}", figure(low), figure(high)));
-        vec![f.name.clone(), figure(f.value), interval]
+        vec![f.name.clone(), figure(f.value), f.interval.map_or(String::new(), interval)]
     };
     let rows: Vec<_> = outcome.figures.iter().map(row).collect();
     print(table(&["figure", "value", "95 % interval"], &rows))?;
@@ -151,8 +150,8 @@ fn agree(files: [&PathBuf; 2], json: bool) -> Result<()> {
     let row = |agreement: &Agreement| {
         let (value, interval) = match &agreement.icc {
             Some(icc) => {
-                let interval = icc.low.zip(icc.high).map(|(low, high)| format!("{} to {}", figure(low), figure(high)));
-                (figure(icc.value), interval.unwrap_or_default())
+                let ends = icc.low.zip(icc.high).map(|(low, high)| interval([low, high]));
+                (figure(icc.value), ends.unwrap_or_default())
             }
             None => (String::new(), agreement.why.clone().unwrap_or_default()),
         };
@@ -173,9 +172,8 @@ fn differ(files: [&PathBuf; 2], json: bool) -> Result<()> {
     }
     let row = |one: &Difference| {
         let matched = one.matched.as_ref().map_or([String::new(), String::new()], |matched| {
-            let ends = matched.low.zip(matched.high);
-            let interval = ends.map(|(low, high)| format!("{} to {}", figure(low), figure(high)));
-            [figure(matched.difference), interval.unwrap_or_default()]
+            let ends = matched.low.zip(matched.high).map(|(low, high)| interval([low, high]));
+            [figure(matched.difference), ends.unwrap_or_default()]
         });
         [vec![one.name.clone(), figure(one.first), figure(one.second)], matched.to_vec()].concat()
     };

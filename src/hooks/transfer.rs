@@ -1,22 +1,59 @@
 //! Whether the skill transfers: the policy answers problems of another task, in the prompt that it was trained with.
-//! Each answer is a line of `answers.jsonl` in the job's folder.
+//! Each answer is a line of `answers.jsonl` in the job's folder; if the task has classes, `classes.json` says which was
+//! taken for which.
 
 use super::outcome::Outcome;
 use super::schedule::Job;
-use crate::env::Environment;
+use crate::analysis::Answers;
+use crate::bad;
+use crate::env::{Environment, Prompt};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Transfer;
-use crate::stats::{Bootstrap, Figure, Grid, RESAMPLES};
+use crate::stats::{Bootstrap, Figure, Grid, Place, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::rollouts::Rollout;
 use anyhow::Result;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// The file of answers.
-pub const ANSWERS: &str = "answers.jsonl";
+const ANSWERS: &str = "answers.jsonl";
+/// The file of classes: `analysis::Summary`, as `eval --json` has it.
+pub const CLASSES: &str = "classes.json";
+
+/// What is read again of an answer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Answer {
+    pub problem: String,
+    pub accuracy: f64,
+}
+
+/// The answers in the folder of a job.
+///
+/// # Errors
+/// Bad input: there are none, or a line is not one.
+pub fn read(folder: &Path) -> Result<Vec<Answer>> {
+    let path = folder.join(ANSWERS);
+    let text = std::fs::read_to_string(&path).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
+    let line = |(line, number): (&str, usize)| {
+        serde_json::from_str(line).map_err(|error| bad!("{}, line {number} is not an answer: {error}", path.display()))
+    };
+    text.lines().zip(1..).map(line).collect()
+}
+
+/// In which picture a figure is shown.
+pub fn place(name: &str) -> Option<Place> {
+    match name {
+        "accuracy" | "format" | "answered" => Some(Place::new("Transfer: answers", name, "answers, %", true)),
+        "macro_f1" => Some(Place::new("Transfer: macro-F1", "macro-F1", "macro-F1, %", true)),
+        "response_length" => Some(Place::new("Transfer: response length", name, "tokens", true)),
+        "reward" => Some(Place::new("Transfer: reward", name, "reward", false)),
+        _ => Some(Place::new("Transfer: F1 by class", name.strip_prefix("f1_")?, "F1, %", false)),
+    }
+}
 
 /// Evaluates the policy on the other task's test split, and writes its answers into `folder`.
 ///
@@ -30,12 +67,14 @@ pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, fold
     recipe.rollout.max_response_tokens = settings.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
     let env = Environment::of(&plan)?;
     let evaluation = evaluate(policy, &plan, &env, Split::Test, settings.problems, settings.decoding)?;
-    let answers: Vec<String> = rows(&env, &evaluation).iter().map(Value::to_string).collect();
+    let classes = evaluation.answers(env.task.as_ref());
+    let answers: Vec<String> = rows(&env, &evaluation, classes.as_ref()).iter().map(Value::to_string).collect();
     std::fs::write(folder.join(ANSWERS), answers.join("\n") + "\n")?;
     let mut figures = figures(&evaluation);
     let mut notes = vec![];
-    if let Some(answers) = evaluation.answers(env.task.as_ref()) {
+    if let Some(answers) = classes {
         let summary = answers.summary(&Bootstrap::new(RESAMPLES, evaluation.prompts.len()));
+        std::fs::write(folder.join(CLASSES), serde_json::to_string_pretty(&summary)? + "\n")?;
         for (name, value) in evaluation.class_figures(env.task.as_ref()) {
             let interval = summary.macro_f1_interval.filter(|_| name == "macro_f1");
             figures.push(Figure { interval, ..Figure::plain(name, value) });
@@ -57,10 +96,12 @@ pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, fold
     })
 }
 
-fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
-    let all = evaluation.prompts.iter().zip(&evaluation.rollouts);
-    let row = |(prompt, rollout): (&crate::env::Prompt, &Rollout)| {
-        json!({
+/// A row per answer. `truth` is the problem's class by name, and `given` the one that was answered, `null` if it names
+/// none; tasks without classes have neither.
+fn rows(env: &Environment, evaluation: &Evaluation, classes: Option<&Answers>) -> Vec<Value> {
+    let all = evaluation.prompts.iter().zip(&evaluation.rollouts).enumerate();
+    let row = |(at, (prompt, rollout)): (usize, (&Prompt, &Rollout))| {
+        let mut row = json!({
             "index": prompt.index,
             "problem": in_words(&env.task.variables(prompt.split, prompt.index)),
             "text": rollout.text,
@@ -70,7 +111,12 @@ fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
             "reward": rollout.grade.reward,
             "answered": rollout.grade.answered,
             "verdict": rollout.grade.reason,
-        })
+        });
+        if let Some(Answers { names, truth, given, .. }) = classes {
+            row["truth"] = names[truth[at]].into();
+            row["given"] = given[at].map(|class| names[class]).into();
+        }
+        row
     };
     all.map(row).collect()
 }
