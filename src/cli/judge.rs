@@ -124,9 +124,7 @@ impl Judge {
 
 fn show(outcome: &Outcome) -> Result<()> {
     print(format_args!("hook {} at step {}: {}", outcome.hook, outcome.step, outcome.summary))?;
-    let row = |f: &Figure| {
-        vec![f.name.clone(), figure(f.value), f.interval.map_or(String::new(), interval)]
-    };
+    let row = |f: &Figure| vec![f.name.clone(), figure(f.value), f.interval.map_or(String::new(), interval)];
     let rows: Vec<_> = outcome.figures.iter().map(row).collect();
     print(table(&["figure", "value", "95 % interval"], &rows))?;
     outcome.notes.iter().try_for_each(|note| print(format_args!("note: {note}")))

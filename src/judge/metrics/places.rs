@@ -54,7 +54,10 @@ mod tests {
     #[test]
     fn figures_of_one_picture_share_its_axis() {
         let own = place("roles/asks_for_opinion/prevalence").unwrap();
-        assert_eq!((own.picture.as_str(), own.line.as_str()), ("Roles (ask): how many traces have them", "asks for opinion"));
+        assert_eq!(
+            (own.picture.as_str(), own.line.as_str()),
+            ("Roles (ask): how many traces have them", "asks for opinion")
+        );
         assert!(place("perspectives/mean").unwrap().main && place("collectivity").unwrap().main);
         assert_eq!(place("balance/ask_give").unwrap().picture, place("balance/positive_negative").unwrap().picture);
         assert_eq!((place("missing"), place("conversational/conflict/per_1000_words")), (None, None));
