@@ -114,7 +114,7 @@ impl<'a> Key<'a> {
     /// `width`: of the picture, in pixels.
     pub fn of(lines: Vec<&'a Series>, width: i32) -> Self {
         let widest =
-            lines.iter().map(|line| SAMPLE + 4 * GAP + 8 * line.name.chars().count() as i32).max().unwrap_or(1);
+            lines.iter().map(|line| SAMPLE + 4 * GAP + 7 * line.name.chars().count() as i32).max().unwrap_or(1);
         let columns = (width / widest).clamp(1, 4) as usize;
         Self { columns, width: width / columns as i32, lines }
     }

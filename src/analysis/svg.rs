@@ -20,6 +20,8 @@ const MARGIN: i32 = 12;
 const LEFT: i32 = 68;
 /// Most marks of a line.
 const MARKED: usize = 12;
+/// A line alone has marks if it has at most this many points.
+const DOTTED: usize = 60;
 /// Most bands of a picture.
 const BANDS: usize = 4;
 const UNDER_AXES: u32 = 46;
@@ -73,9 +75,11 @@ pub fn svg(title: &str, series: &[Series], x: &str, y: &str) -> Result<String> {
         Some(only) if (value - only).abs() > 1e-9 * only.abs().max(1.0) => String::new(),
         _ => short(*value),
     };
-    chart
-        .configure_mesh()
-        .x_desc(x)
+    let mut mesh = chart.configure_mesh();
+    if only_step.is_some() {
+        mesh.disable_x_mesh();
+    }
+    mesh.x_desc(x)
         .y_desc(y.trim_end_matches(['%', ' ', ',']))
         .x_labels(8)
         .y_labels(7)
@@ -98,7 +102,10 @@ pub fn svg(title: &str, series: &[Series], x: &str, y: &str) -> Result<String> {
         };
         let aside = (apart * (at as f64 - (named.len() as f64 - 1.0) / 2.0)).round() as i32;
         draw(&mut chart, line, bands).map_err(plain)?;
-        marks(&canvas, &chart, line, (bands, at, aside)).map_err(plain)?;
+        // A line alone needs no marks to be told from others.
+        if named.len() > 1 || line.points.len() <= DOTTED {
+            marks(&canvas, &chart, line, (bands, at, aside)).map_err(plain)?;
+        }
     }
     key.draw(&canvas, (LEFT + MARGIN, height as i32 - MARGIN / 2)).map_err(plain)?;
     canvas.present().map_err(plain)?;

@@ -47,11 +47,11 @@ pub fn read(folder: &Path) -> Result<Vec<Answer>> {
 /// In which picture a figure is shown.
 pub fn place(name: &str) -> Option<Place> {
     match name {
-        "accuracy" | "format" | "answered" => Some(Place::new("Transfer: answers", name, "answers, %", true)),
-        "macro_f1" => Some(Place::new("Transfer: macro-F1", "macro-F1", "macro-F1, %", true)),
-        "response_length" => Some(Place::new("Transfer: response length", name, "tokens", true)),
-        "reward" => Some(Place::new("Transfer: reward", name, "reward", false)),
-        _ => Some(Place::new("Transfer: F1 by class", name.strip_prefix("f1_")?, "F1, %", false)),
+        "accuracy" | "format" | "answered" => Some(Place::new("Answers to the other task", name, "answers, %", true)),
+        "macro_f1" => Some(Place::new("Macro-F1 on the other task", "macro-F1", "macro-F1, %", true)),
+        "response_length" => Some(Place::new("Response length on the other task", name, "tokens", true)),
+        "reward" => Some(Place::new("Reward on the other task", name, "reward", false)),
+        _ => Some(Place::new("F1 by class on the other task", name.strip_prefix("f1_")?, "F1, %", false)),
     }
 }
 

@@ -23,12 +23,12 @@ fn place(hook: &str, name: &str) -> Option<Place> {
     }
 }
 
-/// The pictures of a run alone.
+/// The pictures of a run alone: of main figures, and of others.
 ///
 /// # Errors
 /// A picture cannot be drawn.
-pub fn of_run(found: &Found) -> Result<Vec<Chart>> {
-    let mut charts = vec![];
+pub fn of_run(found: &Found) -> Result<(Vec<Chart>, Vec<Chart>)> {
+    let (mut charts, mut more) = (vec![], vec![]);
     for (hook, judged) in &found.hooks {
         let mut pictures: Vec<(Place, Vec<Series>)> = vec![];
         for name in names(judged) {
@@ -42,13 +42,15 @@ pub fn of_run(found: &Found) -> Result<Vec<Chart>> {
         }
         for (place, lines) in pictures {
             let is_zero = |line: &Series| line.points.iter().all(|(_, value)| *value == 0.0);
-            // What never occurs is in the table.
-            if place.main || !lines.iter().all(is_zero) {
+            // Other figures that are always zero are in the table.
+            if place.main {
                 charts.extend(chart(place.picture, &lines, place.axis)?);
+            } else if !lines.iter().all(is_zero) {
+                more.extend(chart(place.picture, &lines, place.axis)?);
             }
         }
     }
-    Ok(charts)
+    Ok((charts, more))
 }
 
 /// The pictures of arms side by side.

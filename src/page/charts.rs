@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 /// Resamples behind the bands of learning curves: enough to draw them.
 pub const RESAMPLES: usize = 500;
 
+/// Most points of a line that is shown with its runs.
+const CROWD: usize = 60;
+
 /// A picture with what a reader who does not see it needs.
 #[derive(Serialize)]
 pub struct Chart {
@@ -70,7 +73,7 @@ pub fn curves(runs: &[Run], arms: &[Arm]) -> Result<Vec<Chart>> {
     Ok(charts)
 }
 
-/// An arm's mean with its band, and if it has several runs, a thin line for each.
+/// An arm's mean with its band, and if it has several runs, a thin line for each, unless so many points would hide all.
 fn lines(runs: &[Run], metric: &Metric, arm: &Arm, mean: &ArmCurve, colour: usize) -> Vec<Series> {
     let thin = |run: &usize| Series {
         points: runs[*run].points(metric).into_iter().map(|(step, value)| (step as f64, value)).collect(),
@@ -78,7 +81,7 @@ fn lines(runs: &[Run], metric: &Metric, arm: &Arm, mean: &ArmCurve, colour: usiz
         colour,
         ..Series::default()
     };
-    let several = arm.runs.len() > 1;
+    let several = arm.runs.len() > 1 && mean.points.len() <= CROWD;
     let mean = Series {
         name: arm.name.clone(),
         points: mean.points.iter().map(|point| (point.step as f64, point.mean)).collect(),

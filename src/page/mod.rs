@@ -29,11 +29,12 @@ use profile::{Profile, profile};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use visible::visible;
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 const STYLE: &str = include_str!("report.css");
 /// Judged steps whose profiles are drawn.
-const PROFILES: usize = 4;
+const PROFILES: usize = 3;
 
 /// A run as the page shows it.
 #[derive(Serialize)]
@@ -48,8 +49,10 @@ struct Shown {
     tables: Vec<hooks::Table>,
     transfer: Option<transfer::Transfer>,
     examples: Vec<traces::Example>,
-    /// Results that failed or cannot be read, and traces that were not judged.
+    /// Results that failed or cannot be read.
     missing: Vec<String>,
+    /// How many traces were not judged, and why.
+    unjudged: Vec<String>,
 }
 
 /// Profiles of a run, or of the runs of an arm together.
@@ -85,16 +88,17 @@ pub fn page(dirs: &[PathBuf], examples: usize) -> Result<String> {
             tables: hooks::tables(found),
             transfer: transfer::transfer(found, &mut missing),
             examples: ends.flat_map(|(step, own)| traces::examples(*step, own, examples)).collect(),
+            unjudged: unjudged(&traces),
             missing,
         });
         judged.push(traces);
     }
     for run in &shown {
-        run.missing.iter().for_each(|what| terminal::warn(&format!("{}: {what}", run.name)));
+        run.missing.iter().for_each(|what| terminal::warn(&visible(&format!("{}: {what}", run.name))));
     }
-    let behaviours = match found.as_slice() {
+    let (behaviours, more) = match found.as_slice() {
         [only] => behaviours::of_run(only)?,
-        all => behaviours::of_arms(&arms, &all.iter().collect::<Vec<_>>())?,
+        all => (behaviours::of_arms(&arms, &all.iter().collect::<Vec<_>>())?, vec![]),
     };
     let title = match shown.as_slice() {
         [one] => one.name.clone(),
@@ -104,6 +108,7 @@ pub fn page(dirs: &[PathBuf], examples: usize) -> Result<String> {
         title,
         curves => Value::from(Serde(&charts::curves(&runs, &arms)?)),
         behaviours => Value::from(Serde(&behaviours)),
+        more => Value::from(Serde(&more)),
         profiles => Value::from(Serde(&profiles(&arms, &judged))),
         runs => Value::from(Serde(&shown)),
         axis => profile::AXIS,
@@ -116,35 +121,36 @@ fn render(context: Value) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_formatter(|out: &mut Output, state: &mut State, value: &Value| match value.as_str() {
-        Some(text) if !value.is_safe() => {
-            escape_formatter(out, state, &Value::from(visible::visible(text).into_owned()))
-        }
+        Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(visible(text).into_owned())),
         _ => escape_formatter(out, state, value),
     });
     environment.add_template("report", TEMPLATE).context("the report's template")?;
     environment.get_template("report")?.render(context).context("the report")
 }
 
-/// The judged traces of some steps of a run, with the first and the last. What cannot be read is told to `missing`, as
-/// is what was not judged.
+/// The judged traces of some steps of a run, with the first and the last. What cannot be read is told to `missing`.
 fn traces(found: &Found, missing: &mut Vec<String>) -> Traces {
     let mut all = Traces::new();
     let steps: Vec<&hooks::Judged> = found.of(PERSONA).iter().collect();
     for judged in thinned(&steps, PROFILES) {
         let step = judged.outcome.step;
         match persona::read(&judged.folder) {
-            Ok(traces) => {
-                let mut unjudged = traces.iter().filter(|trace| trace.judgement.is_none()).peekable();
-                if let Some(reason) = unjudged.peek().map(|trace| trace.missing.clone().unwrap_or_default()) {
-                    let (count, all) = (unjudged.count(), traces.len());
-                    missing.push(format!("step {step}: {count} of {all} traces were not judged; the first: {reason}"));
-                }
-                all.insert(step, traces);
-            }
+            Ok(traces) => drop(all.insert(step, traces)),
             Err(error) => missing.push(format!("the traces of step {step} are left out: {error:#}")),
         }
     }
     all
+}
+
+/// A line for each step with traces that were not judged.
+fn unjudged(traces: &Traces) -> Vec<String> {
+    let line = |(step, traces): (&usize, &Vec<Judged>)| {
+        let none: Vec<&Judged> = traces.iter().filter(|trace| trace.judgement.is_none()).collect();
+        let reason = none.first()?.missing.as_deref().unwrap_or("no reason");
+        let (count, all) = (none.len(), traces.len());
+        Some(format!("step {step}: {count} of {all} traces were not judged; the first: {reason}"))
+    };
+    traces.iter().filter_map(line).collect()
 }
 
 /// The profiles of each arm, its runs together.

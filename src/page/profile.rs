@@ -148,8 +148,8 @@ pub struct Dot {
     pub score: f64,
 }
 
-/// The voices of a trace, and their scores in each trait if any of them has some.
-pub fn voices(perspectives: &[Perspective]) -> (Vec<Voice>, Vec<Dots>) {
+/// The voices of a trace, their scores in each trait if any of them has some, and the height of the picture.
+pub fn voices(perspectives: &[Perspective]) -> (Vec<Voice>, Vec<Dots>, f64) {
     let voice = |(voice, number): (&Perspective, usize)| Voice {
         number,
         expertise: voice.expertise.clone().unwrap_or_default(),
@@ -180,7 +180,7 @@ pub fn voices(perspectives: &[Perspective]) -> (Vec<Voice>, Vec<Dots>) {
         rows.push(Dots { name: name.to_string(), y: top, dots });
         top = lowest + 25.0;
     }
-    (all, rows)
+    (all, rows, top + 16.0)
 }
 
 #[cfg(test)]
@@ -214,10 +214,11 @@ mod tests {
         assert_eq!(extraversion.bars.iter().map(|bar| bar.height).collect::<Vec<_>>(), [BAR / 2.0, BAR]);
         assert!((extraversion.mean - 11.0 / 3.0).abs() < 1e-12);
         assert_eq!(profile.expertise, [("arithmetic".to_string(), 2), ("doubt".to_string(), 1)]);
-        let (all, rows) = voices(&[bold.clone(), shy, bold]);
+        let (all, rows, height) = voices(&[bold.clone(), shy, bold]);
         assert_eq!(all.iter().map(|voice| voice.number).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!((rows[0].dots[0].x, rows[0].dots[1].x), (AXIS[1], AXIS[0]));
         assert!(rows[0].dots[2].y > rows[0].dots[0].y && rows[1].y > rows[0].dots[2].y);
+        assert!(height > rows[4].dots[2].y);
     }
 
     #[test]

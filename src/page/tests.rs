@@ -98,7 +98,7 @@ fn a_run_alone_is_shown_in_full() {
         "Diversity of expertise within a trace",
         "Collectivity",
         "Roles (positive): how many traces have them",
-        "Transfer: macro-F1",
+        "Macro-F1 on the other task",
         "score: length",
         "score: count",
     ] {
@@ -113,7 +113,9 @@ fn a_run_alone_is_shown_in_full() {
     assert!(page.contains("1 of 2 traces were not judged; the first: no reply in 60 s"));
     assert!(page.contains("<span class=\"voice v2 again1\"><b>8</b>"));
     // Transfer: constants, classes, and the last step against the first; counts are whole.
-    assert!(page.contains("always `false`, the commonest in training") && page.contains("<td class=\"number hit\">2</td>"));
+    assert!(
+        page.contains("always `false`, the commonest in training") && page.contains("<td class=\"number hit\">2</td>")
+    );
     assert!(page.contains("accuracy of step 40 minus that of step 0: +100.0 points"));
     assert!(page.contains("<td class=\"number\">3<br><small>2.90 to 3.10</small></td>"));
     // Every column and row of a table has a head, and every table a name.
@@ -133,7 +135,9 @@ fn what_is_damaged_is_named_and_the_rest_is_shown() {
     fs::write(folder.join("rate.failed.json"), "{\"attempts\": 2, \"error\": \"no reply\"}").unwrap();
     let page = page(&[run], 3).unwrap();
     assert!(page.contains("hook persona at step 40 is left out") && page.contains("result.json has 1 bytes"));
-    assert!(page.contains("the traces of step 0 are left out") && page.contains("hook rate at step 40 failed, 2 attempts"));
+    assert!(
+        page.contains("the traces of step 0 are left out") && page.contains("hook rate at step 40 failed, 2 attempts")
+    );
     assert!(page.contains("classes.json") && page.contains("<figcaption>Perspectives in a trace<small>"));
 }
 
@@ -153,7 +157,7 @@ fn arms_are_lines_of_the_same_pictures_whatever_the_seeds() {
             }
         }
         let page = page(&runs, 1).unwrap();
-        assert_eq!(page.matches("<details>").count(), runs.len());
+        assert_eq!(page.matches("<details class=\"run\">").count(), runs.len());
         // Roles are in the tables of the runs; of two lines of a picture each has its own, for arms are the lines.
         assert!(!page.contains("<figcaption>Roles") && page.contains("<figcaption>score: length: max<small>one: "));
         figures.push(page.matches("box picture").count());

@@ -16,6 +16,8 @@ pub struct Example {
     pub about: String,
     pub voices: Vec<Voice>,
     pub traits: Vec<Dots>,
+    /// Of the picture of the traits.
+    pub height: f64,
     pub parts: Vec<Part>,
 }
 
@@ -48,7 +50,7 @@ fn example(step: usize, judged: &Judged) -> Example {
         (_, Some(1)) => "one perspective".into(),
         (_, Some(number)) => format!("{number} perspectives"),
     };
-    let (voices, traits) = voices(perspectives.unwrap_or_default());
+    let (voices, traits, height) = voices(perspectives.unwrap_or_default());
     Example {
         step,
         problem: judged.problem.clone(),
@@ -57,6 +59,7 @@ fn example(step: usize, judged: &Judged) -> Example {
         about,
         voices,
         traits,
+        height,
         parts: parts(judged),
     }
 }

@@ -141,7 +141,7 @@ fn paired(first: &Judged, last: &Judged) -> anyhow::Result<Option<String>> {
     let [before, now] = [&before, &now].map(|all| all.iter().map(|answer| answer.accuracy).collect::<Vec<f64>>());
     let names = [last, first].map(|judged| format!("step {}", judged.outcome.step));
     let paired = Paired::of(&now, &before, &Bootstrap::new(RESAMPLES, now.len()));
-    Ok(paired.map(|paired| paired.text(&names[0], &names[1])))
+    Ok(paired.map(|paired| paired.text(&names[0], &names[1]).replace('\n', "; ")))
 }
 
 fn share(value: Option<f64>, ends: Option<[f64; 2]>) -> Cell {

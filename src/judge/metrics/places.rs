@@ -20,7 +20,10 @@ pub fn place(name: &str) -> Option<Place> {
         ["perspectives", "two_or_more"] => {
             Some(Place::new("Traces with two or more perspectives", "two or more", "traces, %", true))
         }
-        ["balance", line] => Some(Place::new("Balance of roles", line, "traces with both sides, %", true)),
+        ["balance", sides] => {
+            let sides = sides.replace('_', " and ");
+            Some(Place::new("Balance of roles", &sides, "traces with both of those with either, %", true))
+        }
         ["personality", line, "diversity"] => {
             Some(Place::new("Diversity of personality within a trace", line, "standard deviation", true))
         }
