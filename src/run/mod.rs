@@ -27,7 +27,7 @@ use crate::train::hook::{End, State};
 use crate::train::learner::Models;
 use crate::train::ppo;
 use crate::train::stop::Stop;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{GO_ON, Trainer};
 use anyhow::{Context, Result};
 use recovery::Recovery;
 use std::fs;
@@ -131,6 +131,11 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Recovery> {
     let checkpoint = found.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint);
     if begun {
         same_experiment(plan, &checkpoint.map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
+    }
+    if let (Some((_, state)), Some(ppo)) = (&found.checkpoint, &plan.recipe.ppo)
+        && let Some(reason) = state.watchdogs.reason_to_stop(&plan.recipe.watch).filter(|_| state.step < ppo.steps)
+    {
+        return Err(bad!("{}: {reason}\n{GO_ON}", plan.out.display()));
     }
     folder.sweep()?;
     found.apply(folder)?;

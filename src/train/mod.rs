@@ -17,3 +17,4 @@ pub mod sft;
 pub mod stop;
 pub mod trainer;
 pub mod update;
+pub mod watch;

@@ -19,13 +19,13 @@ use crate::metrics::{Metrics, Record, Stage};
 use crate::rng::Purpose;
 use crate::rollout::{Response, Sampling};
 use crate::task::Split;
-use crate::terminal::Progress;
+use crate::terminal::{self, Progress};
 use anyhow::{Context, Result};
 
 /// Trains from the state's step to the recipe's last.
 ///
 /// # Errors
-/// `Stopped` on a signal, after the hooks of the step it came in.
+/// `Stopped` on a signal, and an error for a warning of `watch.stop`, after the hooks of the step it came in.
 pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook>]) -> Result<()> {
     let Trainer { plan, ppo, env, comm, .. } = *trainer;
     let (samples, temperature) = (plan.recipe.rollout.samples_per_prompt, plan.recipe.rollout.temperature);
@@ -77,8 +77,10 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }
+        let warnings = trainer.state.watchdogs.observe(&plan.recipe.watch, ppo, &mut record);
         metrics.write(&record);
         progress.step(&record);
+        warnings.iter().for_each(|warning| terminal::warn(warning));
 
         // Evaluate, save, judge.
         trainer.state.step = step;

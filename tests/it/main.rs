@@ -18,3 +18,4 @@ mod program;
 mod server;
 mod support;
 mod trajectory;
+mod watch;
