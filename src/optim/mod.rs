@@ -77,6 +77,13 @@ impl AdamW {
         Ok(())
     }
 
+    /// Makes the gradient zero again, for another try.
+    pub fn forget(&mut self) {
+        if let Some(Gradient { open, sum }) = &mut self.gradient {
+            tch::no_grad(|| std::iter::once(open).chain(sum).for_each(|part| drop(part.zero_())));
+        }
+    }
+
     /// Adds one micro-batch's gradient; called after each backward pass.
     pub fn accumulate(&mut self) {
         if let Some(Gradient { open, sum: Some(sum) }) = &mut self.gradient {

@@ -18,11 +18,11 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan};
+use crate::plan::{Disk, Plan, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
-use crate::torch::return_large_blocks;
+use crate::torch::{catching, return_large_blocks};
 use crate::train::hook::{End, State};
 use crate::train::learner::Models;
 use crate::train::ppo;
@@ -44,6 +44,10 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
 
 /// `launch`, with a given flag to stop it. `shared`: another run whose finished `start` would be this one's too.
 fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
+    catching(|| run(plan, resume, stop, shared)).map_err(|error| with_relief(plan, error))
+}
+
+fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
@@ -92,7 +96,8 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
         models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
     }
     let (env, folder) = (&env, &folder);
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, saving: None };
+    let micro_tokens = ppo.micro_batch_tokens;
+    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, micro_tokens, saving: None };
     let mut hooks = hooks::all(plan);
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;

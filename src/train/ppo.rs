@@ -48,7 +48,7 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
 
         // What did the models expect?
         let sequences: Vec<&Sequence> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
-        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, trainer.models.actor.model.device(), comm);
+        let batch = Batch::new(&sequences, trainer.micro_tokens, trainer.models.actor.model.device(), comm);
         let estimates = estimate(&trainer.models, &batch, temperature, &mut clock)?;
         let gap = Gap::between(&rollouts, &estimates.old);
 
@@ -60,6 +60,7 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         // Critic and actor learn.
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
         let [critic, actor] = trainer.learn(step, &updates, &mut clock)?;
+        trainer.micro_tokens = batch.micro_tokens();
         if step == 1 {
             identities::check(plan.kind(), &experience, gap.mean, actor.first())?;
         }

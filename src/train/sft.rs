@@ -86,11 +86,11 @@ impl WarmStart<'_> {
         let total = steps_per_epoch * sft.epochs;
         let warmup = (sft.warmup_ratio * total as f64).round() as usize;
         let mut progress = Progress::new(total as u64, "warm start");
-        let (mut done, mut kept) = (0, Instant::now());
+        let (mut done, mut kept, mut micro_tokens) = (0, Instant::now(), sft.micro_batch_tokens);
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
-            let batch = Batch::new(&order, sft.micro_batch_tokens, learner.model.device(), comm).packed(sft.packing);
+            let batch = Batch::new(&order, micro_tokens, learner.model.device(), comm).packed(sft.packing);
             for mini in batch.minis(sft.batch) {
                 if done < self.done {
                     done += 1;
@@ -108,7 +108,7 @@ impl WarmStart<'_> {
                 let mut sums = Sums::of(&["sft/loss"], batch.device);
                 let Learner { model, optimizer } = &mut *learner;
                 let mut step = [OptimizerStep { optimizer, max_norm: sft.grad_clip, hyper }];
-                let norms = descend(&batch, mini, token_mean, &mut step, |micro, weights| {
+                let norms = descend(&batch, mini, token_mean, &mut step, &mut sums, |micro, weights, sums| {
                     let hidden = match micro.packed.as_slice() {
                         [] => model.hidden(&micro.ids, &micro.read),
                         lengths => model.hidden_packed(&micro.ids, lengths, &micro.read),
@@ -132,6 +132,7 @@ impl WarmStart<'_> {
                 progress.step(&record);
                 metrics.write(&record);
             }
+            micro_tokens = batch.micro_tokens();
             if kept.elapsed() > KEPT_FOR && done < total {
                 metrics.flush();
                 tolerate((self.keep)(done, learner), "what the warm start has learnt so far is not kept")?;

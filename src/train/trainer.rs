@@ -25,6 +25,8 @@ pub struct Trainer<'a> {
     pub state: State,
     pub folder: &'a RunFolder,
     pub stop: &'a Stop,
+    /// Tokens of a micro-batch: the recipe's, until memory runs out.
+    pub micro_tokens: usize,
     /// Seconds that the newest checkpoint took, until a record has them.
     pub saving: Option<f64>,
 }

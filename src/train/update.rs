@@ -12,7 +12,7 @@ use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, to_host};
+use crate::torch::{AdamWStep, catching, to_host};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,26 +27,41 @@ pub struct OptimizerStep<'a> {
 }
 
 /// One step of each optimizer on the sequences `mini` of a batch: along the gradient of the sum over micro-batches of
-/// `loss`, which gets the weight of each of their tokens, [n]. Returns the norms of the gradients before clipping.
+/// `loss`, which gets the weight of each of their tokens, [n], and adds its figures to `sums`. Returns the norms of the
+/// gradients before clipping.
+///
+/// If memory runs out, the gradient is computed anew in smaller micro-batches: the losses weigh every token in advance,
+/// so that it stays the same but for rounding.
 ///
 /// # Errors
-/// A gradient that is not finite; the weights it is for stay unchanged.
+/// A gradient that is not finite; memory that runs out for single sequences. The weights stay unchanged.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
     token_weights: fn(&[usize]) -> Vec<f32>,
     steps: &mut [OptimizerStep],
-    mut loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+    sums: &mut Sums,
+    mut loss: impl FnMut(&MicroBatch, &Tensor, &mut Sums) -> Tensor,
 ) -> Result<Vec<f64>> {
     let first = batch.first_slot(mini.start) as i64;
     let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
     for step in &mut *steps {
         step.optimizer.begin()?;
     }
-    for micro in batch.micro_batches(mini) {
-        loss(&micro, &weights.index_select(0, &(&micro.slots - first))).backward();
+    let mut backward = |steps: &mut [OptimizerStep], sums: &mut Sums| {
+        for micro in batch.micro_batches(mini.clone()) {
+            loss(&micro, &weights.index_select(0, &(&micro.slots - first)), sums).backward();
+            for step in &mut *steps {
+                step.optimizer.accumulate();
+            }
+        }
+        Ok(())
+    };
+    while let Err(error) = catching(|| backward(steps, sums)) {
+        batch.shrink(mini.clone(), error)?;
+        sums.clear();
         for step in &mut *steps {
-            step.optimizer.accumulate();
+            step.optimizer.forget();
         }
     }
     let step = |OptimizerStep { optimizer, max_norm, hyper }: &mut OptimizerStep| {
@@ -69,6 +84,11 @@ impl Sums {
     pub fn of(names: &[&'static str], device: Device) -> Self {
         let zero = || Tensor::zeros([0i64; 0], (Kind::Float, device));
         Self(names.iter().map(|name| (*name, zero())).collect())
+    }
+
+    /// Zeros again.
+    fn clear(&mut self) {
+        self.0.values_mut().for_each(|sum| *sum = sum.zeros_like());
     }
 
     /// # Panics
@@ -155,8 +175,8 @@ impl Updates<'_> {
         for mini in self.minis(self.ppo.critic_sequences()) {
             let mut sums = Sums::of(&CRITIC, self.batch.device);
             let mut steps = [self.step(optimizer, self.settings.critic_lr)];
-            let norms = self.descend(mini, &mut steps, |micro, weights| {
-                self.value_loss(&values(micro), micro, weights, &mut sums)
+            let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
+                self.value_loss(&values(micro), micro, weights, sums)
             })?;
             updates.push(self.figures(sums, &["critic/grad_norm"], norms)?);
         }
@@ -182,12 +202,12 @@ impl Updates<'_> {
                 values = Some(model);
                 steps.push(self.step(optimizer, self.settings.critic_lr));
             }
-            let norms = self.descend(mini, &mut steps, |micro, weights| {
+            let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
                 let hidden = policy.hidden(&micro.ids, &micro.read);
-                let loss = self.policy_loss(policy, &hidden, micro, weights, &mut sums);
+                let loss = self.policy_loss(policy, &hidden, micro, weights, sums);
                 match values {
                     None => loss,
-                    Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, &mut sums),
+                    Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, sums),
                 }
             })?;
             updates.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
@@ -210,9 +230,10 @@ impl Updates<'_> {
         &self,
         mini: Range<usize>,
         steps: &mut [OptimizerStep],
-        loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+        sums: &mut Sums,
+        loss: impl FnMut(&MicroBatch, &Tensor, &mut Sums) -> Tensor,
     ) -> Result<Vec<f64>> {
-        descend(self.batch, mini, token_weights(self.ppo.aggregation), steps, loss)
+        descend(self.batch, mini, token_weights(self.ppo.aggregation), steps, sums, loss)
     }
 
     fn figures(&self, sums: Sums, norm_names: &[&'static str], norms: Vec<f64>) -> Result<Scalars> {
