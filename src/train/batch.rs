@@ -52,6 +52,8 @@ pub struct MicroBatch {
     pub targets: Tensor,
     /// Their places in the step's flat quantities, [n].
     pub slots: Tensor,
+    /// Which sequences of the batch they are, B.
+    pub rows: Vec<usize>,
 }
 
 impl<'a> Batch<'a> {
@@ -142,6 +144,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// A micro-batch of one sequence.
+    pub fn alone(&self, sequence: usize) -> MicroBatch {
+        self.micro_batch(&[sequence])
+    }
+
     fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
         let sequences = || rows.iter().map(|&i| self.sequences[i]);
         let ids: Vec<Vec<i64>> = sequences().map(|s| [&*s.prompt, &s.response].concat()).collect();
@@ -161,7 +168,8 @@ impl<'a> Batch<'a> {
             true => (padded(&[ids.concat()], self.device), lengths),
             false => (padded(&ids, self.device), vec![]),
         };
-        MicroBatch { ids, packed, read: tensor(&read), targets: tensor(&targets), slots: tensor(&slots) }
+        let [read, targets, slots] = [&read, &targets, &slots].map(|values| tensor(values));
+        MicroBatch { ids, packed, read, targets, slots, rows: rows.to_vec() }
     }
 
     /// K numbers for each response token, [N] float32 each in flat order: what `read` returns, [n] each, for the

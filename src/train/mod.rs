@@ -11,6 +11,7 @@ pub mod experience;
 pub mod hook;
 mod identities;
 pub mod learner;
+pub mod not_finite;
 pub mod ppo;
 pub mod rollouts;
 pub mod sft;

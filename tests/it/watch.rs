@@ -1,6 +1,7 @@
-//! Watchdogs of a run: warnings that begin and end, and runs that end because of one.
+//! Watchdogs of a run: warnings that begin and end, runs that end because of one, numbers that are not finite.
 
 use super::support::{SMOKE, json, run, steps};
+use ppo_train::checkpoint::RunFolder;
 use std::fs;
 use std::path::Path;
 
@@ -59,4 +60,50 @@ fn a_warning_that_is_off_cannot_stop_a_run() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(what) && said.contains("watch.stop"), "{said}");
     }
+}
+
+/// A weight decay of 100 at a learning rate of 1 multiplies the weights by -99 at each update.
+#[test]
+fn numbers_that_are_not_finite_end_a_run_and_their_batch_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |code, out: &Path, sets: &[&str]| {
+        let sets = ["checkpoints.every=1", "evaluation.every=0", "evaluation.problems=2"].iter().chain(sets);
+        let args = [SMOKE, "--out", out.to_str().unwrap()].into_iter().chain(sets.flat_map(|set| ["--set", set]));
+        String::from_utf8(run(code, &args.collect::<Vec<_>>()).stderr).unwrap()
+    };
+    let read = |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+
+    let ppo = dir.path().join("ppo");
+    let error = said(1, &ppo, &["ppo.steps=9", "ppo.weight_decay=100", "ppo.critic_lr=1.0", "ppo.grad_clip=0"]);
+    let error = error.split("error: ").last().unwrap();
+    let step: usize = error.strip_prefix("step ").unwrap().split(':').next().unwrap().parse().unwrap();
+    assert!(error.contains(": the critic's update failed: the "), "{error}");
+    assert!(error.contains("model.") && error.contains("; it comes from sequence"), "{error}");
+    let file = ppo.join(format!("not_finite_ppo_{step:06}.json"));
+    assert!(error.contains(&format!("\nits sequences are in {}\n", file.display())), "{error}");
+    let kept = read(&file);
+    let all = kept["sequences"].as_array().unwrap();
+    assert_eq!(all.len(), 16);
+    assert!(all.iter().any(|one| one["suspect"] == true) && all.iter().any(|one| one["suspect"] == false));
+    for one in all {
+        let tokens = one["response_ids"].as_array().unwrap().len();
+        for name in ["sampler_log_probs", "old_log_probs", "reference_log_probs", "values", "advantages", "returns"] {
+            assert_eq!(one[name].as_array().unwrap().len(), tokens, "{name}");
+        }
+        assert!(one["text"].is_string() && one["prompt_ids"].is_array() && one["reward"].is_number());
+    }
+    // What is saved is what was learnt before.
+    let saved = RunFolder::new(&ppo).latest().unwrap().unwrap();
+    assert_eq!(saved.step, step - 1);
+    run(0, &["eval", saved.path().to_str().unwrap(), "--problems", "2"]);
+
+    let sft = dir.path().join("sft");
+    let error = said(1, &sft, &["ppo=unset", "sft.epochs=9", "sft.weight_decay=100", "sft.lr=1.0"]);
+    let error = error.split("error: ").last().unwrap();
+    assert!(error.contains(" of the warm start: the ") && error.contains("not_finite_sft_"), "{error}");
+    let step: usize = error.strip_prefix("step ").unwrap().split(' ').next().unwrap().parse().unwrap();
+    let kept = read(&sft.join(format!("not_finite_sft_{step:06}.json")));
+    assert_eq!(kept["sequences"].as_array().unwrap().len(), 16);
+    assert!(kept["sequences"][0]["text"].as_str().unwrap().contains("<answer>"));
+    assert!(!sft.join("start").exists());
 }
