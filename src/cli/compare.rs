@@ -9,6 +9,7 @@ use ppo_train::analysis::{
 };
 use ppo_train::checkpoint::write_file;
 use ppo_train::recipe::Decoding;
+use ppo_train::stats::RESAMPLES;
 use ppo_train::{OrBadInput, bad};
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,7 @@ pub struct Compare {
     #[arg(allow_negative_numbers = true, value_parser = finite)]
     thresholds: Option<Vec<f64>>,
     /// Resamples of the bootstrap.
-    #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(100..=100_000))]
+    #[arg(long, default_value_t = RESAMPLES, value_parser = RangedU64ValueParser::<usize>::new().range(100..=100_000))]
     resamples: usize,
     /// Lay published curves under ours: a JSON file with `steps` and `curves`.
     #[arg(long, value_name = "FILE")]

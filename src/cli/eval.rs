@@ -10,15 +10,12 @@ use ppo_train::env::Environment;
 use ppo_train::model::Policy;
 use ppo_train::plan;
 use ppo_train::recipe::Decoding;
-use ppo_train::stats::Bootstrap;
+use ppo_train::stats::{Bootstrap, RESAMPLES};
 use ppo_train::task::{Split, Task};
 use ppo_train::torch;
 use ppo_train::train::evaluate::{Evaluation, evaluate};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// Resamples of the bootstrap.
-const RESAMPLES: usize = 2000;
 
 /// Evaluate a run's checkpoint on held-out problems, also on those of another task.
 ///

@@ -7,10 +7,11 @@ use ppo_train::bad;
 use ppo_train::checkpoint::RunFolder;
 use ppo_train::hooks::persona::{self, Judged};
 use ppo_train::hooks::schedule::{Job, names};
-use ppo_train::hooks::{Figure, Outcome, saved, work};
+use ppo_train::hooks::{Outcome, saved, work};
 use ppo_train::judge::{Agreement, Difference, agreement, differences};
 use ppo_train::plan::{self, Plan};
 use ppo_train::run::signals;
+use ppo_train::stats::{Figure, RESAMPLES};
 use ppo_train::terminal::{figure, table};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,9 +160,6 @@ fn agree(files: [&PathBuf; 2], json: bool) -> Result<()> {
     };
     print(table(&["category", "ICC(3,1)", "95 % interval", "traces"], &found.iter().map(row).collect::<Vec<_>>()))
 }
-
-/// Resamples of the bootstrap.
-const RESAMPLES: usize = 2000;
 
 /// Prints the differences of two sets of judged traces.
 fn differ(files: [&PathBuf; 2], json: bool) -> Result<()> {

@@ -1,9 +1,10 @@
 //! A command of the user's as a hook: it gets the checkpoint's folder and prints a JSON object of numbers.
 
-use super::outcome::{Figure, Outcome};
+use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::bad;
 use crate::recipe::External;
+use crate::stats::Figure;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::io::Read;
@@ -85,10 +86,10 @@ fn figures(text: &str) -> Result<Vec<Figure>> {
             }
             match value {
                 Value::Object(inner) => collect(&name, inner, found)?,
-                Value::Bool(yes) => found.push(Figure { name, value: f64::from(u8::from(*yes)), interval: None }),
+                Value::Bool(yes) => found.push(Figure::plain(name, f64::from(u8::from(*yes)))),
                 Value::Number(number) => {
                     let value = number.as_f64().with_context(|| format!("{name} is too large"))?;
-                    found.push(Figure { name, value, interval: None });
+                    found.push(Figure::plain(name, value));
                 }
                 other => bail!("{name} is {other}, expected a number"),
             }
@@ -114,10 +115,9 @@ mod tests {
 
     #[test]
     fn answers_are_objects_of_numbers() {
-        let figure = |name: &str, value| Figure { name: name.into(), value, interval: None };
         assert_eq!(
             figures("{\"a\": 0.5, \"b\": {\"c\": 2, \"d\": true}}\n").unwrap(),
-            [figure("a", 0.5), figure("b/c", 2.0), figure("b/d", 1.0)]
+            [Figure::plain("a", 0.5), Figure::plain("b/c", 2.0), Figure::plain("b/d", 1.0)]
         );
         for (text, message) in [
             ("", "expected one JSON object"),
@@ -143,7 +143,7 @@ mod tests {
     fn commands_see_the_checkpoint_or_fail_with_a_reason() {
         let script = "echo '{\"step\": '$PPO_TRAIN_STEP'}'; test $1 = run/step_000004 && test $PPO_TRAIN_RUN = run";
         let outcome = command(&["sh", "-c", script, "sh"], 60).unwrap();
-        assert_eq!(outcome.figures, [Figure { name: "step".into(), value: 4.0, interval: None }]);
+        assert_eq!(outcome.figures, [Figure::plain("step", 4.0)]);
         let record = outcome.record();
         assert_eq!((record.step, record.get("hooks/score/step")), (4, Some(4.0)));
         for (words, timeout, message) in [

@@ -16,7 +16,7 @@ pub mod schedule;
 mod transfer;
 mod work;
 
-pub use outcome::{Figure, Outcome};
+pub use outcome::Outcome;
 pub use work::{saved, work, yield_to_training};
 
 use crate::plan::Plan;

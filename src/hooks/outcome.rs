@@ -5,6 +5,7 @@ use crate::bad;
 use crate::checkpoint::{RunFolder, Verdict, verify};
 use crate::json;
 use crate::metrics::{Record, Stage};
+use crate::stats::Figure;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,15 +26,6 @@ pub struct Outcome {
     #[serde(default)]
     pub notes: Vec<String>,
     pub figures: Vec<Figure>,
-}
-
-/// A number, with its 95 % interval if it has one.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Figure {
-    pub name: String,
-    pub value: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<[f64; 2]>,
 }
 
 impl Outcome {
@@ -60,7 +52,7 @@ impl Outcome {
     /// The record of its figures: `hooks/HOOK/NAME`, and `hooks/HOOK/NAME/{low,high}` for intervals.
     pub fn record(&self) -> Record {
         let mut record = Record::new(Stage::Hook, self.step as u64);
-        for Figure { name, value, interval } in &self.figures {
+        for Figure { name, value, interval, .. } in &self.figures {
             let name = format!("hooks/{}/{name}", self.hook);
             if let Some([low, high]) = interval {
                 record.set(format!("{name}/low"), *low);

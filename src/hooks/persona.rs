@@ -2,7 +2,7 @@
 //! `traces.jsonl` in the job's folder.
 
 use super::judges::Panel;
-use super::outcome::{Figure, Outcome};
+use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::bad;
 use crate::env::{Environment, Prompt};
@@ -10,6 +10,7 @@ use crate::judge::{self, Embedder, Judgement, Trace};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::{Decoding, Persona};
+use crate::stats::{Figure, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::train::evaluate::evaluate;
 use crate::train::rollouts::Rollout;
@@ -20,8 +21,6 @@ use std::path::Path;
 
 /// The file of judged traces.
 pub const JUDGED: &str = "traces.jsonl";
-/// Of the bootstrap over traces.
-const RESAMPLES: usize = 2000;
 
 /// A trace with what was said about it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -125,7 +124,7 @@ pub fn judge(
     let missing = judged.iter().filter(|trace| trace.judgement.is_none()).count();
     let first = judged.iter().find_map(|trace| trace.missing.clone()).unwrap_or_default();
     ensure!(missing < judged.len(), "no trace could be judged; the first: {first}");
-    let figures = figures(&judged);
+    let figures = judge::figures(&judged.iter().map(Judged::view).collect::<Vec<_>>(), RESAMPLES);
     Ok(Outcome {
         hook: job.hook.clone(),
         step: job.step,
@@ -138,17 +137,6 @@ pub fn judge(
         notes: judge.cannot_see().map(str::to_string).into_iter().collect(),
         figures,
     })
-}
-
-/// The figures of judged traces.
-fn figures(judged: &[Judged]) -> Vec<Figure> {
-    let traces: Vec<judge::Judged> = judged.iter().map(Judged::view).collect();
-    let figure = |figure: judge::Figure| Figure {
-        name: figure.name,
-        value: figure.value,
-        interval: figure.low.zip(figure.high).map(|(low, high)| [low, high]),
-    };
-    judge::figures(&traces, RESAMPLES).into_iter().map(figure).collect()
 }
 
 /// The most telling figures in a line.

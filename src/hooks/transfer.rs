@@ -1,13 +1,13 @@
 //! Whether the skill transfers: the policy answers problems of another task, in the prompt that it was trained with.
 //! Each answer is a line of `answers.jsonl` in the job's folder.
 
-use super::outcome::{Figure, Outcome};
+use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::env::Environment;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Transfer;
-use crate::stats::{Bootstrap, Grid};
+use crate::stats::{Bootstrap, Figure, Grid, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::rollouts::Rollout;
@@ -17,8 +17,6 @@ use std::path::Path;
 
 /// The file of answers.
 pub const ANSWERS: &str = "answers.jsonl";
-/// Of the bootstrap over problems.
-const RESAMPLES: usize = 2000;
 
 /// Evaluates the policy on the other task's test split, and writes its answers into `folder`.
 ///
@@ -40,7 +38,7 @@ pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, fold
         let summary = answers.summary(&Bootstrap::new(RESAMPLES, evaluation.prompts.len()));
         for (name, value) in evaluation.class_figures(env.task.as_ref()) {
             let interval = summary.macro_f1_interval.filter(|_| name == "macro_f1");
-            figures.push(Figure { name, value, interval });
+            figures.push(Figure { interval, ..Figure::plain(name, value) });
         }
         let constant = summary.baselines.iter().map(|baseline| {
             let which = if baseline.majority_of_train { ", the commonest in training" } else { "" };
@@ -93,7 +91,7 @@ fn figures(evaluation: &Evaluation) -> Vec<Figure> {
         let values: Vec<f64> = evaluation.rollouts.iter().map(of).collect();
         let grid = Grid::new(vec![values])?;
         let interval = Bootstrap::new(RESAMPLES, grid.problems()).mean(&grid);
-        Some(Figure { name: name.into(), value: grid.mean(), interval })
+        Some(Figure { name: name.into(), value: grid.mean(), interval, n: Some(grid.problems()) })
     };
     measures.into_iter().filter_map(figure).collect()
 }

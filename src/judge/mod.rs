@@ -25,6 +25,6 @@ pub use endpoint::Endpoint;
 pub use interface::{COGNITIVE, CONVERSATIONAL, Judge, Judgement, Perspective, ROLES, Refusal, Segment, TRAITS, Trace};
 pub use lexical::Lexical;
 pub use local::Local;
-pub use metrics::{Difference, Figure, Judged, differences, figures};
+pub use metrics::{Difference, Judged, differences, figures};
 pub use prompts::{Prompts, Question};
 pub use separate::{Auc, separate};

@@ -1,8 +1,9 @@
 //! What the hooks of a run found, step by step.
 
 use crate::checkpoint::RunFolder;
+use crate::hooks::Outcome;
 use crate::hooks::schedule::Job;
-use crate::hooks::{Figure, Outcome};
+use crate::stats::Figure;
 use crate::terminal::figure;
 use anyhow::Result;
 use serde::Serialize;

@@ -32,8 +32,9 @@
 //!
 //! Each of several devices holds all models and a share of the sequences.
 //!
-//! On a CPU the program itself is counted, with the gaps that tensors leave in its heap, a share measured on SmolLM2
-//! (see README). In bfloat16 the norms of a CPU keep their inputs in float32 too, 4 H each.
+//! On a CPU the program itself is counted, with the gaps that tensors leave in its heap: a share that the program keeps
+//! to, by returning free memory between micro-batches (`torch::trim`). In bfloat16 the norms of a CPU keep their inputs
+//! in float32 too, 4 H each.
 //!
 //! A micro-batch is assumed to be full and to hold only response tokens, which is nearly true with short prompts. Not
 //! counted: the CUDA context and kernel workspaces, fragmentation on a GPU, batches of token ids.
@@ -85,7 +86,7 @@ const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
     let mut parts = tensors(plan, devices);
     if plan.recipe.machine.device == "cpu" {
-        add_program(&mut parts, if plan.recipe.memory.return_freed { GAPS_RETURNED } else { GAPS });
+        add_program(&mut parts, gaps(plan));
     }
     parts
 }
@@ -175,7 +176,7 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     let hooks = hooks(plan);
     if hooks.rows > 0 {
         let cache = hooks.rows as f64 * hooks.tokens as f64 * layers * 2.0 * kv * w;
-        part("hooks beside training", parameters * w + cache + hooks.rows as f64 * v * 20.0, STEP);
+        part(HOOKS, parameters * w + cache + hooks.rows as f64 * v * 20.0, STEP);
     }
 
     let response = recipe.rollout.max_response_tokens;
@@ -211,6 +212,19 @@ fn hooks(plan: &Plan) -> Beside {
     Beside { rows: most.0, tokens: most.1 }
 }
 
+/// Bytes that a run on a CPU may hold between two micro-batches before it returns free memory: with half of the gaps
+/// that the plan counts. The other half is for those that a single micro-batch leaves.
+pub fn held_between(plan: &Plan) -> u64 {
+    let mut parts = tensors(plan, 1);
+    parts.retain(|part| part.name != HOOKS);
+    PROGRAM + (peak(&parts).1 as f64 * (1.0 + gaps(plan) / 2.0)) as u64
+}
+
+/// The gaps between tensors in a CPU's heap, as a share of the tensors.
+fn gaps(plan: &Plan) -> f64 {
+    if plan.recipe.memory.return_freed { GAPS_RETURNED } else { GAPS }
+}
+
 /// On a CPU, the program itself and the gaps that tensors leave in its heap, a share of them.
 fn add_program(parts: &mut Vec<Part>, gaps: f64) {
     const EACH: [&[Phase]; 5] = [&[WarmStart], &[Rollout], &[Scoring], &[ActorUpdate], &[CriticUpdate]];
@@ -223,10 +237,13 @@ fn add_program(parts: &mut Vec<Part>, gaps: f64) {
 /// The part that only a CPU has.
 pub const PROGRAM_AND_GAPS: &str = "program and gaps";
 
+/// The part that other processes take.
+const HOOKS: &str = "hooks beside training";
+
 /// Bytes of the program with libtorch, on a CPU.
 const PROGRAM: u64 = 300 << 20;
-/// What the gaps between tensors in the heap add to them at most, as a share: measured on SmolLM2 (see README), where
-/// it was 0.16 to 0.55, and 0.01 to 0.07 with `memory.return_freed`.
+/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16 to
+/// 0.55, and 0.01 to 0.07 with `memory.return_freed`.
 const GAPS: f64 = 0.6;
 const GAPS_RETURNED: f64 = 0.1;
 

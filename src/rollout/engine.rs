@@ -8,7 +8,7 @@ use super::cache::KvCache;
 use super::constraint::Constraint;
 use super::sampler::Sampling;
 use crate::model::Policy;
-use crate::torch::{ids_to_host, padded, to_host};
+use crate::torch::{ids_to_host, padded, to_host, trim};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tch::{Device, Tensor};
@@ -211,6 +211,7 @@ impl Batch {
         self.cache.keep(&index);
         self.positions = self.positions.index_select(0, &index);
         self.uniforms = self.uniforms.index_select(0, &index);
+        trim();
         tokens.index_select(0, &index)
     }
 }

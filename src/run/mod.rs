@@ -18,11 +18,11 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan, with_relief};
+use crate::plan::{Disk, Plan, held_between, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
-use crate::torch::{catching, return_large_blocks};
+use crate::torch::{catching, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
 use crate::train::learner::Models;
 use crate::train::ppo;
@@ -51,6 +51,9 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
+    }
+    if plan.recipe.machine.device == "cpu" {
+        trim_above(held_between(plan));
     }
     if let Some(missing) = plan.missing_weights() {
         return Err(bad!("{missing}"));

@@ -3,9 +3,11 @@
 //! `scripts/golden_stats.py` computes the same with numpy and scipy, for the unit tests.
 
 mod bins;
+mod figure;
 mod resample;
 mod statistics;
 
 pub use bins::Bins;
+pub use figure::{Figure, RESAMPLES};
 pub use resample::{Bootstrap, Draw, Grid};
 pub use statistics::{area_weights, auc, first_at_least, mcnemar, mean, percentile_interval, quantile, sign_flip};

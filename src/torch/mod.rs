@@ -3,14 +3,16 @@
 //!
 //! All `unsafe` code of the crate is in this module.
 
+mod allocator;
 mod device;
 mod fault;
 mod heap;
 mod neighbours;
 
+pub use allocator::Heap;
 pub use device::{DEVICES, device, named_device};
 pub use fault::{Fault, catching, report_panics};
-pub use heap::{Heap, keep_freed_memory, return_large_blocks};
+pub use heap::{keep_freed_memory, return_large_blocks, trim, trim_above};
 pub use neighbours::share_cpu;
 
 use anyhow::{Context, Result};
@@ -218,7 +220,7 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
 
 /// Maps a file of tensors into memory, read only.
 pub fn map(path: &Path) -> Result<Mmap> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = crate::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     // SAFETY: the mapping is private and read only; if another process truncates the file meanwhile, this one dies.
     unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))
 }

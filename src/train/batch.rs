@@ -5,7 +5,7 @@
 
 use crate::dist::{Comm, share};
 use crate::terminal;
-use crate::torch::{Fault, catching, padded};
+use crate::torch::{Fault, catching, padded, trim};
 use anyhow::Result;
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -184,6 +184,7 @@ impl<'a> Batch<'a> {
                     for (flat, own) in flat.iter_mut().zip(read(&batch)) {
                         let _ = flat.index_copy_(0, &batch.slots, &own);
                     }
+                    trim();
                 }
                 Ok(())
             };

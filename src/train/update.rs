@@ -13,7 +13,7 @@ use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, catching, to_host};
+use crate::torch::{AdamWStep, catching, to_host, trim};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -59,6 +59,7 @@ pub fn descend(
             for step in &mut *steps {
                 step.optimizer.accumulate();
             }
+            trim();
         }
         Ok(())
     };

@@ -25,26 +25,12 @@ mod tests;
 pub use measure::Judged;
 pub use personality::{expertise_diversity, trait_diversity, traits};
 
-use crate::stats::{Bins, Bootstrap, percentile_interval};
+use crate::stats::{Bins, Bootstrap, Figure, percentile_interval};
 use measure::{Measure, measures};
 use serde::{Deserialize, Serialize};
 
-/// A figure over traces.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Figure {
-    /// As in the table above.
-    pub name: String,
-    /// Always finite.
-    pub value: f64,
-    /// The 95 % interval; none for counts of traces, and where fewer than two traces are behind the figure.
-    pub low: Option<f64>,
-    pub high: Option<f64>,
-    /// The traces behind it: those in the denominator.
-    pub n: usize,
-}
-
-/// The figures of judged traces, in a fixed order, without those that nothing is known about. `resamples`: of the
+/// The figures of judged traces, named as in the table above, in a fixed order, without those that nothing is known
+/// about. Counts of traces have no interval, nor has what fewer than two traces are behind. `resamples`: of the
 /// bootstrap; 0 for no intervals.
 pub fn figures(traces: &[Judged], resamples: usize) -> Vec<Figure> {
     let judged: Vec<Judged> = traces.iter().filter(|trace| trace.judgement.is_some()).copied().collect();
@@ -60,12 +46,11 @@ pub fn figures(traces: &[Judged], resamples: usize) -> Vec<Figure> {
         let value = measure.figure(&all).filter(|value| value.is_finite())?;
         let n = measure.traces();
         let interval = (n > 1).then(|| percentile_interval(values)).flatten();
-        let [low, high] = interval.map_or([None; 2], |ends| ends.map(Some));
-        Some(Figure { name: measure.name.clone(), value, low, high, n })
+        Some(Figure { name: measure.name.clone(), value, interval, n: Some(n) })
     };
     let mut figures: Vec<Figure> = measures.iter().zip(drawn).filter_map(figure).collect();
     let missing = (traces.len() - judged.len()) as f64;
-    figures.push(Figure { name: "missing".into(), value: missing, low: None, high: None, n: traces.len() });
+    figures.push(Figure { n: Some(traces.len()), ..Figure::plain("missing", missing) });
     figures
 }
 

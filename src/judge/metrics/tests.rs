@@ -64,8 +64,8 @@ fn figures_are_those_of_a_plain_loop() {
     let assert_value = |name: &str, expected: f64, behind: usize| {
         let figure = get(&figures, name);
         assert!((figure.value - expected).abs() < 1e-9, "{name}: {} instead of {expected}", figure.value);
-        assert_eq!(figure.n, behind, "{name}");
-        let (low, high) = (figure.low.unwrap(), figure.high.unwrap());
+        assert_eq!(figure.n, Some(behind), "{name}");
+        let [low, high] = figure.interval.unwrap();
         assert!(low <= figure.value && figure.value <= high, "{name}: {figure:?}");
     };
 
@@ -132,7 +132,7 @@ fn figures_are_those_of_a_plain_loop() {
     let words: usize = judged.iter().map(|(made, _)| made.text.matches(char::is_whitespace).count()).sum();
     assert_value("collectivity", 100.0 * we as f64 / words as f64, judged.len());
     let missing = get(&figures, "missing");
-    assert_eq!((missing.value, missing.low, missing.n), ((60 - judged.len()) as f64, None, 60));
+    assert_eq!((missing.value, missing.interval, missing.n), ((60 - judged.len()) as f64, None, Some(60)));
     assert_eq!(figures.len(), 4 * (4 + 4 + 12 + 4) + 2 + 2 + 2 * TRAITS.len() + 3);
 }
 
@@ -153,8 +153,8 @@ fn intervals_are_quantiles_over_resampled_traces() {
         values.push(get(&super::figures(&resample, 0), name).value);
     }
     values.sort_by(f64::total_cmp);
-    assert!((figure.low.unwrap() - quantile(&values, 0.025)).abs() < 1e-9);
-    assert!((figure.high.unwrap() - quantile(&values, 0.975)).abs() < 1e-9);
+    assert!((figure.interval.unwrap()[0] - quantile(&values, 0.025)).abs() < 1e-9);
+    assert!((figure.interval.unwrap()[1] - quantile(&values, 0.975)).abs() < 1e-9);
 }
 
 #[test]
@@ -164,12 +164,12 @@ fn what_nobody_saw_has_no_figure() {
     let trace = Judged { text, tokens: 9, judgement: Some(&judgement), embeddings: None };
     let seen = figures(&[trace], 50);
     assert_eq!(seen.len(), 4 * 8 + 2 + 1 + 1);
-    assert!(seen.iter().all(|figure| figure.low.is_none() && figure.value.is_finite()));
+    assert!(seen.iter().all(|figure| figure.interval.is_none() && figure.value.is_finite()));
     assert_eq!(get(&seen, "collectivity").value, 20.0);
     assert_eq!(get(&seen, "conversational/conflict/per_1000_words").value, 200.0);
     let refused = Judged { judgement: None, ..trace };
     let none = figures(&[refused, refused], 50);
-    assert_eq!((none.len(), none[0].value, none[0].n), (1, 2.0, 2));
+    assert_eq!((none.len(), none[0].value, none[0].n), (1, 2.0, Some(2)));
     assert_eq!(figures(&[], 50).len(), 1);
     // JSON there and back.
     let json = serde_json::to_string(&seen).unwrap();

@@ -102,6 +102,20 @@ fn the_report_is_narrow_and_says_what_a_run_does() {
 }
 
 #[test]
+fn what_is_held_between_micro_batches_leaves_room_for_one() {
+    let bench = Bench::new();
+    for (set, share) in [("memory.return_freed=false", 0.3), ("memory.return_freed=true", 0.05)] {
+        let hooked = bench.load(bench.good(), &["machine.device=cpu", set, "hooks.persona.traces=8"]).unwrap();
+        let plan = bench.load(bench.good(), &["machine.device=cpu", set]).unwrap();
+        let (most, between) = (peak(&estimate(&plan, 1)).1, held_between(&plan));
+        let tensors = (most - between) as f64 / share;
+        assert!((between as f64 - (1.0 + share) * tensors - (300 << 20) as f64).abs() < 100.0, "{most} {between}");
+        // Hooks are other processes: they hold what they hold.
+        assert_eq!(held_between(&hooked), between);
+    }
+}
+
+#[test]
 fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &["machine.device=cuda"]).unwrap();

@@ -1,0 +1,27 @@
+//! A number with what is known of its error.
+
+use serde::{Deserialize, Serialize};
+
+/// Resamples behind the intervals of figures.
+pub const RESAMPLES: usize = 2000;
+
+/// A named number, with its 95 % interval if it has one.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figure {
+    pub name: String,
+    /// Always finite.
+    pub value: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// How many observations are behind it, if that is known: those in its denominator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<usize>,
+}
+
+impl Figure {
+    /// A number without an interval.
+    pub fn plain(name: impl Into<String>, value: f64) -> Self {
+        Self { name: name.into(), value, interval: None, n: None }
+    }
+}
