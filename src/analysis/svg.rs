@@ -71,9 +71,12 @@ pub fn svg(title: &str, series: &[Series], x: &str, y: &str) -> Result<String> {
     let mut chart = builder.build_cartesian_2d(xs, ys).map_err(plain)?;
     let share = |value: &f64| format!("{:.0} %", value * 100.0);
     let number = |value: &f64| short(*value);
-    let step = |value: &f64| match only_step {
-        Some(only) if (value - only).abs() > 1e-9 * only.abs().max(1.0) => String::new(),
-        _ => short(*value),
+    // A tick between steps has no label, nor has one beside the only step; ticks are not exact.
+    let whole = all().all(|(x, _)| x.fract() == 0.0);
+    let step = |value: &f64| match only_step.or(whole.then(|| value.round())) {
+        Some(known) if (value - known).abs() > 1e-9 * known.abs().max(1.0) => String::new(),
+        Some(known) => short(known),
+        None => short(*value),
     };
     let mut mesh = chart.configure_mesh();
     if only_step.is_some() {
@@ -258,6 +261,12 @@ mod tests {
         };
         let bands = |picture: &str| picture.matches("opacity=\"0.13\"").count();
         assert_eq!(bands(&picture(4, &[0.0, 10.0])), 4);
+        let ticks = |picture: &str| -> Vec<String> {
+            let found = regex::Regex::new("middle[^>]*>\n([0-9e.-]+)\n").unwrap();
+            found.captures_iter(picture).map(|tick| tick[1].to_string()).collect()
+        };
+        assert_eq!(ticks(&picture(1, &[0.0])), ["0"]);
+        assert_eq!(ticks(&picture(1, &[0.0, 2.0])), ["0", "1", "2"]);
         assert_eq!((bands(&picture(5, &[0.0, 10.0])), bands(&picture(1, &[40.0]))), (0, 0));
     }
 }
