@@ -116,7 +116,7 @@ fn a_run_alone_is_shown_in_full() {
     assert!(
         page.contains("always `false`, the commonest in training") && page.contains("<td class=\"number hit\">2</td>")
     );
-    assert!(page.contains("accuracy of step 40 minus that of step 0: +100.0 points"));
+    assert!(page.contains("accuracy at step 40 minus that at step 0 is +100.0 points (+100.0 to +100.0)"));
     assert!(page.contains("<td class=\"number\">3<br><small>2.90 to 3.10</small></td>"));
     // Every column and row of a table has a head, and every table a name.
     assert!(!page.contains("<th>") && page.matches("<table>").count() == page.matches("<caption>").count());

@@ -7,6 +7,7 @@ use crate::hooks::schedule::TRANSFER;
 use crate::hooks::transfer::{CLASSES, read};
 use crate::json;
 use crate::stats::{Bootstrap, RESAMPLES};
+use crate::terminal::{between, figure};
 use serde::Serialize;
 
 /// The transfer of a run.
@@ -139,16 +140,29 @@ fn paired(first: &Judged, last: &Judged) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     let [before, now] = [&before, &now].map(|all| all.iter().map(|answer| answer.accuracy).collect::<Vec<f64>>());
-    let names = [last, first].map(|judged| format!("step {}", judged.outcome.step));
     let paired = Paired::of(&now, &before, &Bootstrap::new(RESAMPLES, now.len()));
-    Ok(paired.map(|paired| paired.text(&names[0], &names[1]).replace('\n', "; ")))
+    Ok(paired.map(|paired| in_words(&paired, last.outcome.step, first.outcome.step)))
+}
+
+/// `now` is the step that the other is held against.
+fn in_words(paired: &Paired, now: usize, before: usize) -> String {
+    let Paired { both, only_first, only_second, neither, .. } = paired;
+    let points = |share: f64| format!("{:+.1}", 100.0 * share);
+    let ends = paired.interval.map_or(String::new(), |ends| format!(" ({})", between(points, ends)));
+    format!(
+        "The same problems at both steps: accuracy at step {now} minus that at step {before} is {} points{ends}. Right at \
+         both {both}, only at step {now} {only_first}, only at step {before} {only_second}, at neither {neither}; \
+         McNemar's exact test: p = {}.",
+        points(paired.difference),
+        figure(paired.p)
+    )
 }
 
 fn share(value: Option<f64>, ends: Option<[f64; 2]>) -> Cell {
     let number = |value: f64| format!("{:.1}", 100.0 * value);
     Cell {
         value: value.map_or("–".into(), percent),
-        interval: ends.map_or(String::new(), |ends| crate::terminal::between(number, ends)),
+        interval: ends.map_or(String::new(), |ends| between(number, ends)),
     }
 }
 
