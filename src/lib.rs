@@ -38,6 +38,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+/// The exit code of `BadInput`.
+pub const BAD_INPUT: u8 = 2;
+
 /// User input that cannot be used, as one message that says what was expected. Exit code 2.
 #[derive(Debug)]
 pub struct BadInput(pub String);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::UNIX_EPOCH;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// How a model folder writes.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +30,13 @@ pub struct Manner {
     /// Replies at a time.
     pub batch: usize,
     pub precision: Kind,
+    /// Where its weights are (none: on the best device there is).
+    pub device: Option<Device>,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { temperature: 0.0, max_tokens: 1024, seed: 0, batch: 8, precision: Kind::Float }
+        Self { temperature: 0.0, max_tokens: 1024, seed: 0, batch: 8, precision: Kind::Float, device: None }
     }
 }
 
@@ -64,15 +66,8 @@ impl Author {
                 false
             }
         };
-        let policy = Mutex::new(writer.policy(manner.precision)?);
-        let identity = json!({
-            "folder": dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy(),
-            "weights": stamp(dir),
-            "temperature": manner.temperature,
-            "max_tokens": manner.max_tokens,
-            "seed": manner.seed,
-            "precision": format!("{:?}", manner.precision),
-        });
+        let policy = Mutex::new(writer.policy(manner.precision, manner.device)?);
+        let identity = identity(dir, &manner);
         let vocabulary = OnceLock::new();
         Ok(Self { dir: dir.to_path_buf(), writer, policy, manner, has_chat, identity, vocabulary, stop })
     }
@@ -161,6 +156,18 @@ impl Author {
         let new = self.writer.vocabulary()?;
         Ok(self.vocabulary.get_or_init(|| new))
     }
+}
+
+/// What the replies of a model folder depend on besides the message.
+pub fn identity(dir: &Path, manner: &Manner) -> Value {
+    json!({
+        "folder": dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy(),
+        "weights": stamp(dir),
+        "temperature": manner.temperature,
+        "max_tokens": manner.max_tokens,
+        "seed": manner.seed,
+        "precision": format!("{:?}", manner.precision),
+    })
 }
 
 /// What tells other weights in the same folder: bytes of the files, and when the newest was written, in seconds.

@@ -11,7 +11,7 @@ use crate::torch::device;
 use crate::{OrBadInput, bad};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
-use tch::Kind;
+use tch::{Device, Kind};
 
 /// What a folder needs to write, without its weights.
 pub struct Writer {
@@ -55,12 +55,13 @@ impl Writer {
         Ok(ids)
     }
 
-    /// The folder's weights, on the best device there is.
+    /// The folder's weights on a device (none: on the best there is).
     ///
     /// # Errors
     /// Bad input: they cannot be read.
-    pub fn policy(&self, precision: Kind) -> Result<Policy> {
-        let weights = Weights::load(&self.dir, &self.config, Head::Language, precision, device("auto")?);
+    pub fn policy(&self, precision: Kind, on: Option<Device>) -> Result<Policy> {
+        let on = on.map_or_else(|| device("auto"), Ok)?;
+        let weights = Weights::load(&self.dir, &self.config, Head::Language, precision, on);
         Ok(Policy::new(&self.config, weights.bad_input()?))
     }
 
