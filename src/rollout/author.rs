@@ -6,12 +6,13 @@ use super::engine::{Engine, Response};
 use super::vocabulary::Vocabulary;
 use super::writer::Writer;
 use crate::grammar::Grammar;
+use crate::hash::hash;
 use crate::model::Policy;
 use crate::rng::ChaCha8Rng;
 use crate::terminal;
 use crate::text::chat;
 use crate::torch::{padded, to_host};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,12 +86,22 @@ impl Author {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// The tokens of a message, up to where the reply begins.
+    /// The tokens of a message, up to where the reply begins. Special tokens written out in the message are text, so
+    /// that it cannot end its own turn.
     ///
     /// # Errors
     /// Bad input: it has none, or with the longest reply more than the model reads.
     pub fn message(&self, text: &str) -> Result<Vec<i64>> {
-        if self.has_chat { self.writer.prompt(&chat(&self.dir, text)?) } else { self.writer.prompt(text) }
+        let tokenizer = &self.writer.tokenizer;
+        if !tokenizer.has_special(text) {
+            return if self.has_chat { self.writer.prompt(&chat(&self.dir, text)?) } else { self.writer.prompt(text) };
+        }
+        // The template's own special tokens stay what they are. No text has its own hash in it.
+        let mark = hash(text.as_bytes());
+        let frame = if self.has_chat { chat(&self.dir, &mark)? } else { mark.clone() };
+        let (before, after) = frame.split_once(&mark).context("the chat template does not show the message")?;
+        let parts = [tokenizer.encode_prompt(before)?, tokenizer.encode_plain(text)?, tokenizer.encode(after)?];
+        self.writer.fitting(parts.concat())
     }
 
     /// A reply to each message; `stream` returns the random stream of a message. Where `grammars` are given, one for

@@ -45,7 +45,14 @@ impl Writer {
     /// # Errors
     /// Bad input: it has none, or with the longest text more than the model reads.
     pub fn prompt(&self, prompt: &str) -> Result<Vec<i64>> {
-        let ids = self.tokenizer.encode_prompt(prompt)?;
+        self.fitting(self.tokenizer.encode_prompt(prompt)?)
+    }
+
+    /// Tokens of a prompt, if there are any and the model can read them with the longest text.
+    ///
+    /// # Errors
+    /// Bad input: it cannot.
+    pub fn fitting(&self, ids: Vec<i64>) -> Result<Vec<i64>> {
         let (read, new, limit) = (ids.len(), self.max_tokens, self.config.max_position_embeddings);
         if ids.is_empty() || (read + new) as i64 > limit {
             return Err(bad!(

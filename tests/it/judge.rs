@@ -128,9 +128,9 @@ fn a_broken_reply_is_sent_back_once() {
 #[test]
 fn a_trace_whose_replies_are_broken_twice_is_missing_and_not_zero() {
     for (bad, message) in [
-        (Say("I would rather not.".into()), "roles: there is no JSON object in it"),
-        (Say("{\"agrees\": 1}".into()), "roles: `shows_solidarity` is missing"),
-        (CutOff("{\"shows_solidarity\": 1".into()), "roles: it was cut off at the longest length"),
+        (Say("I would rather not.".into()), "there is no JSON object in it"),
+        (Say("{\"agrees\": 1}".into()), "`shows_solidarity` is missing"),
+        (CutOff("{\"shows_solidarity\": 1".into()), "it was cut off at the longest length"),
     ] {
         let (number, text) = (traces(2)[1].text.clone(), bad.clone());
         let lines = number.lines().nth(1).unwrap().to_string();
