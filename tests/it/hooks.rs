@@ -74,7 +74,7 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
     );
 
     let missing = String::from_utf8(run(2, &["judge", &shown, "--steps", "2", "--again"]).stderr).unwrap();
-    assert!(missing.contains("has no checkpoint of step 2, but of 0, 4"), "{missing}");
+    assert!(missing.contains("has no checkpoint of step 2; it has 0 and 4"), "{missing}");
     let unknown = String::from_utf8(run(2, &["judge", &shown, "--steps", "4", "--hook", "scare"]).stderr).unwrap();
     assert!(unknown.contains("no hook `scare`; did you mean `score`?"), "{unknown}");
 }
@@ -82,8 +82,7 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
 #[test]
 fn a_hook_that_fails_is_tried_again_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let more =
-        "[hooks]\nattempts = 2\n[hooks.external.broken]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\n[ppo]\nsteps = 2\n";
+    let more = "[hooks]\nattempts = 2\npause = 0.1\n[hooks.external.broken]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\n[ppo]\nsteps = 2\n";
     let output = train(0, dir.path(), more, &[]);
     let shown = String::from_utf8(output.stderr).unwrap();
     assert_eq!(shown.matches("hook broken at step 2 failed").count(), 2, "{shown}");
@@ -192,7 +191,7 @@ fn personas_are_judged_at_checkpoints() {
 fn hooks_that_cannot_be_are_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
     for (more, message) in [
-        ("[hooks.external.persona]\ncommand = [\"true\"]\n", "`persona` is the name of a hook that there is"),
+        ("[hooks.external.persona]\ncommand = [\"true\"]\n", "`persona` is already a built-in hook"),
         ("[hooks.external.\"a b\"]\ncommand = [\"true\"]\n", "expected letters, digits"),
         ("[hooks.external.a]\ncommand = []\n", "the command is empty"),
         ("[hooks.external.a]\ncommand = [\"true\"]\nsteps = [999]\n", "step 999 never comes"),

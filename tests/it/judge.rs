@@ -4,7 +4,7 @@ use crate::server::Manner::{BreaksOff, CutOff, Say, Slow, Status};
 use crate::server::{Manner, Seen, Server};
 use crate::support::{SMOKE, program};
 use ppo_train::endpoint::Settings;
-use ppo_train::judge::{Endpoint, Judge, Judgement, Prompts, Refusal, Segment, Trace};
+use ppo_train::judge::{Endpoint, Judge, Judged, Judgement, Missing, Prompts, Refusal, Segment, Trace, figures};
 use ppo_train::{BadInput, Stopped};
 use serde_json::json;
 use std::path::Path;
@@ -128,9 +128,9 @@ fn a_broken_reply_is_sent_back_once() {
 #[test]
 fn a_trace_whose_replies_are_broken_twice_is_missing_and_not_zero() {
     for (bad, message) in [
-        (Say("I would rather not.".into()), "roles: there is no JSON object in it"),
-        (Say("{\"agrees\": 1}".into()), "roles: `shows_solidarity` is missing"),
-        (CutOff("{\"shows_solidarity\": 1".into()), "roles: it was cut off at the longest length"),
+        (Say("I would rather not.".into()), "there is no JSON object in it"),
+        (Say("{\"agrees\": 1}".into()), "`shows_solidarity` is missing"),
+        (CutOff("{\"shows_solidarity\": 1".into()), "it was cut off at the longest length"),
     ] {
         let (number, text) = (traces(2)[1].text.clone(), bad.clone());
         let lines = number.lines().nth(1).unwrap().to_string();
@@ -140,14 +140,61 @@ fn a_trace_whose_replies_are_broken_twice_is_missing_and_not_zero() {
         });
         let dir = tempfile::tempdir().unwrap();
         let judged = open(settings(&server), dir.path()).judge(&traces(2)).unwrap();
-        assert!(judged[0].is_ok(), "{judged:?}");
-        assert_eq!(judged[1], Err(Refusal(message.into())));
-        // Five questions, and of the other trace the first and the broken one, twice.
-        assert_eq!(server.seen().len(), 8);
-        // It is no other judgement the second time, and no other request.
+        assert_eq!(judged[0].as_ref().unwrap().missing, []);
+        // The one part is missing, and all the others are there.
+        let other = judged[1].as_ref().unwrap();
+        assert_eq!((other.roles, other.conversational, other.segments.len()), (None, Some([1; 4]), 2));
+        assert_eq!(other.missing, [Missing { part: "roles".into(), why: message.into() }]);
+        // Five questions of each trace, and the broken one twice.
+        assert_eq!(server.seen().len(), 11);
+        // Later only that question is asked again.
         assert_eq!(open(settings(&server), dir.path()).judge(&traces(2)).unwrap(), judged);
-        assert_eq!(server.seen().len(), 8);
+        assert_eq!(server.seen().len(), 13);
     }
+}
+
+/// Whose the parts are is asked of traces with several voices only: such traces must not go missing by it.
+#[test]
+fn a_trace_whose_parts_cannot_be_told_apart_keeps_its_voices() {
+    let server = Server::start(|number, seen| match seen.prompt().contains("{\"1\": P") {
+        true => Say("{\"1\": 1}".into()),
+        false => good(number, seen),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let judged = open(settings(&server), dir.path()).judge(&traces(3)).unwrap();
+    for judgement in &judged {
+        let judgement = judgement.as_ref().unwrap();
+        assert_eq!((judgement.perspectives.as_ref().unwrap().len(), judgement.segments.len()), (2, 0));
+        assert_eq!(judgement.missing, [Missing { part: "segments".into(), why: "`2` is missing".into() }]);
+    }
+    let all = traces(3);
+    let views: Vec<_> = all
+        .iter()
+        .zip(&judged)
+        .map(|(trace, judgement)| {
+            let judgement = judgement.as_ref().ok();
+            Judged { text: &trace.text, tokens: 9, judgement, embeddings: None }
+        })
+        .collect();
+    let found = figures(&views, 0);
+    let value = |name: &str| found.iter().find(|figure| figure.name == name).map(|figure| (figure.value, figure.n));
+    assert_eq!(value("perspectives/mean"), Some((2.0, Some(3))));
+    assert_eq!((value("missing"), value("missing/segments")), (Some((0.0, Some(3))), Some((3.0, Some(3)))));
+}
+
+/// A reply that was of no use is not used again: another attempt may succeed.
+#[test]
+fn what_was_of_no_use_is_asked_again() {
+    let server = Server::start(|number, seen| match number < 2 {
+        true => Say("Sorry?".into()),
+        false => good(number, seen),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(settings(&server), dir.path()).judge(&traces(1)).unwrap();
+    assert_eq!(first[0].as_ref().unwrap().missing[0].part, "conversational");
+    let second = open(settings(&server), dir.path()).judge(&traces(1)).unwrap();
+    assert_eq!(second[0].as_ref().unwrap().missing, []);
+    assert_eq!(server.seen().len(), 7);
 }
 
 #[test]
@@ -178,6 +225,8 @@ fn a_server_that_never_answers_costs_the_trace() {
     assert!(judged[0].is_ok());
     let expected = "conversational: no reply within 0.2 s (tried 2 times)";
     assert_eq!(judged[1], Err(Refusal(expected.into())));
+    // Two tries at the first question, and none at the others: they hold the same text.
+    assert_eq!(server.seen().iter().filter(|seen| seen.prompt().contains("Is it 1?")).count(), 2);
     // A request that is refused by itself costs its trace too.
     let picky = Server::start(|_, _| Status(400, "", "{\"error\": \"too long\"}".into()));
     let settings = Settings { url: picky.url.clone(), ..settings };
