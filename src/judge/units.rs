@@ -70,7 +70,9 @@ impl Units {
         for (&at, &perspective) in self.numbered.iter().zip(perspectives) {
             let Range { start, end } = self.all[at];
             match segments.last_mut() {
-                Some(segment) if last == perspective && last > 0 && !self.is_cut(segment.end..start) => segment.end = end,
+                Some(segment) if last == perspective && last > 0 && !self.is_cut(segment.end..start) => {
+                    segment.end = end
+                }
                 _ if perspective > 0 => segments.push(Segment { start, end, perspective: perspective - 1 }),
                 _ => {}
             }
