@@ -234,12 +234,13 @@ mod tests {
         let lines = (0..12).map(|at| (format!("line {at}"), vec![(0.0, at as f64), (9.0, at as f64)]));
         let lines: Vec<Series> = Series::lines(lines).into_iter().collect();
         let mut seen = std::collections::BTreeSet::new();
-        let [colours, texts] = ["#[0-9A-F]{6}", "<text[^>]*>[^<]*</text>"].map(|rule| regex::Regex::new(rule).unwrap());
+        let colour = regex::Regex::new("#[0-9A-F]{6}").unwrap();
+        let text = regex::Regex::new("<text[^>]*>[^<]*</text>").unwrap();
         for line in &lines {
             let picture = svg("", std::slice::from_ref(line), "x", "y").unwrap();
-            let grey = colours.replace_all(&picture, "grey").into_owned();
+            let grey = colour.replace_all(&picture, "grey").into_owned();
             // At the same height, for there is but one line.
-            seen.insert(texts.replace_all(&grey, "").into_owned());
+            seen.insert(text.replace_all(&grey, "").into_owned());
         }
         assert_eq!(seen.len(), 12);
         let picture = svg("", &lines, "x", "y").unwrap();

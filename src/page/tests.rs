@@ -36,6 +36,7 @@ fn result(run: &Path, hook: &str, step: usize, figures: &[(&str, f64)], files: &
         identity: json!({}),
         summary: String::new(),
         notes: vec![],
+        missing: None,
         figures: figures.iter().map(figure).collect(),
     };
     let run = RunFolder::new(run);

@@ -20,6 +20,20 @@ use toml::de::{DeTable, DeValue};
 pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
     let mut sources = Sources::default();
     let files = files(&mut sources, path)?;
+    merged(sources, &files, sets)
+}
+
+/// A recipe whose text is `text`, from a place called `label`, with the overrides on top.
+///
+/// # Errors
+/// As `read`.
+pub fn read_text(label: &str, text: &str, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
+    let mut sources = Sources::default();
+    let (_, text) = sources.add(label.to_string(), text.to_string());
+    merged(sources, &[text], sets)
+}
+
+fn merged(mut sources: Sources, files: &[String], sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
     let mut sets: Vec<(usize, String)> = sets.iter().map(|set| sources.add_override(set)).collect();
     kinds_first(&mut sets);
     let (warmup, mut table, mut notes) = (OnceCell::new(), DeTable::new(), vec![]);

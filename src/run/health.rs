@@ -1,8 +1,8 @@
 //! How far a run has come, read from its folder by somebody who may be another process.
 
 use crate::checkpoint::{Lock, RunFolder, is_complete};
-use crate::hooks::saved;
 use crate::hooks::schedule::{Job, due};
+use crate::hooks::{Outcome, saved};
 use crate::metrics::{Stage, jsonl};
 use crate::recipe;
 use crate::terminal::counted;
@@ -40,6 +40,8 @@ pub struct HookHealth {
     pub state: &'static str,
     pub attempts: usize,
     pub error: Option<String>,
+    /// Of a hook that is done: what its result is not about, and why.
+    pub missing: Option<String>,
 }
 
 /// Reads the state of the run in a folder.
@@ -70,7 +72,10 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
             (None, false) => "waiting",
         };
         let attempts = failed.as_ref().map_or(0, |failed| failed.attempts);
-        HookHealth { hook: job.hook, step: job.step, state, attempts, error: failed.map(|failed| failed.error) }
+        let missing =
+            if state == "done" { Outcome::read(folder, &job).ok().and_then(|found| found.missing) } else { None };
+        let error = failed.map(|failed| failed.error);
+        HookHealth { hook: job.hook, step: job.step, state, attempts, error, missing }
     };
     let warnings = records.iter().rfind(|record| record.stage == Stage::Ppo).into_iter().flat_map(|record| {
         let on = record.scalars().filter(|(_, value)| *value > 0.0);
@@ -124,6 +129,11 @@ impl fmt::Display for Health {
         for hook in self.hooks.iter().filter(|hook| hook.state == "failed") {
             let error = hook.error.as_deref().unwrap_or_default();
             write!(f, "\n  {} at step {} failed {}: {error}", hook.hook, hook.step, counted(hook.attempts, "time"))?;
+        }
+        for hook in &self.hooks {
+            if let Some(missing) = &hook.missing {
+                write!(f, "\n  {} at step {}: {missing}", hook.hook, hook.step)?;
+            }
         }
         Ok(())
     }

@@ -63,6 +63,11 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
     }
     let env = Environment::of(plan)?;
     env.preflight()?;
+    let lack = hooks::check(plan)?;
+    lack.warnings.iter().for_each(|warning| terminal::warn(&format!("warning: {warning}")));
+    if let Some(error) = lack.errors.first() {
+        return Err(bad!("{error}"));
+    }
     let folder = RunFolder::new(&plan.out);
     let _lock = lock(&folder)?;
     let Recovery { checkpoint, start, warm_start, .. } = open(plan, &folder, resume)?;

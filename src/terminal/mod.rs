@@ -144,6 +144,11 @@ pub fn warn(text: &str) {
     });
 }
 
+/// A text of somebody else's without the characters that a terminal obeys.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
 /// A number of things: "1 row", "2 rows".
 pub fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
