@@ -150,8 +150,8 @@ fn in_words(paired: &Paired, now: usize, before: usize) -> String {
     let points = |share: f64| format!("{:+.1}", 100.0 * share);
     let ends = paired.interval.map_or(String::new(), |ends| format!(" ({})", between(points, ends)));
     format!(
-        "The same problems at both steps: accuracy at step {now} minus that at step {before} is {} points{ends}. Right at \
-         both {both}, only at step {now} {only_first}, only at step {before} {only_second}, at neither {neither}; \
+        "The same problems at both steps: accuracy at step {now} minus that at step {before} is {} points{ends}. Right \
+         at both {both}, only at step {now} {only_first}, only at step {before} {only_second}, at neither {neither}; \
          McNemar's exact test: p = {}.",
         points(paired.difference),
         figure(paired.p)
