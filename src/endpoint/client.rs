@@ -3,8 +3,8 @@
 //! What may pass is tried again, waiting longer each time and at least as long as `Retry-After` asks: 408, 429, 5xx, a
 //! connection that fails or breaks off, a reply that is late, too long or not what it should be. 400, 413 and 422 mean
 //! this request only; any other status means all of them. Redirects are not followed, since they would take the key
-//! elsewhere. A server that lets all tries of some time run out is gone: waiting for each of them as often as the settings
-//! say would take hours. The key is sent and nothing else: it is cut out of whatever the server says.
+//! elsewhere. A server that lets all tries of some time run out is gone: waiting for each of them as often as the
+//! settings say would take hours. The key is sent and nothing else: it is cut out of whatever the server says.
 
 use super::budget::Budget;
 use super::refusal::Refusal;

@@ -1,5 +1,5 @@
-//! What can be known about hooks before a run begins, and is not said by the recipe alone: whether the prompts of a judge
-//! render, whether its key is there, whether the problems of another task can be asked.
+//! What can be known about hooks before a run begins, and is not said by the recipe alone: whether the prompts of a
+//! judge render, whether its key is there, whether the problems of another task can be asked.
 //!
 //! `ppo-train plan` shows all of it; a run that lacks something does not begin. What is certain to fail hours later is
 //! an error now.

@@ -134,7 +134,8 @@ fn what_takes_too_long_ends_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let more = "[ppo]\nsteps = 1\n[hooks]\nattempts = 3\npause = 0.0\n[hooks.external.slow]\ntimeout = 1\n\
                 command = [\"sh\", \"-c\", \"sleep 60 & sleep 60\"]\n[hooks.transfer]\nproblems = 2\n\
-                task = { kind = \"countdown\", test = 4, numbers = [3], max_number = 9 }\n";
+                task = { kind = \"countdown\", numbers = [2], max_number = 9, targets = [2, 50], train = 8, \
+                validation = 8, test = 8 }\n";
     let output = train(0, dir.path(), more, &[]);
     let shown = String::from_utf8(output.stderr).unwrap();
     assert_eq!(shown.matches("hook slow at step 1 failed").count(), 3, "{shown}");
@@ -212,7 +213,7 @@ fn texts_of_a_file_are_judged() {
     run(0, &["judge", "--agree", &out, &out]);
     for (arguments, message) in [
         (vec!["--column", "txt"], "none of the columns"),
-        (vec!["--set", "hooks.persona.judge.kind=lexicl"], "did you mean `lexical`?"),
+        (vec!["--set", "hooks.persona.judge.kind=lexicl"], "cannot be \"lexicl\""),
     ] {
         let error =
             String::from_utf8(run(2, &[&["judge", "--traces", &talk], &arguments[..]].concat()).stderr).unwrap();
@@ -346,8 +347,8 @@ fn hooks_that_cannot_be_are_refused_with_their_line() {
             "the environment variable NO_SUCH_KEY_HERE is not set",
         ),
         (
-            "[hooks.transfer]\nproblems = 4\nmax_prompt_tokens = 3\ntask = { kind = \"countdown\", test = 8, numbers = [3], \
-             max_number = 9 }\n",
+            "[hooks.transfer]\nproblems = 4\nmax_prompt_tokens = 3\ntask = { kind = \"countdown\", numbers = [2], \
+             max_number = 9, targets = [2, 50], train = 8, validation = 8, test = 8 }\n",
             "hooks.transfer.max_prompt_tokens is 3",
         ),
     ] {

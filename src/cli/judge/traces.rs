@@ -50,7 +50,9 @@ impl Traces {
             Some(path) => recipe::read(path, sets)?,
             None => recipe::read_text("the judge's settings", REST, sets)?,
         };
-        let settings = recipe.hooks.persona.clone().unwrap_or_default();
+        let Some(settings) = &recipe.hooks.persona else {
+            return Err(bad!("the recipe has no [hooks.persona], whose judge could read the texts"));
+        };
         let first = read(file, self.column.first().map_or("text", String::as_str))?;
         let second = match &self.against {
             Some(other) => Some(read(other, self.column.last().map_or("text", String::as_str))?),
@@ -58,7 +60,7 @@ impl Traces {
         };
         // An endpoint's answers are kept with the judgements, or for this time only.
         let passing = std::env::temp_dir().join(format!("ppo-train-judge-{}", std::process::id()));
-        let panel = open(&recipe, &out.map_or(passing.clone(), |out| out.join("answers")))?;
+        let panel = open(&recipe, &settings.judge, &out.map_or(passing.clone(), |out| out.join("answers")))?;
         let judged = judge(&panel, first, settings.max_missing).and_then(|first| {
             Ok((first, second.map(|traces| judge(&panel, traces, settings.max_missing)).transpose()?))
         });
@@ -89,11 +91,10 @@ impl Traces {
     }
 }
 
-/// The judge of a recipe.
-fn open(recipe: &Recipe, answers: &Path) -> Result<Panel> {
-    let settings = recipe.hooks.persona.clone().unwrap_or_default();
+/// The judge, on the device of a recipe's hooks.
+fn open(recipe: &Recipe, judge: &recipe::Judge, answers: &Path) -> Result<Panel> {
     let device = torch::device(recipe.hooks.device.as_ref().unwrap_or(&recipe.machine.device))?;
-    panel(&settings.judge, answers, device, &signals::watch()?.0)
+    panel(judge, answers, device, &signals::watch()?.0)
 }
 
 fn read(file: &Path, column: &str) -> Result<Vec<Trace>> {

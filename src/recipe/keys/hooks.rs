@@ -79,12 +79,6 @@ pub struct Persona {
     pub judge: Judge,
 }
 
-impl Default for Persona {
-    fn default() -> Self {
-        Self { every: 0, steps: vec![], traces: 64, max_missing: 0.5, judge: Judge::default() }
-    }
-}
-
 /// Who reads the traces.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
