@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, WAITING};
 use crate::terminal;
 use crate::train::hook::{End, Hook, Moment};
+use crate::train::pulse::Phase;
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -41,13 +42,11 @@ impl Hook for Beside {
         if run.complete(step).is_some() {
             self.queue.extend(due(&plan.recipe.hooks, step, steps));
         }
-        if moment.stopping {
-            return self.end();
-        }
         self.poll(plan, run, moment.metrics)?;
         if self.steps_waiting() > WAITING {
             terminal::warn("training waits for the hooks of earlier checkpoints");
-            while self.steps_waiting() > WAITING && !moment.stop.is_wanted() {
+            moment.pulse.enter(Phase::Hooks);
+            while self.steps_waiting() > WAITING && moment.pulse.goes_on() {
                 sleep(POLL);
                 self.poll(plan, run, moment.metrics)?;
             }
@@ -55,14 +54,19 @@ impl Hook for Beside {
         Ok(())
     }
 
+    fn stop(&mut self, _: &mut Moment) -> Result<()> {
+        self.end()
+    }
+
     fn finish(&mut self, end: &mut End) -> Result<()> {
         self.recover(end.plan, end.folder, usize::MAX)?;
         let left = |own: &Self| own.queue.len() + usize::from(own.running.is_some());
         if left(self) > 0 {
+            end.pulse.enter(Phase::Hooks);
             terminal::print(&format!("waiting for {}", terminal::counted(left(self), "hook")));
         }
         while left(self) > 0 {
-            if end.stop.is_wanted() {
+            if !end.pulse.goes_on() {
                 self.end()?;
                 return Err(Stopped::RUN.into());
             }

@@ -13,6 +13,7 @@ use crate::recipe::{Decoding, Persona};
 use crate::stats::{Figure, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::train::evaluate::evaluate;
+use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -79,12 +80,12 @@ pub fn read(path: &Path) -> Result<Vec<Judged>> {
 pub fn judge(
     plan: &Plan,
     settings: &Persona,
-    policy: &Policy,
+    (policy, pulse): (&Policy, &Pulse),
     (judge, embedder): &Panel,
     (job, folder): (&Job, &Path),
 ) -> Result<Outcome> {
     let env = Environment::of(plan)?;
-    let evaluation = evaluate(policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled)?;
+    let evaluation = evaluate(policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled, pulse)?;
     let trace = |(prompt, rollout): (&Prompt, &Rollout)| Trace {
         problem: in_words(&env.task.variables(prompt.split, prompt.index)),
         text: rollout.text.clone(),

@@ -10,6 +10,7 @@ use crate::recipe::Transfer;
 use crate::stats::{Bootstrap, Figure, Grid, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -22,14 +23,19 @@ pub const ANSWERS: &str = "answers.jsonl";
 ///
 /// # Errors
 /// Bad input: the other task's files or prompts cannot be used.
-pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, folder): (&Job, &Path)) -> Result<Outcome> {
+pub fn evaluate_on(
+    plan: &Plan,
+    settings: &Transfer,
+    (policy, pulse): (&Policy, &Pulse),
+    (job, folder): (&Job, &Path),
+) -> Result<Outcome> {
     let mut plan = plan.clone();
     let recipe = &mut plan.recipe;
     recipe.task = settings.task.clone();
     recipe.rollout.max_prompt_tokens = settings.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
     recipe.rollout.max_response_tokens = settings.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
     let env = Environment::of(&plan)?;
-    let evaluation = evaluate(policy, &plan, &env, Split::Test, settings.problems, settings.decoding)?;
+    let evaluation = evaluate(policy, &plan, &env, Split::Test, settings.problems, settings.decoding, pulse)?;
     let answers: Vec<String> = rows(&env, &evaluation).iter().map(Value::to_string).collect();
     std::fs::write(folder.join(ANSWERS), answers.join("\n") + "\n")?;
     let mut figures = figures(&evaluation);

@@ -8,10 +8,13 @@ use super::schedule::{Job, PERSONA, TRANSFER, names};
 use super::{persona, transfer};
 use crate::bad;
 use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
+use crate::dist::Solo;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::spelling::nearest;
 use crate::torch;
+use crate::train::pulse::Pulse;
+use crate::train::stop::Stop;
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -28,6 +31,7 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
         let saved: Vec<String> = saved(run).iter().map(usize::to_string).collect();
         bad!("{} has no checkpoint of step {}, but of {}", run.path().display(), job.step, saved.join(", "))
     })?;
+    let pulse = Pulse::new(&Stop(Arc::clone(stop)), &Solo);
     let mut outcome = None;
     write_folder(&job.folder(out), |folder| {
         let here = (job, folder);
@@ -36,10 +40,10 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
             (PERSONA, _) if let Some(persona) = &hooks.persona => {
                 let answers = out.hooks(0).with_file_name("answers");
                 let panel = panel(&persona.judge, &answers, stop)?;
-                persona::judge(plan, persona, &policy(plan, &checkpoint)?, &panel, here)?
+                persona::judge(plan, persona, (&policy(plan, &checkpoint)?, &pulse), &panel, here)?
             }
             (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
-                transfer::evaluate_on(plan, transfer, &policy(plan, &checkpoint)?, here)?
+                transfer::evaluate_on(plan, transfer, (&policy(plan, &checkpoint)?, &pulse), here)?
             }
             _ => {
                 let names = names(hooks);

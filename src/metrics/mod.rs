@@ -40,8 +40,8 @@ impl Metrics {
     /// Opens the logs of the run folder `dir`: `dir/events/{sft,ppo}/`, `dir/metrics.jsonl` and
     /// `dir/evaluations.jsonl`.
     ///
-    /// `resume`: the last step that the run has done. Later steps are removed from the logs: lines are cut off, and
-    /// TensorBoard is made to discard them. `None` is a run from its start, which removes everything.
+    /// `resume`: the last thing that the run has done. What comes later is removed from the logs: lines are cut off,
+    /// and TensorBoard is made to discard later steps. `None` is a run from its start, which removes everything.
     ///
     /// `warn` is called once for each file that cannot be written.
     ///
@@ -59,7 +59,7 @@ impl Metrics {
         if logs.jsonl {
             let path = dir.join(JSONL);
             sinks.push(Box::new(JsonLines::open(&path, jsonl::line, resume, warn)?));
-            if let Some((Stage::Ppo, step)) = resume {
+            if let Some((Stage::Ppo | Stage::Evaluation, step)) = resume {
                 let last = jsonl::last_step(&path, Stage::Ppo).unwrap_or(0);
                 let (shown, first) = (path.display(), last + 1);
                 if last < step {

@@ -94,6 +94,7 @@ impl Writer {
             stop: Stop { ends, max_tokens: self.max_tokens },
             vocabulary: self.known(),
             batch: 0,
+            goes_on: &|| true,
         }
     }
 

@@ -17,6 +17,7 @@ mod memory;
 mod politifact;
 mod program;
 mod server;
+mod signals;
 mod support;
 mod trajectory;
 mod watch;
