@@ -4,6 +4,7 @@
 
 mod cli;
 
+use cli::Silent;
 use ppo_train::torch::{self, Heap};
 use ppo_train::{BAD_INPUT, BadInput, Stopped};
 use std::io::{self, Write};
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
     };
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
+    }
+    if let Some(Silent(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
     }
     let _ = writeln!(io::stderr(), "error: {error:#}");
     match error {

@@ -50,6 +50,11 @@ impl RunFolder {
         self.0.join("traces.json")
     }
 
+    /// Where the run is, and how it ended; written every few seconds.
+    pub fn heartbeat(&self) -> PathBuf {
+        self.0.join("heartbeat.json")
+    }
+
     /// The learning curve of a finished run.
     pub fn curve(&self) -> PathBuf {
         self.0.join("curve.svg")
@@ -63,6 +68,12 @@ impl RunFolder {
     /// The checkpoint after a step, whether it exists or not.
     pub fn step(&self, step: usize) -> Checkpoint {
         Checkpoint { step, dir: self.0.join(format!("{STEP}{step:06}")) }
+    }
+
+    /// What a run keeps that was stopped in the update of a step, after some of its mini-batches: as in a checkpoint,
+    /// and what the rest of the update needs. `step`: the last one that is done.
+    pub fn unfinished_step(&self, step: usize) -> Checkpoint {
+        Checkpoint { step, dir: self.0.join("unfinished_step") }
     }
 
     /// The complete checkpoints, oldest first.
@@ -108,9 +119,14 @@ impl RunFolder {
         is_complete(&checkpoint.dir).then_some(checkpoint)
     }
 
-    /// Removes all checkpoints except the newest `keep` and those whose step is `wanted`.
+    /// Removes all checkpoints except the newest `keep` and those whose step is `wanted`, once a new one is there; then
+    /// nothing needs an unfinished step any more.
     pub fn prune(&self, keep: usize, wanted: impl Fn(usize) -> bool) -> Result<()> {
         let mut all = self.checkpoints()?;
+        let unfinished = self.unfinished_step(0).dir;
+        if unfinished.exists() {
+            self.discard(&unfinished)?;
+        }
         all.truncate(all.len().saturating_sub(keep));
         for Checkpoint { step, dir } in all {
             if !wanted(step) {

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::plan::{FAILED, Plan, WAITING};
 use crate::terminal;
 use crate::train::hook::{End, Hook, Moment};
+use crate::train::pulse::Phase;
 use crate::{BAD_INPUT, Stopped};
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, VecDeque};
@@ -66,14 +67,12 @@ impl Hook for Beside {
         if run.complete(step).is_some() {
             self.queue.extend(due(&plan.recipe.hooks, step, steps).into_iter().map(Waiting::new));
         }
-        if moment.stopping {
-            return self.end();
-        }
         self.poll(plan, run, moment.metrics)?;
         if self.steps_waiting() > WAITING {
             let all: Vec<String> = self.jobs().map(Job::to_string).collect();
             terminal::warn(&format!("training waits for the hooks of earlier checkpoints: {}", all.join(", ")));
-            while self.steps_waiting() > WAITING && !moment.stop.is_wanted() {
+            moment.pulse.enter(Phase::Hooks);
+            while self.steps_waiting() > WAITING && moment.pulse.goes_on() {
                 sleep(POLL);
                 self.poll(plan, run, moment.metrics)?;
             }
@@ -81,14 +80,19 @@ impl Hook for Beside {
         Ok(())
     }
 
+    fn stop(&mut self, _: &mut Moment) -> Result<()> {
+        self.end()
+    }
+
     fn finish(&mut self, end: &mut End) -> Result<()> {
         self.recover(end.plan, end.folder, usize::MAX)?;
         if self.jobs().count() > 0 {
             let all: Vec<String> = self.jobs().map(Job::to_string).collect();
+            end.pulse.enter(Phase::Hooks);
             terminal::print(&format!("waiting for {}: {}", terminal::counted(all.len(), "hook"), all.join(", ")));
         }
         while self.jobs().count() > 0 {
-            if end.stop.is_wanted() {
+            if !end.pulse.goes_on() {
                 self.end()?;
                 return Err(Stopped::RUN.into());
             }

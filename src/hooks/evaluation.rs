@@ -7,6 +7,7 @@ use crate::terminal;
 use crate::train::clock::Clock;
 use crate::train::evaluate::evaluate;
 use crate::train::hook::{Best, Hook, Moment};
+use crate::train::pulse::Phase;
 use anyhow::Result;
 
 /// Every `evaluation.every` steps, in each of the recipe's decoding modes.
@@ -19,14 +20,24 @@ impl Hook for Evaluation {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
         let recipe = &moment.plan.recipe.evaluation;
         if !moment.is_due(recipe.every) {
+            moment.state.unevaluated = false;
             return Ok(());
         }
+        moment.pulse.enter(Phase::Evaluation);
         let mut record = Record::new(Stage::Evaluation, moment.state.step as u64);
         let mut clock = Clock::start();
         let mut evaluations = Vec::new();
         for decoding in &recipe.decoding {
             let (actor, plan) = (&moment.models.actor.model, moment.plan);
-            evaluations.push(evaluate(actor, plan, moment.env, Split::Validation, recipe.problems, *decoding)?);
+            evaluations.push(evaluate(
+                actor,
+                plan,
+                moment.env,
+                Split::Validation,
+                recipe.problems,
+                *decoding,
+                moment.pulse,
+            )?);
         }
         clock.lap("testing");
         for evaluation in &evaluations {
@@ -52,6 +63,7 @@ impl Hook for Evaluation {
             ));
         }
         moment.metrics.write(&record);
+        moment.state.unevaluated = false;
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::stats::{Figure, RESAMPLES};
 use crate::task::{Split, in_words};
 use crate::terminal;
 use crate::train::evaluate::evaluate;
+use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -97,12 +98,12 @@ pub fn read(path: &Path) -> Result<Vec<Judged>> {
 pub fn judge(
     plan: &Plan,
     settings: &Persona,
-    policy: Policy,
+    (policy, pulse): (Policy, &Pulse),
     open: impl FnOnce() -> Result<Panel>,
     (job, folder): (&Job, &Path),
 ) -> Result<Outcome> {
     let env = Environment::of(plan)?;
-    let evaluation = evaluate(&policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled)?;
+    let evaluation = evaluate(&policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled, pulse)?;
     drop(policy);
     let (judge, embedder) = open()?;
     let trace = |(prompt, rollout): (&Prompt, &Rollout)| Trace {

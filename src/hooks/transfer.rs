@@ -13,6 +13,7 @@ use crate::recipe::Transfer;
 use crate::stats::{Bootstrap, Figure, Grid, Place, RESAMPLES};
 use crate::task::{Split, in_words, settings as task_settings};
 use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
 use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
@@ -62,10 +63,15 @@ pub fn place(name: &str) -> Option<Place> {
 ///
 /// # Errors
 /// Bad input: the other task's files or prompts cannot be used.
-pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, folder): (&Job, &Path)) -> Result<Outcome> {
+pub fn evaluate_on(
+    plan: &Plan,
+    settings: &Transfer,
+    (policy, pulse): (&Policy, &Pulse),
+    (job, folder): (&Job, &Path),
+) -> Result<Outcome> {
     let other = other(plan, settings);
     let env = environment(&other, settings)?;
-    let evaluation = evaluate(policy, &other, &env, Split::Test, settings.problems, settings.decoding)?;
+    let evaluation = evaluate(policy, &other, &env, Split::Test, settings.problems, settings.decoding, pulse)?;
     let classes = evaluation.answers(env.task.as_ref());
     let answers: Vec<String> = rows(&env, &evaluation, classes.as_ref()).iter().map(Value::to_string).collect();
     std::fs::write(folder.join(ANSWERS), answers.join("\n") + "\n")?;

@@ -8,11 +8,14 @@ use super::schedule::{Job, PERSONA, TRANSFER, names};
 use super::{persona, transfer};
 use crate::bad;
 use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
+use crate::dist::Solo;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Hooks;
 use crate::recipe::spelling::nearest;
 use crate::torch;
+use crate::train::pulse::Pulse;
+use crate::train::stop::Stop;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
         let all = listed(&saved(run).iter().map(usize::to_string).collect::<Vec<_>>());
         bad!("{} has no checkpoint of step {}; it has {all}", run.path().display(), job.step)
     })?;
+    let pulse = Pulse::new(&Stop(Arc::clone(stop)), &Solo);
     let mut outcome = None;
     write_folder(&job.folder(out), |folder| {
         let here = (job, folder);
@@ -39,10 +43,10 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
             (PERSONA, _) if let Some(persona) = &hooks.persona => {
                 let answers = out.hooks(0).with_file_name("answers");
                 let open = || panel(&persona.judge, &answers, device(plan)?, stop);
-                persona::judge(plan, persona, policy(plan, &checkpoint)?, open, here)?
+                persona::judge(plan, persona, (policy(plan, &checkpoint)?, &pulse), open, here)?
             }
             (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
-                transfer::evaluate_on(plan, transfer, &policy(plan, &checkpoint)?, here)?
+                transfer::evaluate_on(plan, transfer, (&policy(plan, &checkpoint)?, &pulse), here)?
             }
             _ => return Err(unknown(&plan.recipe.hooks, &job.hook)),
         };

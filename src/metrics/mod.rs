@@ -40,23 +40,24 @@ impl Metrics {
     /// Opens the logs of the run folder `dir`: `dir/events/{sft,ppo}/`, `dir/metrics.jsonl` and
     /// `dir/evaluations.jsonl`.
     ///
-    /// `resume`: the last step that the run has done. Later steps are removed from the logs: lines are cut off, and
-    /// TensorBoard is made to discard them. `None` is a run from its start, which removes everything.
+    /// `resume`: the last thing that the run has done. What comes later is removed from the logs: lines are cut off,
+    /// and TensorBoard is made to discard later steps. `None` is a run from its start, which removes everything.
     ///
     /// `warn` is called once for each file that cannot be written.
     ///
     /// # Errors
     /// The folder cannot be created, or a JSONL file cannot be read or cut.
     pub fn open(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
-        if let (true, Some((Stage::Ppo, step))) = (logs.jsonl, resume) {
+        let metrics = Self::after(dir, logs, resume, warn)?;
+        if let (true, Some((Stage::Ppo | Stage::Evaluation, step))) = (logs.jsonl, resume) {
             let path = dir.join(JSONL);
             let last = jsonl::last_step(&path, Stage::Ppo).unwrap_or(0);
-            let (shown, first) = (path.display(), last + 1);
             if last < step {
+                let (shown, first) = (path.display(), last + 1);
                 warn(&format!("warning: {shown} has no records of the steps from {first} to {step}"));
             }
         }
-        Self::after(dir, logs, resume, warn)
+        Ok(metrics)
     }
 
     /// Opens the logs of a run that nobody continues, to add to them.

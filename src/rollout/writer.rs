@@ -102,6 +102,7 @@ impl Writer {
             stop: Stop { ends, max_tokens: self.max_tokens },
             vocabulary: self.known(),
             batch: 0,
+            goes_on: &|| true,
         }
     }
 

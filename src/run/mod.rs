@@ -1,6 +1,7 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
 mod health;
+mod heartbeat;
 mod recovery;
 mod seeds;
 pub mod signals;
@@ -8,7 +9,8 @@ pub mod signals;
 mod tests;
 mod warm_start;
 
-pub use health::{Health, health};
+pub use health::{Fate, Health, health};
+pub use heartbeat::{Heartbeat, How};
 pub use seeds::{Seeds, launch_seeds};
 
 use crate::analysis;
@@ -24,11 +26,15 @@ use crate::recipe::{self, Sft};
 use crate::terminal;
 use crate::torch::{catching, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
+use crate::train::interrupted::Interrupted;
 use crate::train::learner::Models;
 use crate::train::ppo;
+use crate::train::pulse::Pulse;
+use crate::train::sft::Done;
 use crate::train::stop::Stop;
 use crate::train::trainer::{GO_ON, Trainer};
 use anyhow::{Context, Result};
+use heartbeat::Heart;
 use recovery::Recovery;
 use std::fs;
 use std::path::Path;
@@ -61,6 +67,7 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
     if plan.recipe.machine.threads > 0 {
         tch::set_num_threads(plan.recipe.machine.threads as i32);
     }
+    let pulse = &Pulse::new(stop, &Solo);
     let env = Environment::of(plan)?;
     env.preflight()?;
     let lack = hooks::check(plan)?;
@@ -69,18 +76,40 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
         return Err(bad!("{error}"));
     }
     let folder = RunFolder::new(&plan.out);
-    let _lock = lock(&folder)?;
-    let Recovery { checkpoint, start, warm_start, .. } = open(plan, &folder, resume)?;
-    let warm_start = if start { plan.recipe.sft.as_ref().map(Sft::steps).or(Some(0)) } else { warm_start };
-    let resumed = match &checkpoint {
-        Some((_, state)) => Some((Stage::Ppo, state.step as u64)),
-        None => warm_start.map(|steps| (Stage::Sft, steps as u64)),
+    let lock = lock(&folder)?;
+    let found = open(plan, &folder, resume)?;
+    let heart = Heart::start(&folder, pulse.place(), lock.is_some());
+    let ended = catching(|| go_on(plan, found, (&env, &folder), pulse, shared));
+    heart.end(&ended);
+    ended
+}
+
+/// Does what is left to do of a run, after what was found in its folder.
+fn go_on(
+    plan: &Plan,
+    found: Recovery,
+    (env, folder): (&Environment, &RunFolder),
+    pulse: &Pulse,
+    shared: Option<&RunFolder>,
+) -> Result<()> {
+    let comm: &dyn Comm = &Solo;
+    let Recovery { checkpoint, start, interrupted, warm_start, .. } = found;
+    let all = || Done { steps: plan.recipe.sft.as_ref().map_or(0, Sft::steps), ..Done::default() };
+    let warm_start = if start { Some(all()) } else { warm_start };
+    let resumed = match (&checkpoint, &warm_start) {
+        (Some((_, state)), _) if state.unevaluated => Some((Stage::Ppo, state.step as u64)),
+        (Some((_, state)), _) => Some((Stage::Evaluation, state.step as u64)),
+        // A step whose figures are not recorded yet is counted among those that are.
+        (None, done) => done.as_ref().map(|done| (Stage::Sft, done.steps as u64)),
     };
-    let first = || State { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |p| p.kl_coef), ..State::default() };
+    let first = || State {
+        kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |ppo| ppo.kl_coef),
+        unevaluated: true,
+        ..State::default()
+    };
     let (checkpoint, state) = checkpoint.map_or_else(|| (None, first()), |(found, state)| (Some(found), state));
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
-    let comm: &dyn Comm = &Solo;
     let disk = Disk::of(plan);
     if let (None, Some(shortage)) = (resumed, disk.shortage("the run", disk.total())) {
         terminal::warn(&format!("warning: {shortage} in {}", plan.out.display()));
@@ -93,25 +122,32 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
             fs::copy(shared.traces(), folder.traces())?;
         }
     }
-    let done = warm_start.unwrap_or(0);
-    let start = WarmUp { plan, env: &env, folder: &folder, stop, comm, done }.policy(&mut metrics)?;
+    pulse.check()?;
+    let done = warm_start.unwrap_or_default();
+    let start = WarmUp { plan, env, folder, pulse, comm, done }.policy(&mut metrics)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
     };
+    pulse.check()?;
     let mut models = Models::new(plan, ppo, start);
+    let mut unfinished = None;
     if let Some(checkpoint) = &checkpoint {
-        models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
+        let from = || format!("cannot resume from {}", checkpoint.path().display());
+        models.restore(checkpoint).with_context(from)?;
+        if interrupted {
+            unfinished = Some(Interrupted::load(checkpoint.path(), models.actor.model.device()).with_context(from)?);
+        }
     }
-    let (env, folder) = (&env, &folder);
     let micro_tokens = ppo.micro_batch_tokens;
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, micro_tokens, saving: None };
+    let (interrupted, saving) = (unfinished, None);
+    let mut trainer = Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, saving };
     let mut hooks = hooks::all(plan);
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;
     drop(trainer);
     for hook in &mut hooks {
-        hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, stop })?;
+        hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, pulse })?;
     }
     finish(plan, folder, &mut metrics, env.task.name())
 }

@@ -1,8 +1,9 @@
 //! What happens between two steps, outside the loop: evaluating, saving, judging. The loop has a list of hooks and does
 //! not know what they do; a hook sees a `Moment` and not the loop.
 
+use super::interrupted::Interrupted;
 use super::learner::Models;
-use super::stop::Stop;
+use super::pulse::Pulse;
 use super::watch::Watchdogs;
 use crate::checkpoint::RunFolder;
 use crate::dist::Comm;
@@ -20,6 +21,14 @@ pub trait Hook {
     /// What should end the run.
     fn after_step(&mut self, moment: &mut Moment) -> Result<()>;
 
+    /// Called once when training stops before its end, between two steps or within one.
+    ///
+    /// # Errors
+    /// What should be said in place of the reason to stop.
+    fn stop(&mut self, _: &mut Moment) -> Result<()> {
+        Ok(())
+    }
+
     /// Called once when training is over and its memory free, also by a run that is resumed after its last step.
     ///
     /// # Errors
@@ -35,7 +44,7 @@ pub struct End<'a> {
     pub folder: &'a RunFolder,
     pub metrics: &'a mut Metrics,
     pub best: Option<Best>,
-    pub stop: &'a Stop,
+    pub pulse: &'a Pulse<'a>,
 }
 
 /// A run between two steps.
@@ -44,10 +53,10 @@ pub struct Moment<'a> {
     pub state: &'a mut State,
     /// Whether the last step is done.
     pub last: bool,
-    /// Whether the run stops here, on a signal or because of a warning.
-    pub stopping: bool,
-    /// For hooks that wait.
-    pub stop: &'a Stop,
+    /// What there is of the next step, if that is interrupted.
+    pub interrupted: Option<&'a Interrupted>,
+    /// For hooks that take long or wait.
+    pub pulse: &'a Pulse<'a>,
     pub plan: &'a Plan,
     pub env: &'a Environment,
     pub comm: &'a dyn Comm,
@@ -73,8 +82,13 @@ pub struct State {
     /// The KL coefficient, which adapts if the recipe says so.
     pub kl_coefficient: f64,
     pub best: Option<Best>,
+    /// What warnings are decided by.
     #[serde(default)]
     pub watchdogs: Watchdogs,
+    /// Whether the evaluation of this step, if one is due, is still to be done; a run that is stopped in it is resumed
+    /// there.
+    #[serde(default)]
+    pub unevaluated: bool,
 }
 
 impl State {

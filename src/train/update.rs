@@ -15,6 +15,7 @@ use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
 use crate::torch::{AdamWStep, catching, make_room, to_host, trim};
 use anyhow::Result;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -36,7 +37,7 @@ pub struct OptimizerStep<'a> {
 ///
 /// # Errors
 /// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
-/// for single sequences; the weights stay unchanged.
+/// for single sequences, and `Stopped` if the batch is told so between its micro-batches; the weights stay unchanged.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
@@ -54,6 +55,9 @@ pub fn descend(
     }
     let mut backward = |steps: &mut [OptimizerStep], sums: &mut Sums| {
         for micro in batch.micro_batches(mini.clone()) {
+            if !batch.goes_on() {
+                break;
+            }
             let loss = loss(&micro, &own(&micro), sums);
             sums.loss = &sums.loss + loss.detach();
             loss.backward();
@@ -70,6 +74,10 @@ pub fn descend(
         for step in &mut *steps {
             step.optimizer.forget();
         }
+    }
+    if let Err(stopped) = batch.check() {
+        steps.iter_mut().try_for_each(|step| step.optimizer.abandon())?;
+        return Err(stopped);
     }
     let mut total = sums.loss.shallow_clone();
     batch.comm.sum(&mut total)?;
@@ -95,7 +103,7 @@ pub fn descend(
 }
 
 /// Named figures of one update.
-pub type Scalars = BTreeMap<&'static str, f64>;
+pub type Scalars = BTreeMap<Cow<'static, str>, f64>;
 
 /// Sums of named scalars over the micro-batches of an update, on the device until they are read.
 pub struct Sums {
@@ -133,7 +141,7 @@ impl Sums {
     pub fn read(self, comm: &dyn Comm) -> Result<Scalars> {
         let mut values = Tensor::stack(&self.named.values().collect::<Vec<_>>(), 0);
         comm.sum(&mut values)?;
-        Ok(self.named.into_keys().zip(to_host(&values).into_iter().map(f64::from)).collect())
+        Ok(self.named.into_keys().map(Cow::from).zip(to_host(&values).into_iter().map(f64::from)).collect())
     }
 }
 
@@ -147,7 +155,7 @@ pub fn mean(updates: &[Scalars]) -> Scalars {
     let mut mean = Scalars::new();
     for update in updates {
         for (name, value) in update {
-            *mean.entry(name).or_default() += value / updates.len() as f64;
+            *mean.entry(name.clone()).or_default() += value / updates.len() as f64;
         }
     }
     mean
@@ -186,36 +194,51 @@ pub struct Updates<'a> {
 }
 
 impl Updates<'_> {
-    /// The updates of a critic that learns separately from the actor; their figures, in order. `alone`: the actor does
-    /// not learn in this step, so a value head that otherwise learns with it learns here.
-    pub fn critic(&self, models: &mut Models, alone: bool) -> Result<Vec<Scalars>> {
+    /// The updates of a critic that learns separately from the actor, after those that are `done`; adds their figures,
+    /// in order. `alone`: the actor does not learn in this step, so a value head that otherwise learns with it learns
+    /// here.
+    ///
+    /// # Errors
+    /// Those of `descend`, for one mini-batch; the figures of those before it are in `done`.
+    pub fn critic(&self, models: &mut Models, alone: bool, done: &mut Vec<Scalars>) -> Result<()> {
         let actor = &models.actor.model;
         match &mut models.critic {
             Some(Estimator::Critic(critic)) => {
                 let Learner { model, optimizer } = &mut **critic;
-                self.learn_values(optimizer, |micro| model.values(&micro.ids, &micro.read))
+                self.learn_values(optimizer, done, |micro| model.values(&micro.ids, &micro.read))
             }
-            Some(Estimator::Head(Learner { model, optimizer })) if alone => self
-                .learn_values(optimizer, |micro| model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))),
-            _ => Ok(vec![]),
+            Some(Estimator::Head(Learner { model, optimizer })) if alone => {
+                self.learn_values(optimizer, done, |micro| {
+                    model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))
+                })
+            }
+            _ => Ok(()),
         }
     }
 
-    fn learn_values(&self, optimizer: &mut AdamW, values: impl Fn(&MicroBatch) -> Tensor) -> Result<Vec<Scalars>> {
-        let mut updates = Vec::new();
-        for mini in self.minis(self.ppo.critic_sequences()) {
+    fn learn_values(
+        &self,
+        optimizer: &mut AdamW,
+        done: &mut Vec<Scalars>,
+        values: impl Fn(&MicroBatch) -> Tensor,
+    ) -> Result<()> {
+        for mini in self.minis(self.ppo.critic_sequences()).skip(done.len()) {
             let mut sums = Sums::of(&CRITIC, self.batch.device);
             let mut steps = [self.step(optimizer, self.settings.critic_lr)];
             let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
                 self.value_loss(&values(micro), micro, weights, sums)
             })?;
-            updates.push(self.figures(sums, &["critic/grad_norm"], norms)?);
+            done.push(self.figures(sums, &["critic/grad_norm"], norms)?);
         }
-        Ok(updates)
+        Ok(())
     }
 
-    /// The updates of the actor, and of the value head on its hidden states if there is one; their figures, in order.
-    pub fn actor(&self, models: &mut Models) -> Result<Vec<Scalars>> {
+    /// The updates of the actor, and of the value head on its hidden states if there is one, after those that are
+    /// `done`; adds their figures, in order.
+    ///
+    /// # Errors
+    /// As `critic`.
+    pub fn actor(&self, models: &mut Models, done: &mut Vec<Scalars>) -> Result<()> {
         let Learner { model: policy, optimizer } = &mut models.actor;
         let mut head = match &mut models.critic {
             Some(Estimator::Head(head)) => Some(head),
@@ -224,8 +247,7 @@ impl Updates<'_> {
         let mut names = ACTOR.to_vec();
         names.extend((self.ppo.kl_in == KlIn::Loss).then_some("actor/kl_loss"));
         names.extend(head.iter().flat_map(|_| CRITIC));
-        let mut updates = Vec::new();
-        for mini in self.minis(self.ppo.mini_batch) {
+        for mini in self.minis(self.ppo.mini_batch).skip(done.len()) {
             let mut sums = Sums::of(&names, self.batch.device);
             let mut steps = vec![self.step(optimizer, self.settings.actor_lr)];
             let mut values: Option<&ValueHead> = None;
@@ -241,9 +263,9 @@ impl Updates<'_> {
                     Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, sums),
                 }
             })?;
-            updates.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
+            done.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
         }
-        Ok(updates)
+        Ok(())
     }
 
     /// The mini-batches of all epochs.
@@ -269,7 +291,7 @@ impl Updates<'_> {
 
     fn figures(&self, sums: Sums, norm_names: &[&'static str], norms: Vec<f64>) -> Result<Scalars> {
         let mut figures = sums.read(self.batch.comm)?;
-        figures.extend(norm_names.iter().copied().zip(norms));
+        figures.extend(norm_names.iter().copied().map(Cow::from).zip(norms));
         Ok(figures)
     }
 

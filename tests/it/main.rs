@@ -18,6 +18,7 @@ mod memory;
 mod politifact;
 mod program;
 mod server;
+mod signals;
 mod support;
 mod trajectory;
 mod watch;
