@@ -35,18 +35,32 @@ pub fn append_line(path: &Path, line: &str) -> Result<()> {
 /// # Errors
 /// Those of the file system, with the path.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    write(path, content.as_ref(), true)
+}
+
+/// `write_file` for what nobody needs after a power loss: it does not wait for the disk.
+///
+/// # Errors
+/// Those of the file system, with the path.
+pub fn replace_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    write(path, content.as_ref(), false)
+}
+
+fn write(path: &Path, content: &[u8], synced: bool) -> Result<()> {
     let write = || -> std::io::Result<()> {
         if path.exists() && !path.is_file() {
-            return fs::write(path, content.as_ref());
+            return fs::write(path, content);
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // As readable as our other files: by default only the owner can read a temporary file.
         let mode = std::fs::Permissions::from_mode(0o666);
         let mut file = tempfile::Builder::new().prefix(PARTIAL).permissions(mode).tempfile_in(folder)?;
-        file.write_all(content.as_ref())?;
-        file.as_file().sync_all()?;
+        file.write_all(content)?;
+        if synced {
+            file.as_file().sync_all()?;
+        }
         file.persist(path)?;
-        File::open(folder)?.sync_all()
+        if synced { File::open(folder)?.sync_all() } else { Ok(()) }
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -4,9 +4,10 @@
 
 mod cli;
 
+use cli::Silent;
 use ppo_train::terminal;
 use ppo_train::torch::{self, Heap};
-use ppo_train::{BadInput, Stopped};
+use ppo_train::{BAD_INPUT, BadInput, Stopped};
 use std::io;
 use std::process::ExitCode;
 
@@ -25,9 +26,12 @@ fn main() -> ExitCode {
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
+    if let Some(Silent(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
     terminal::warn(&format!("error: {error:#}"));
     match error {
-        e if e.is::<BadInput>() => ExitCode::from(2),
+        e if e.is::<BadInput>() => ExitCode::from(BAD_INPUT),
         e if e.is::<Stopped>() => ExitCode::from(75),
         _ => ExitCode::FAILURE,
     }

@@ -4,7 +4,7 @@ use crate::model::Weights;
 use crate::{WHOLE, open, read_text, torch};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -133,6 +133,21 @@ pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Resu
         Ok(fs::set_permissions(path, mode)?)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// All tensors of a safetensors file, by name.
+///
+/// # Errors
+/// A damaged file.
+pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let map = torch::map(path)?;
+    let stored = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
+    let read = |(name, data): (&str, TensorView)| {
+        let kind = torch::kind_of(data.dtype()).with_context(|| format!("{name} is {:?}", data.dtype()))?;
+        let shape: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
+        Ok((name.to_string(), Tensor::from_data_size(data.data(), &shape, kind)))
+    };
+    stored.iter().map(read).collect()
 }
 
 /// Fills `targets` in place with the tensors of the same names in a safetensors file.

@@ -55,14 +55,30 @@ impl RunFolder {
         self.0.join("traces.json")
     }
 
+    /// Where the run is, and how it ended; written every few seconds.
+    pub fn heartbeat(&self) -> PathBuf {
+        self.0.join("heartbeat.json")
+    }
+
     /// The learning curve of a finished run.
     pub fn curve(&self) -> PathBuf {
         self.0.join("curve.svg")
     }
 
+    /// What a step learnt from that came to numbers that are not finite.
+    pub fn not_finite(&self, stage: metrics::Stage, step: usize) -> PathBuf {
+        self.0.join(format!("not_finite_{}_{step:06}.json", stage.name()))
+    }
+
     /// The checkpoint after a step, whether it exists or not.
     pub fn step(&self, step: usize) -> Checkpoint {
         Checkpoint { step, dir: self.0.join(format!("{STEP}{step:06}")) }
+    }
+
+    /// What a run keeps that was stopped in the update of a step, after some of its mini-batches: as in a checkpoint,
+    /// and what the rest of the update needs. `step`: the last one that is done.
+    pub fn unfinished_step(&self, step: usize) -> Checkpoint {
+        Checkpoint { step, dir: self.0.join("unfinished_step") }
     }
 
     /// The complete checkpoints, oldest first.
@@ -80,13 +96,16 @@ impl RunFolder {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))? {
             let dir = entry?.path();
-            let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             // A step has one name: `step_6` is no folder of ours.
-            let step = name.strip_prefix(STEP).and_then(|step| step.parse().ok());
-            found.extend(step.map(|step| self.step(step)).filter(|checkpoint| checkpoint.dir == dir));
+            found.extend(self.step_of(&dir).map(|step| self.step(step)).filter(|checkpoint| checkpoint.dir == dir));
         }
         found.sort_by_key(|checkpoint| checkpoint.step);
         Ok(found)
+    }
+
+    /// The step that a folder's name says, whatever else the name says.
+    pub fn step_of(&self, dir: &Path) -> Option<usize> {
+        dir.file_name()?.to_str()?.strip_prefix(STEP)?.parse().ok()
     }
 
     /// The newest complete checkpoint.
@@ -105,9 +124,14 @@ impl RunFolder {
         is_complete(&checkpoint.dir).then_some(checkpoint)
     }
 
-    /// Removes all checkpoints except the newest `keep` and those whose step is `wanted`.
+    /// Removes all checkpoints except the newest `keep` and those whose step is `wanted`, once a new one is there; then
+    /// nothing needs an unfinished step any more.
     pub fn prune(&self, keep: usize, wanted: impl Fn(usize) -> bool) -> Result<()> {
         let mut all = self.checkpoints()?;
+        let unfinished = self.unfinished_step(0).dir;
+        if unfinished.exists() {
+            self.discard(&unfinished)?;
+        }
         all.truncate(all.len().saturating_sub(keep));
         for Checkpoint { step, dir } in all {
             if !wanted(step) {
@@ -176,6 +200,12 @@ impl Checkpoint {
     /// The actor, a Hugging Face folder. A run's `start` is itself such a folder.
     pub fn model(&self) -> PathBuf {
         self.dir.join("model")
+    }
+
+    /// The folder of the language model: `model`, or of a run's start the folder itself.
+    pub fn language_model(&self) -> PathBuf {
+        let inner = self.model();
+        if inner.is_dir() { inner } else { self.dir.clone() }
     }
 
     /// The critic, a Hugging Face folder, if there is one.

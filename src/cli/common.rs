@@ -10,7 +10,7 @@ use ppo_train::recipe::Decoding;
 use ppo_train::task::Split;
 use ppo_train::terminal;
 use serde_json::Value;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -46,6 +46,18 @@ impl RecipeArgs {
         self.overrides.load(&self.recipe)
     }
 }
+
+/// A command that has said everything, and ends with this exit code.
+#[derive(Debug)]
+pub struct Silent(pub u8);
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Silent {}
 
 /// The command-line parser, which `completions` needs.
 pub static PARSER: OnceLock<clap::Command> = OnceLock::new();

@@ -14,6 +14,7 @@ use ppo_train::stats::{Bootstrap, RESAMPLES};
 use ppo_train::task::{Split, Task};
 use ppo_train::torch;
 use ppo_train::train::evaluate::{Evaluation, evaluate};
+use ppo_train::train::pulse::Pulse;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -86,7 +87,7 @@ impl Eval {
         };
         let evaluated = torch::catching(|| {
             let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
-            evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)
+            evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding, &Pulse::unwatched())
         });
         let result = evaluated.map_err(|error| plan::with_relief(&plan, error))?;
         Ok((result, env.task))

@@ -16,6 +16,8 @@ mod schema;
 mod status;
 mod train;
 
+pub use common::Silent;
+
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ppo_train::BadInput;
@@ -73,7 +75,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "Exit codes:
   0   done
-  1   failed
+  1   failed, or ended by a second signal
   2   bad input: the recipe, the arguments or a file
   75  stopped by a signal with its work saved: a run goes on with --resume, dialogues with the same command
   101 a mistake of the program: please report what it says";

@@ -1,18 +1,19 @@
 //! `ppo-train status`
 
-use super::common::{print, print_json};
+use super::common::{Silent, print, print_json};
 use anyhow::Result;
 use clap::Args;
 use ppo_train::bad;
 use ppo_train::checkpoint::RunFolder;
-use ppo_train::run::{Health, health};
+use ppo_train::run::{Fate, Health, health};
 use std::path::PathBuf;
 
-/// Show how far runs have come, and what their hooks are doing.
+/// Show whether runs are alive, what they are doing, how far they are and how they ended, which warnings are on, and
+/// what their hooks are doing.
 ///
 /// Example: ppo-train status checkpoints/*
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_help = EXIT_CODES)]
 pub struct Status {
     /// Run folders.
     #[arg(required = true)]
@@ -21,6 +22,12 @@ pub struct Status {
     #[arg(long)]
     json: bool,
 }
+
+const EXIT_CODES: &str = "Exit codes, the largest of all runs':
+  0   running or finished
+  2   a folder is not that of a run
+  3   stopped: --resume goes on
+  4   failed, killed, or halted by a warning";
 
 impl Status {
     pub fn run(self) -> Result<()> {
@@ -33,8 +40,18 @@ impl Status {
             all.push(health(&folder)?);
         }
         if self.json {
-            return print_json(&serde_json::to_value(all)?);
+            print_json(&serde_json::to_value(&all)?)?;
+        } else {
+            all.iter().try_for_each(print)?;
         }
-        all.iter().try_for_each(|health: &Health| print(health))
+        let code = |health: &Health| match health.state {
+            Fate::Running | Fate::Finished => 0,
+            Fate::Stopped => 3,
+            Fate::Failed | Fate::Killed | Fate::Halted => 4,
+        };
+        match all.iter().map(code).max() {
+            None | Some(0) => Ok(()),
+            Some(code) => Err(Silent(code).into()),
+        }
     }
 }

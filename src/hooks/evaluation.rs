@@ -7,6 +7,7 @@ use crate::terminal;
 use crate::train::clock::Clock;
 use crate::train::evaluate;
 use crate::train::hook::{Best, Hook, Moment};
+use crate::train::pulse::Phase;
 use anyhow::Result;
 
 /// Every `evaluation.every` steps, in each of the recipe's decoding modes.
@@ -18,6 +19,7 @@ pub struct Evaluation {
 impl Hook for Evaluation {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
         if !moment.is_due(moment.plan.recipe.evaluation.every) {
+            moment.state.unevaluated = false;
             return Ok(());
         }
         let evaluations = evaluate(moment)?;
@@ -41,13 +43,15 @@ impl Hook for Evaluation {
 pub fn evaluate(moment: &mut Moment) -> Result<Vec<evaluate::Evaluation>> {
     /// Columns of what is recorded: that of two runs shall be the same, wherever they are watched.
     const WIDTH: usize = 100;
+    moment.pulse.enter(Phase::Evaluation);
     let (recipe, task) = (&moment.plan.recipe, moment.env.task.as_ref());
     let mut record = Record::new(Stage::Evaluation, moment.state.step as u64);
     let mut clock = Clock::start();
     let mut evaluations = Vec::new();
     for decoding in &recipe.evaluation.decoding {
-        let (actor, plan, problems) = (&moment.models.actor.model, moment.plan, recipe.evaluation.problems);
-        evaluations.push(evaluate::evaluate(actor, plan, moment.env, Split::Validation, problems, *decoding)?);
+        let (actor, env, plan) = (&moment.models.actor.model, moment.env, moment.plan);
+        let problems = recipe.evaluation.problems;
+        evaluations.push(evaluate::evaluate(actor, plan, env, Split::Validation, problems, *decoding, moment.pulse)?);
     }
     clock.lap("testing");
     for evaluation in &evaluations {
@@ -61,5 +65,6 @@ pub fn evaluate(moment: &mut Moment) -> Result<Vec<evaluate::Evaluation>> {
         record.text("samples", samples::table(task, first, recipe.hooks.samples, Some(WIDTH)));
     }
     moment.metrics.write(&record);
+    moment.state.unevaluated = false;
     Ok(evaluations)
 }

@@ -38,12 +38,14 @@ impl Stage {
     }
 
     /// The first step of this stage that a run continuing after `resume` still has to do; `None`: the stage is done.
+    /// After an evaluation all of its step is done, and after PPO's part of a step its evaluation is not.
     pub(super) fn first_undone(self, resume: Option<(Stage, u64)>) -> Option<u64> {
         match (self, resume) {
             (_, None) => Some(0),
             (Self::Sft, Some((Self::Sft, last))) => Some(last + 1),
             (Self::Sft, Some(_)) => None,
             (_, Some((Self::Sft, _))) => Some(0),
+            (Self::Evaluation, Some((Self::Ppo, last))) => Some(last),
             (_, Some((_, last))) => Some(last + 1),
         }
     }

@@ -43,6 +43,9 @@ pub struct Engine<'a> {
     pub vocabulary: i64,
     /// Rows decoded at a time, rounded down to whole prompts (0: all).
     pub batch: usize,
+    /// Asked between prefills and whenever the host has fetched new tokens whether to go on. If not, responses are
+    /// incomplete, and there may be fewer of them.
+    pub goes_on: &'a dyn Fn() -> bool,
 }
 
 impl Engine<'_> {
@@ -73,6 +76,9 @@ impl Engine<'_> {
         let together = if self.batch == 0 { prompts.len().max(1) } else { (self.batch / samples).max(1) };
         let mut responses = Vec::with_capacity(prompts.len() * samples);
         for (chunk, prompts) in prompts.chunks(together).enumerate() {
+            if chunk > 0 && !(self.goes_on)() {
+                break;
+            }
             let stream = |row: usize| stream(chunk * together + row / samples, row % samples);
             let mut held = constraint.as_mut().map(|constraint| (constraint, responses.len()));
             responses.extend(tch::no_grad(|| self.batch(prompts, samples, &mut held, stream, &mut watch)));
@@ -92,7 +98,8 @@ impl Engine<'_> {
         let interval = if self.policy.device() == Device::Cpu || held.is_some() { 1 } else { 8 };
         let max = self.stop.max_tokens;
         let mut responses = vec![Response::default(); prompts.len() * samples];
-        let (mut batch, mut hidden) = Batch::start(self.policy, prompts, samples, max, stream);
+        let start = Batch::start(self.policy, prompts, samples, max, stream, self.goes_on);
+        let Some((mut batch, mut hidden)) = start else { return responses };
         let mut pending = Vec::with_capacity(interval);
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
@@ -108,7 +115,7 @@ impl Engine<'_> {
                 watch(&responses);
                 let live: Vec<i64> =
                     (0..batch.rows.len() as i64).filter(|&i| !responses[batch.rows[i as usize]].terminated).collect();
-                if last || live.is_empty() {
+                if last || live.is_empty() || !(self.goes_on)() {
                     break;
                 }
                 if live.len() * 8 <= batch.rows.len() * 7 {
@@ -156,14 +163,16 @@ struct Batch {
 }
 
 impl Batch {
-    /// Reads the prompts; returns the rows and the hidden states [B, H] that predict their first tokens.
+    /// Reads the prompts; returns the rows and the hidden states [B, H] that predict their first tokens, or nothing if
+    /// it shall not go on.
     fn start(
         policy: &Policy,
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
         max: usize,
         stream: impl Fn(usize) -> ChaCha8Rng,
-    ) -> (Self, Tensor) {
+        goes_on: &dyn Fn() -> bool,
+    ) -> Option<(Self, Tensor)> {
         let device = policy.device();
         let rows: Vec<usize> = (0..prompts.len() * samples).collect();
         let repeat = |x: Tensor| x.repeat_interleave_self_int(samples as i64, 0, None);
@@ -172,19 +181,22 @@ impl Batch {
         let cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
         let longest = lengths.iter().copied().max().unwrap_or(0).max(1) as usize;
         let together = (PREFILL_TOKENS / longest).max(1);
-        let parts: Vec<Tensor> = prompts
+        let parts: Option<Vec<Tensor>> = prompts
             .chunks(together)
             .zip(lengths.chunks(together))
             .enumerate()
             .map(|(i, (prompts, lengths))| {
+                if i > 0 && !goes_on() {
+                    return None;
+                }
                 let prefill = cache.prefill((i * together) as i64, prompts.len() as i64);
                 let hidden = policy.decoder.prefill(&padded(prompts, device), &prefill, &mut ()); // [b, t, H]
                 let width = hidden.size()[1];
                 let last: Vec<i64> = lengths.iter().zip(0..).map(|(length, row)| row * width + length - 1).collect();
-                hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device)) // [b, H]
+                Some(hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device))) // [b, H]
             })
             .collect();
-        let hidden = Tensor::cat(&parts, 0); // [P, H]
+        let hidden = Tensor::cat(&parts?, 0); // [P, H]
         let lengths = Tensor::from_slice(&lengths).to_device(device); // [P]
 
         let mut uniforms = Vec::with_capacity(rows.len() * max);
@@ -193,7 +205,7 @@ impl Batch {
             uniforms.extend((0..max).map(|_| rng.random::<f32>()));
         }
         let uniforms = Tensor::from_slice(&uniforms).view([rows.len() as i64, max as i64]).to_device(device);
-        (Self { rows, positions: repeat(lengths), uniforms, cache }, repeat(hidden))
+        Some((Self { rows, positions: repeat(lengths), uniforms, cache }, repeat(hidden)))
     }
 
     /// Reads one token per row, [B]; returns the hidden states [B, H] that predict the next.

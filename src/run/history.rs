@@ -41,7 +41,7 @@ pub struct Sitting {
     pub model: ModelHashes,
 }
 
-/// A step of a stage, `sft` or `ppo`.
+/// A step of a stage: `sft`, or `ppo`, or `evaluation` if the step was evaluated too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct After {
     pub stage: String,
@@ -182,7 +182,7 @@ pub fn read(folder: &RunFolder) -> Vec<Sitting> {
 
 /// Who worked on a step of PPO: the last process that continued after an earlier one.
 pub fn of_step(folder: &RunFolder, step: u64) -> Option<Sitting> {
-    let before = |sitting: &Sitting| sitting.after.as_ref().is_none_or(|at| at.stage != "ppo" || at.step < step);
+    let before = |sitting: &Sitting| sitting.after.as_ref().is_none_or(|at| at.stage == "sft" || at.step < step);
     read(folder).into_iter().rfind(before)
 }
 

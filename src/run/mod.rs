@@ -1,6 +1,7 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
 mod health;
+mod heartbeat;
 mod history;
 mod recovery;
 mod replay;
@@ -10,7 +11,8 @@ pub mod signals;
 mod tests;
 mod warm_start;
 
-pub use health::{Health, health};
+pub use health::{Fate, Health, health};
+pub use heartbeat::{Heartbeat, How};
 pub use replay::{Replay, replay};
 pub use seeds::{Seeds, launch_seeds};
 
@@ -20,18 +22,22 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan, held_between, with_relief};
+use crate::plan::{Disk, Plan, held, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
 use crate::torch::{catching, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
+use crate::train::interrupted::Interrupted;
 use crate::train::learner::Models;
 use crate::train::ppo;
+use crate::train::pulse::Pulse;
+use crate::train::sft::Done;
 use crate::train::stop::Stop;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{GO_ON, Trainer};
 use crate::{bad, instead_of_file};
 use anyhow::{Context, Result};
+use heartbeat::Heart;
 use recovery::Recovery;
 use std::fs;
 use std::path::Path;
@@ -57,7 +63,7 @@ fn use_machine(plan: &Plan) -> Result<()> {
         return_large_blocks();
     }
     if plan.recipe.machine.device == "cpu" {
-        trim_above(held_between(plan));
+        trim_above(held(plan));
     }
     if plan.recipe.machine.threads > 0 {
         tch::set_num_threads(plan.recipe.machine.threads as i32);
@@ -70,22 +76,46 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
     if let Some(missing) = plan.missing_weights() {
         return Err(bad!("{missing}"));
     }
+    let pulse = &Pulse::new(stop, &Solo);
     let env = Environment::of(plan)?;
     env.preflight()?;
+    let lack = hooks::check(plan)?;
+    lack.warnings.iter().for_each(|warning| terminal::warn(&format!("warning: {warning}")));
+    if let Some(error) = lack.errors.first() {
+        return Err(bad!("{error}"));
+    }
     let folder = RunFolder::new(&plan.out);
-    let _lock = lock(&folder)?;
-    let Recovery { checkpoint, start, warm_start, .. } = open(plan, &folder, resume)?;
-    let warm_start = if start { plan.recipe.sft.as_ref().map(Sft::steps).or(Some(0)) } else { warm_start };
-    let resumed = match &checkpoint {
-        Some((_, state)) => Some((Stage::Ppo, state.step as u64)),
-        None => warm_start.map(|steps| (Stage::Sft, steps as u64)),
+    let lock = lock(&folder)?;
+    let found = open(plan, &folder, resume)?;
+    let heart = Heart::start(&folder, pulse.place(), lock.is_some());
+    let ended = catching(|| go_on(plan, found, (&env, &folder), pulse, shared));
+    heart.end(&ended);
+    ended
+}
+
+/// Does what is left to do of a run, after what was found in its folder.
+fn go_on(
+    plan: &Plan,
+    found: Recovery,
+    (env, folder): (&Environment, &RunFolder),
+    pulse: &Pulse,
+    shared: Option<&RunFolder>,
+) -> Result<()> {
+    let comm: &dyn Comm = &Solo;
+    let Recovery { checkpoint, start, interrupted, warm_start, .. } = found;
+    let all = || Done { steps: plan.recipe.sft.as_ref().map_or(0, Sft::steps), ..Done::default() };
+    let warm_start = if start { Some(all()) } else { warm_start };
+    let resumed = match (&checkpoint, &warm_start) {
+        (Some((_, state)), _) if state.unevaluated => Some((Stage::Ppo, state.step as u64)),
+        (Some((_, state)), _) => Some((Stage::Evaluation, state.step as u64)),
+        // A step whose figures are not recorded yet is counted among those that are.
+        (None, done) => done.as_ref().map(|done| (Stage::Sft, done.steps as u64)),
     };
-    history::record(plan, &folder, resumed);
+    history::record(plan, folder, resumed);
     let (checkpoint, state) =
         checkpoint.map_or_else(|| (None, State::first(plan)), |(found, state)| (Some(found), state));
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
     let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
-    let comm: &dyn Comm = &Solo;
     let disk = Disk::of(plan);
     if let (None, Some(shortage)) = (resumed, disk.shortage("the run", disk.total())) {
         terminal::warn(&format!("warning: {shortage} in {}", plan.out.display()));
@@ -98,25 +128,32 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
             fs::copy(shared.traces(), folder.traces())?;
         }
     }
-    let done = warm_start.unwrap_or(0);
-    let start = WarmUp { plan, env: &env, folder: &folder, stop, comm, done }.policy(&mut metrics)?;
+    pulse.check()?;
+    let done = warm_start.unwrap_or_default();
+    let start = WarmUp { plan, env, folder, pulse, comm, done }.policy(&mut metrics)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
     };
+    pulse.check()?;
     let mut models = Models::new(plan, ppo, start);
+    let mut unfinished = None;
     if let Some(checkpoint) = &checkpoint {
-        models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
+        let from = || format!("cannot resume from {}", checkpoint.path().display());
+        models.restore(checkpoint).with_context(from)?;
+        if interrupted {
+            unfinished = Some(Interrupted::load(checkpoint.path(), models.actor.model.device()).with_context(from)?);
+        }
     }
-    let (env, folder) = (&env, &folder);
     let micro_tokens = ppo.micro_batch_tokens;
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, micro_tokens, saving: None };
+    let (interrupted, saving) = (unfinished, None);
+    let mut trainer = Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, saving };
     let mut hooks = hooks::all(plan);
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;
     drop(trainer);
     for hook in &mut hooks {
-        hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, stop })?;
+        hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, pulse })?;
     }
     finish(plan, folder, &mut metrics, env.task.name())
 }
@@ -155,6 +192,11 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Recovery> {
     let checkpoint = found.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint);
     if begun {
         same_experiment(plan, &checkpoint.map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
+    }
+    if let (Some((_, state)), Some(ppo)) = (&found.checkpoint, &plan.recipe.ppo)
+        && let Some(reason) = state.watchdogs.reason_to_stop(&plan.recipe.watch).filter(|_| state.step < ppo.steps)
+    {
+        return Err(bad!("{}: {reason}\n{GO_ON}", plan.out.display()));
     }
     folder.sweep()?;
     found.apply(folder)?;

@@ -8,9 +8,9 @@ use crate::checkpoint::{Checkpoint, RunFolder, Verdict, is_complete, verify};
 use crate::plan::Plan;
 use crate::recipe::Sft;
 use crate::train::hook::State;
+use crate::train::sft::Done;
 use crate::{bad, json, terminal};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// What is wrong with a folder without its mark.
@@ -23,8 +23,10 @@ pub struct Recovery {
     pub checkpoint: Option<(Checkpoint, State)>,
     /// Whether the run's `start` is there, and whole.
     pub start: bool,
-    /// The steps that an interrupted warm start has kept.
-    pub warm_start: Option<usize>,
+    /// Whether that holds the beginning of the next step's update too.
+    pub interrupted: bool,
+    /// What an interrupted warm start has kept.
+    pub warm_start: Option<Done>,
     /// Folders that are damaged, newest first, and how.
     damaged: Vec<(PathBuf, String)>,
     /// Folders of which a removal was interrupted, or that nothing needs any more.
@@ -49,6 +51,7 @@ impl Recovery {
                 Err(what) => found.damaged.push((checkpoint.path().to_path_buf(), what)),
             }
         }
+        found.unfinished_step(folder)?;
         // Only checkpoints that are older than a complete one and not to be kept are ever removed, and earlier versions
         // began with the mark.
         let best = found.checkpoint.as_ref().and_then(|(_, state)| state.best).map(|best| best.step);
@@ -68,7 +71,7 @@ impl Recovery {
             found.leftover.extend(kept.path().exists().then(|| kept.path().to_path_buf()));
         } else if kept.path().exists() {
             match found.steps_kept(plan, &kept)? {
-                Ok(steps) => found.warm_start = Some(steps),
+                Ok(done) => found.warm_start = Some(done),
                 Err(what) => found.damaged.push((kept.path().to_path_buf(), what)),
             }
         }
@@ -86,10 +89,10 @@ impl Recovery {
             terminal::warn(&format!("warning: {shown} is damaged, and is called {aside} now: {what}"));
         }
         if !self.damaged.is_empty() {
-            let from = match (&self.checkpoint, self.start, self.warm_start) {
+            let from = match (&self.checkpoint, self.start, &self.warm_start) {
                 (Some((checkpoint, _)), ..) => format!("goes on from {}", checkpoint.path().display()),
                 (None, true, _) => format!("does PPO anew, from {}", folder.start().display()),
-                (None, false, Some(steps)) => format!("goes on after {steps} steps of its warm start"),
+                (None, false, Some(done)) => format!("goes on after {} steps of its warm start", done.steps),
                 (None, false, None) => "begins anew".into(),
             };
             terminal::warn(&format!("the run {from}"));
@@ -121,6 +124,26 @@ impl Recovery {
         Ok(state.map_err(|error| format!("{error:#}")))
     }
 
+    /// Looks at what a run kept that was stopped in an update: it is gone on from if no checkpoint is newer.
+    fn unfinished_step(&mut self, folder: &RunFolder) -> Result<()> {
+        let path = folder.unfinished_step(0).path().to_path_buf();
+        if !path.exists() {
+            return Ok(());
+        }
+        let step = json::read::<State>(&folder.unfinished_step(0).state()).map_or(0, |state| state.step);
+        let unfinished = folder.unfinished_step(step);
+        let newest = self.checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.step);
+        match self.state(&unfinished)? {
+            Ok(_) if step < newest => self.leftover.push(path),
+            Ok(state) => {
+                self.checkpoint = Some((unfinished, state));
+                self.interrupted = true;
+            }
+            Err(what) => self.damaged.push((path, what)),
+        }
+        Ok(())
+    }
+
     /// Looks at the run's start; `begun`: there are checkpoints of PPO.
     fn start(&mut self, plan: &Plan, start: &Path, begun: bool) -> Result<()> {
         let what = match start.exists() {
@@ -150,17 +173,16 @@ impl Recovery {
         Err(bad!("{why}\nput {start} back from a copy, or start a separate run with --out DIR"))
     }
 
-    /// The steps in what an interrupted warm start has kept, or what is wrong with it.
-    fn steps_kept(&self, plan: &Plan, kept: &Checkpoint) -> Result<Result<usize, String>> {
+    /// What an interrupted warm start has kept, or what is wrong with it.
+    fn steps_kept(&self, plan: &Plan, kept: &Checkpoint) -> Result<Result<Done, String>> {
         if let Err(what) = whole(kept.path())? {
             return Ok(Err(what));
         }
-        let read = || -> Result<usize> {
-            let state: Value = json::read(&kept.state())?;
-            let steps = state["sft_steps"].as_u64().context("state.json has no sft_steps")? as usize;
+        let read = || -> Result<Done> {
+            let done: Done = json::read(&kept.state())?;
             let all = plan.recipe.sft.as_ref().map_or(0, Sft::steps);
-            ensure!(steps <= all, "state.json is of step {steps} of a warm start of {all}");
-            Ok(steps)
+            ensure!(done.steps <= all, "state.json is of step {} of a warm start of {all}", done.steps);
+            Ok(done)
         };
         Ok(read().map_err(|error| format!("{error:#}")))
     }

@@ -22,6 +22,7 @@ use crate::torch::{Machine, bytes, catching};
 use crate::train::hook::{Hook, Moment, State};
 use crate::train::learner::Models;
 use crate::train::ppo;
+use crate::train::pulse::Pulse;
 use crate::train::stop::Stop;
 use crate::train::trainer::Trainer;
 use anyhow::{Context, Result};
@@ -178,9 +179,9 @@ fn repeat(
         state = json::read(&checkpoint.state())?;
         state.check(step - 1)?;
     }
-    let (comm, stop): (&dyn Comm, _) = (&Solo, &Stop::default());
-    let micro_tokens = ppo.micro_batch_tokens;
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, micro_tokens, saving: None };
+    let (comm, pulse): (&dyn Comm, _) = (&Solo, &Pulse::new(&Stop::default(), &Solo));
+    let (interrupted, micro_tokens, saving) = (None, ppo.micro_batch_tokens, None);
+    let mut trainer = Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, saving };
     let kept = Kept::default();
     let mut metrics = Metrics::to(Box::new(kept.clone()));
     let evaluated = recorded.records.iter().any(|record| record.stage == Stage::Evaluation);

@@ -16,8 +16,8 @@ use crate::rollout::{Engine, Response, Sampling, Stop};
 use crate::traces::{self, Prepared, Stats};
 use crate::train::batch::Sequence;
 use crate::train::learner::Learner;
-use crate::train::sft::{Rows, WarmStart};
-use crate::train::stop;
+use crate::train::pulse::{Phase, Pulse};
+use crate::train::sft::{Done, Rows, WarmStart};
 use crate::{bad, json, terminal};
 use anyhow::{Context, Result};
 use serde_json::{Value, json as object};
@@ -29,10 +29,10 @@ pub struct WarmUp<'a> {
     pub plan: &'a Plan,
     pub env: &'a Environment,
     pub folder: &'a RunFolder,
-    pub stop: &'a stop::Stop,
+    pub pulse: &'a Pulse<'a>,
     pub comm: &'a dyn Comm,
-    /// Steps that an interrupted warm start has kept.
-    pub done: usize,
+    /// What an interrupted warm start has kept.
+    pub done: Done,
 }
 
 impl WarmUp<'_> {
@@ -65,15 +65,25 @@ impl WarmUp<'_> {
                 let mut learner = Learner::policy(plan, weights);
                 self.restore(&mut learner)?;
                 let seed = plan.recipe.warm_start_seed();
-                let keep = |steps: usize, learner: &Learner<Policy>| self.keep(steps, learner);
-                let (comm, stop, done) = (self.comm, self.stop, self.done);
-                let warm_start = WarmStart { sft, seed, rows: &rows, comm, stop, done, keep: &keep };
+                let keep = |done: &Done, learner: &Learner<Policy>| self.keep(done, learner);
+                let (comm, pulse, done) = (self.comm, self.pulse, self.done.clone());
+                pulse.check()?;
+                pulse.enter(Phase::WarmStart);
+                let text = |row: &Sequence| self.env.decode(&row.response).unwrap_or_default();
+                let (rows, folder) = (&rows, self.folder);
+                let warm_start = WarmStart { sft, seed, rows, comm, pulse, done, folder, text: &text, keep: &keep };
                 warm_start.train(&mut learner, metrics)?;
-                terminal::print(&self.samples(&learner.model, &rows)?);
+                let shown = self.samples(&learner.model, rows)?;
+                if pulse.is_stopping() {
+                    self.keep(&Done { steps: sft.steps(), ..Done::default() }, &learner)?;
+                }
+                pulse.check()?;
+                terminal::print(&shown);
                 (learner.model, Some(stats))
             }
         };
         metrics.flush();
+        self.pulse.enter(Phase::Saving);
         let written = write_folder(&start, |dir| {
             save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             let record = serde_json::to_string_pretty(&self.record(dir, stats.as_ref())?)?;
@@ -111,15 +121,15 @@ impl WarmUp<'_> {
         load_tensors(&kept.optimizer(), &mut learner.optimizer.state())
     }
 
-    /// Keeps what has been learnt in so many steps.
-    fn keep(&self, steps: usize, learner: &Learner<Policy>) -> Result<()> {
+    /// Keeps what has been learnt.
+    fn keep(&self, done: &Done, learner: &Learner<Policy>) -> Result<()> {
         let plan = self.plan;
         write_folder(self.folder.unfinished_start().path(), |dir| {
             let kept = Checkpoint::at(dir);
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
             write_text(&kept.recipe(), &plan.text)?;
-            write_text(&kept.state(), &object!({ "sft_steps": steps }).to_string())
+            write_text(&kept.state(), &serde_json::to_string(done)?)
         })
     }
 
@@ -141,6 +151,7 @@ impl WarmUp<'_> {
             },
             vocabulary: env.tokenizer.vocab_size().min(config.vocab_size),
             batch: 0,
+            goes_on: &|| self.pulse.goes_on(),
         };
         let stream = |row: usize, _| rng::stream(self.plan.recipe.seed, Purpose::Evaluation, 0, row as u64);
         let responses = tch::no_grad(|| engine.generate(&prompts, 1, stream, |_| ()));

@@ -3,6 +3,7 @@
 //! Per-token quantities of the response tokens are flat (see `algo`); a micro-batch knows the slots of its tokens
 //! there, and reads and writes flat quantities with `slots`.
 
+use super::pulse::Pulse;
 use crate::dist::{Comm, share};
 use crate::terminal;
 use crate::torch::{Fault, catching, padded, trim};
@@ -38,6 +39,8 @@ pub struct Batch<'a> {
     packed: bool,
     pub device: Device,
     pub comm: &'a dyn Comm,
+    /// What is asked between micro-batches whether work goes on.
+    pulse: Option<&'a Pulse<'a>>,
 }
 
 /// Some sequences as tensors: B rows of T tokens, n response tokens in all.
@@ -52,6 +55,8 @@ pub struct MicroBatch {
     pub targets: Tensor,
     /// Their places in the step's flat quantities, [n].
     pub slots: Tensor,
+    /// Which sequences of the batch they are, B.
+    pub rows: Vec<usize>,
 }
 
 impl<'a> Batch<'a> {
@@ -63,7 +68,23 @@ impl<'a> Batch<'a> {
             end - s.response.len()..end
         };
         let slots = sequences.iter().map(slot).collect();
-        Self { sequences, slots, micro_tokens: Cell::new(micro_tokens), packed: false, device, comm }
+        Self { sequences, slots, micro_tokens: Cell::new(micro_tokens), packed: false, device, comm, pulse: None }
+    }
+
+    /// The same, asked between micro-batches whether work goes on.
+    pub fn under(self, pulse: &'a Pulse<'a>) -> Self {
+        Self { pulse: Some(pulse), ..self }
+    }
+
+    /// Whether work goes on, for this rank.
+    pub fn goes_on(&self) -> bool {
+        self.pulse.is_none_or(Pulse::goes_on)
+    }
+
+    /// # Errors
+    /// `Stopped` if work does not go on for some rank.
+    pub fn check(&self) -> Result<()> {
+        self.pulse.map_or(Ok(()), Pulse::check)
     }
 
     /// The same, with the sequences of a micro-batch one after another in a single row, if `packed`.
@@ -142,6 +163,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// A micro-batch of one sequence.
+    pub fn alone(&self, sequence: usize) -> MicroBatch {
+        self.micro_batch(&[sequence])
+    }
+
     fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
         let sequences = || rows.iter().map(|&i| self.sequences[i]);
         let ids: Vec<Vec<i64>> = sequences().map(|s| [&*s.prompt, &s.response].concat()).collect();
@@ -161,11 +187,15 @@ impl<'a> Batch<'a> {
             true => (padded(&[ids.concat()], self.device), lengths),
             false => (padded(&ids, self.device), vec![]),
         };
-        MicroBatch { ids, packed, read: tensor(&read), targets: tensor(&targets), slots: tensor(&slots) }
+        let [read, targets, slots] = [&read, &targets, &slots].map(|values| tensor(values));
+        MicroBatch { ids, packed, read, targets, slots, rows: rows.to_vec() }
     }
 
     /// K numbers for each response token, [N] float32 each in flat order: what `read` returns, [n] each, for the
     /// micro-batches of all sequences. No gradient is kept.
+    ///
+    /// # Errors
+    /// `Stopped` if it is told so between micro-batches; memory that runs out for single sequences.
     pub fn score<const K: usize>(&self, read: impl Fn(&MicroBatch) -> [Tensor; K]) -> Result<[Tensor; K]> {
         let tokens = self.slots.last().map_or(0, |last| last.end) as i64;
         tch::no_grad(|| {
@@ -173,6 +203,9 @@ impl<'a> Batch<'a> {
             let all = 0..self.sequences.len();
             let mut fill = || {
                 for batch in self.micro_batches(all.clone()) {
+                    if !self.goes_on() {
+                        break;
+                    }
                     for (flat, own) in flat.iter_mut().zip(read(&batch)) {
                         let _ = flat.index_copy_(0, &batch.slots, &own);
                     }
@@ -183,6 +216,7 @@ impl<'a> Batch<'a> {
             while let Err(error) = catching(&mut fill) {
                 self.shrink(all.clone(), error)?;
             }
+            self.check()?;
             flat.iter_mut().try_for_each(|flat| self.comm.sum(flat))?;
             Ok(flat)
         })

@@ -2,26 +2,38 @@
 
 use super::batch::Sequence;
 use crate::metrics::Record;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::Instant;
 
-/// Wall-clock seconds of the stages of a step.
+/// Wall-clock seconds of the stages of a step, also of one that is interrupted and goes on in another process.
+#[derive(Deserialize, Serialize)]
 pub struct Clock {
-    started: Instant,
+    #[serde(skip, default = "Instant::now")]
     lap: Instant,
-    stages: Vec<(&'static str, f64)>,
+    stages: Vec<(Cow<'static, str>, f64)>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::start()
+    }
 }
 
 impl Clock {
     pub fn start() -> Self {
-        let now = Instant::now();
-        Self { started: now, lap: now, stages: Vec::new() }
+        Self { lap: Instant::now(), stages: Vec::new() }
     }
 
     /// Ends a stage, which took the time since the previous one ended.
     pub fn lap(&mut self, stage: &'static str) {
         let now = Instant::now();
-        self.stages.push((stage, (now - self.lap).as_secs_f64()));
+        let seconds = (now - self.lap).as_secs_f64();
         self.lap = now;
+        match self.stages.iter_mut().find(|(known, _)| known == stage) {
+            Some((_, spent)) => *spent += seconds,
+            None => self.stages.push((stage.into(), seconds)),
+        }
     }
 
     /// Writes the stages' seconds as `timing_s/`.
@@ -34,12 +46,13 @@ impl Clock {
     /// Writes the stages' seconds, their milliseconds per token, and the step's throughput and memory.
     pub fn record(&self, sequences: &[&Sequence], record: &mut Record) {
         self.record_stages(record);
-        let seconds = self.started.elapsed().as_secs_f64();
+        let stages: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
+        let seconds = stages + self.lap.elapsed().as_secs_f64();
         let tokens = sequences.iter().map(|s| s.tokens()).sum::<usize>() as f64;
         let response_tokens = sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
         for (stage, spent) in &self.stages {
             // Generation is measured per token it writes, the other stages per token they read.
-            let tokens = if *stage == "gen" { response_tokens } else { tokens };
+            let tokens = if stage == "gen" { response_tokens } else { tokens };
             record.set(format!("timing_per_token_ms/{stage}"), 1e3 * spent / tokens.max(1.0));
         }
         for name in ["min", "max", "mean"] {

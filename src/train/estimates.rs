@@ -38,13 +38,14 @@ pub fn estimate(models: &Models, batch: &Batch, temperature: f64, clock: &mut Cl
     clock.lap("old_log_prob");
     let reference = models.reference.as_ref();
     let reference = reference.map(|reference| reference.with(|policy| log_probs(policy, batch, temperature)));
+    let reference = reference.transpose()?;
     clock.lap("ref");
     if let Some(Estimator::Critic(critic)) = &models.critic {
         let [own] = batch.score(|micro| [critic.model.values(&micro.ids, &micro.read)])?;
         values = Some(own);
     }
     clock.lap("values");
-    Ok(Estimates { old, reference: reference.transpose()?, values })
+    Ok(Estimates { old, reference, values })
 }
 
 /// Log-probs of all response tokens under `policy`, flat [N], in nats.

@@ -1,5 +1,6 @@
 //! Evaluation: held-out problems, one response each, graded like rollouts, without changing any weight.
 
+use super::pulse::Pulse;
 use super::rollouts::{Rollout, Writer, grade};
 use crate::analysis::{Answers, commonest};
 use crate::env::{Environment, Prompt};
@@ -32,6 +33,9 @@ pub struct Evaluation {
 ///
 /// Each problem has its own random stream, the same at every evaluation of a run, so that evaluations can be compared
 /// problem by problem.
+///
+/// # Errors
+/// `Stopped` if the pulse says so.
 pub fn evaluate(
     policy: &Policy,
     plan: &Plan,
@@ -39,6 +43,7 @@ pub fn evaluate(
     split: Split,
     problems: usize,
     decoding: Decoding,
+    pulse: &Pulse,
 ) -> Result<Evaluation> {
     let all = env.task.len(split);
     let count = if problems == 0 { all } else { problems.min(all) };
@@ -47,8 +52,8 @@ pub fn evaluate(
         Decoding::Greedy => Sampling::greedy(),
         Decoding::Sampled => Sampling::plain(),
     };
-    let writer = Writer { policy, plan, env, sampling, samples: 1, purpose: Purpose::Evaluation, step: 0 };
-    let rollouts = grade(env, &prompts, writer.write(&prompts))?;
+    let writer = Writer { policy, plan, env, sampling, samples: 1, purpose: Purpose::Evaluation, step: 0, pulse };
+    let rollouts = grade(env, &prompts, writer.write(&prompts)?)?;
     let mean = |of: fn(&Rollout) -> f64| rollouts.iter().map(of).sum::<f64>() / count.max(1) as f64;
     Ok(Evaluation {
         decoding,

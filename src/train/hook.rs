@@ -1,8 +1,10 @@
 //! What happens between two steps, outside the loop: evaluating, saving, judging. The loop has a list of hooks and does
 //! not know what they do; a hook sees a `Moment` and not the loop.
 
+use super::interrupted::Interrupted;
 use super::learner::Models;
-use super::stop::Stop;
+use super::pulse::Pulse;
+use super::watch::Watchdogs;
 use crate::checkpoint::RunFolder;
 use crate::dist::Comm;
 use crate::env::Environment;
@@ -19,6 +21,14 @@ pub trait Hook {
     /// What should end the run.
     fn after_step(&mut self, moment: &mut Moment) -> Result<()>;
 
+    /// Called once when training stops before its end, between two steps or within one.
+    ///
+    /// # Errors
+    /// What should be said in place of the reason to stop.
+    fn stop(&mut self, _: &mut Moment) -> Result<()> {
+        Ok(())
+    }
+
     /// Called once when training is over and its memory free, also by a run that is resumed after its last step.
     ///
     /// # Errors
@@ -34,7 +44,7 @@ pub struct End<'a> {
     pub folder: &'a RunFolder,
     pub metrics: &'a mut Metrics,
     pub best: Option<Best>,
-    pub stop: &'a Stop,
+    pub pulse: &'a Pulse<'a>,
 }
 
 /// A run between two steps.
@@ -43,10 +53,10 @@ pub struct Moment<'a> {
     pub state: &'a mut State,
     /// Whether the last step is done.
     pub last: bool,
-    /// Whether the run stops here, on a signal.
-    pub stopping: bool,
-    /// For hooks that wait.
-    pub stop: &'a Stop,
+    /// What there is of the next step, if that is interrupted.
+    pub interrupted: Option<&'a Interrupted>,
+    /// For hooks that take long or wait.
+    pub pulse: &'a Pulse<'a>,
     pub plan: &'a Plan,
     pub env: &'a Environment,
     pub comm: &'a dyn Comm,
@@ -72,12 +82,20 @@ pub struct State {
     /// The KL coefficient, which adapts if the recipe says so.
     pub kl_coefficient: f64,
     pub best: Option<Best>,
+    /// What warnings are decided by.
+    #[serde(default)]
+    pub watchdogs: Watchdogs,
+    /// Whether the evaluation of this step, if one is due, is still to be done; a run that is stopped in it is resumed
+    /// there.
+    #[serde(default)]
+    pub unevaluated: bool,
 }
 
 impl State {
     /// That of a run before its first step.
     pub fn first(plan: &Plan) -> Self {
-        Self { kl_coefficient: plan.recipe.ppo.as_ref().map_or(0.0, |ppo| ppo.kl_coef), ..Self::default() }
+        let kl_coefficient = plan.recipe.ppo.as_ref().map_or(0.0, |ppo| ppo.kl_coef);
+        Self { kl_coefficient, unevaluated: true, ..Self::default() }
     }
 
     /// Checks a state that was read from the checkpoint of a step.
@@ -92,7 +110,7 @@ impl State {
             ensure!(best.step <= step, "the best step is {}, after step {step}", best.step);
             ensure!((0.0..=1.0).contains(&best.accuracy), "the best accuracy is {}, not from 0 to 1", best.accuracy);
         }
-        Ok(())
+        self.watchdogs.check(step)
     }
 }
 
@@ -110,7 +128,7 @@ mod tests {
     #[test]
     fn a_state_is_that_of_its_step() {
         let best = |step, accuracy| Some(Best { step, accuracy });
-        let state = |step, kl_coefficient, best| State { step, kl_coefficient, best };
+        let state = |step, kl_coefficient, best| State { step, kl_coefficient, best, ..State::default() };
         for whole in [state(6, 0.0, None), state(6, 0.1, best(6, 1.0)), state(6, 1e9, best(0, 0.0))] {
             whole.check(6).unwrap();
         }

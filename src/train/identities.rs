@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_wrong_first_step_is_reported() {
-        let update = |kl, clipped| Scalars::from([("actor/ppo_kl", kl), ("actor/pg_clipfrac", clipped)]);
+        let update = |kl, clipped| Scalars::from([("actor/ppo_kl".into(), kl), ("actor/pg_clipfrac".into(), clipped)]);
         let sound = first_step([-1.0, -2.0], 0.01);
         check(Kind::Float, &sound, 1e-6, Some(&update(0.0, 0.0))).unwrap();
         check(Kind::Float, &sound, 1e-6, None).unwrap();

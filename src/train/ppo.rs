@@ -10,36 +10,58 @@ use super::estimates::{Estimates, Gap, estimate};
 use super::experience::{Experience, Scored, experience};
 use super::hook::Hook;
 use super::identities;
+use super::interrupted::{Interrupted, Learnt, SoFar};
+use super::not_finite::{explain, numbers};
+use super::pulse::Phase;
 use super::rollouts::{self, Rollout, Writer, grade, prompts};
-use super::trainer::Trainer;
-use super::update::{Scalars, StepSettings, Updates, mean};
+use super::trainer::{Halted, Trainer};
+use super::update::{StepSettings, Updates, mean};
+use crate::Stopped;
 use crate::algo::{kl, schedule};
 use crate::env::Prompt;
 use crate::metrics::{Metrics, Record, Stage};
 use crate::rng::Purpose;
 use crate::rollout::{Response, Sampling};
 use crate::task::Split;
-use crate::terminal::Progress;
-use anyhow::{Context, Result};
+use crate::terminal::{self, Progress};
+use anyhow::{Error, Result};
 
 /// Trains from the state's step to the recipe's last.
 ///
 /// # Errors
-/// `Stopped` on a signal, after the hooks of the step it came in.
+/// `Stopped` on a signal, and `Halted` because of a warning, once the hooks have saved what there is.
 pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook>]) -> Result<()> {
-    let Trainer { plan, ppo, env, comm, .. } = *trainer;
+    let trained = steps(trainer, metrics, hooks);
+    if let Err(error) = &trained
+        && (error.is::<Stopped>() || error.is::<Halted>())
+    {
+        trainer.leave(hooks, metrics)?;
+    }
+    trained
+}
+
+fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook>]) -> Result<()> {
+    let Trainer { plan, ppo, env, comm, pulse, .. } = *trainer;
     let (samples, temperature) = (plan.recipe.rollout.samples_per_prompt, plan.recipe.rollout.temperature);
     let mut progress = Progress::resumed(trainer.state.step as u64, ppo.steps as u64, "step");
-    if trainer.state.step == 0 {
+    pulse.count(Stage::Ppo, trainer.state.step, ppo.steps);
+    if trainer.state.unevaluated {
         trainer.call(hooks, metrics)?;
     }
     for step in trainer.state.step + 1..=ppo.steps {
-        let (mut record, mut clock) = (Record::new(Stage::Ppo, step as u64), Clock::start());
+        pulse.check()?;
+        let mut record = Record::new(Stage::Ppo, step as u64);
+        let (written, estimated, SoFar { mut learnt, mut clock }) = match trainer.interrupted.take() {
+            Some(Interrupted { responses, estimates, so_far }) => (Some(responses), Some(estimates), so_far),
+            None => Default::default(),
+        };
 
         // The policy writes, the task grades.
+        pulse.enter(Phase::Rollout);
         let prompts = prompts(plan, env, step)?;
-        let responses = trainer.write(step, &prompts);
+        let responses = written.map_or_else(|| trainer.write(step, &prompts), Ok)?;
         clock.lap("gen");
+        pulse.enter(Phase::Scoring);
         let rollouts = grade(env, &prompts, responses)?;
         clock.lap("reward");
         if step == 1 {
@@ -49,7 +71,9 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         // What did the models expect?
         let sequences: Vec<&Sequence> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
         let batch = Batch::new(&sequences, trainer.micro_tokens, trainer.models.actor.model.device(), comm);
-        let estimates = estimate(&trainer.models, &batch, temperature, &mut clock)?;
+        let batch = batch.under(pulse);
+        let estimate = || estimate(&trainer.models, &batch, temperature, &mut clock);
+        let estimates = estimated.map_or_else(estimate, Ok)?;
         let gap = Gap::between(&rollouts, &estimates.old);
 
         // How much better than expected was each token?
@@ -58,8 +82,17 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         clock.lap("adv");
 
         // Critic and actor learn.
+        pulse.enter(Phase::Update);
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
-        let [critic, actor] = trainer.learn(step, &updates, &mut clock)?;
+        if let Err(error) = trainer.learn(step, &updates, &mut learnt, &mut clock) {
+            if error.is::<Stopped>() && learnt.has_begun() {
+                let so_far = SoFar { learnt, clock };
+                trainer.interrupted = Some(Interrupted::new(rollouts, experience.estimates, so_far));
+                return Err(error);
+            }
+            return Err(trainer.explain(error, step, &rollouts, &experience));
+        }
+        let Learnt { critic, actor } = learnt;
         trainer.micro_tokens = batch.micro_tokens();
         if step == 1 {
             identities::check(plan.kind(), &experience, gap.mean, actor.first())?;
@@ -78,11 +111,13 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }
+        let warnings = trainer.state.watchdogs.observe(&plan.recipe.watch, ppo, &mut record);
         metrics.write(&record);
         progress.step(&record);
+        warnings.iter().for_each(|warning| terminal::warn(warning));
 
         // Evaluate, save, judge.
-        trainer.state.step = step;
+        trainer.finish(step, &experience, rollouts.len());
         trainer.call(hooks, metrics)?;
     }
     Ok(())
@@ -90,7 +125,7 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
 
 impl Trainer<'_> {
     /// The actor's responses to the prompts of a step.
-    fn write(&self, step: usize, prompts: &[Prompt]) -> Vec<Response> {
+    fn write(&self, step: usize, prompts: &[Prompt]) -> Result<Vec<Response>> {
         let rollout = &self.plan.recipe.rollout;
         let writer = Writer {
             policy: &self.models.actor.model,
@@ -105,6 +140,7 @@ impl Trainer<'_> {
             samples: rollout.samples_per_prompt,
             purpose: Purpose::Rollout,
             step,
+            pulse: self.pulse,
         };
         writer.write(prompts)
     }
@@ -122,8 +158,8 @@ impl Trainer<'_> {
         }
     }
 
-    /// Advantages and returns; adapts the KL coefficient for the next step.
-    fn experience(&mut self, rollouts: &[Rollout], batch: &Batch, estimates: Estimates) -> Experience {
+    /// Advantages and returns.
+    fn experience(&self, rollouts: &[Rollout], batch: &Batch, estimates: Estimates) -> Experience {
         let ppo = self.ppo;
         let scores: Vec<f32> = rollouts.iter().map(|rollout| rollout.grade.reward as f32).collect();
         let scored = Scored {
@@ -132,23 +168,55 @@ impl Trainer<'_> {
             group: self.plan.recipe.rollout.samples_per_prompt,
             kl_coef: self.state.kl_coefficient,
         };
-        let experience = experience(ppo, &scored, estimates);
-        self.state.kl_coefficient =
-            kl::adapted(scored.kl_coef, experience.kl, rollouts.len(), ppo.kl_target, ppo.kl_horizon);
-        experience
+        experience(ppo, &scored, estimates)
     }
 
-    /// The figures of the critic's updates and of the actor's, which does not learn in the first steps if the critic is
-    /// to warm up.
-    fn learn(&mut self, step: usize, updates: &Updates, clock: &mut Clock) -> Result<[Vec<Scalars>; 2]> {
+    /// Takes note that a step is done: adapts the KL coefficient for the next one.
+    fn finish(&mut self, step: usize, experience: &Experience, sequences: usize) {
+        let Self { ppo, state, pulse, .. } = self;
+        (state.step, state.unevaluated) = (step, true);
+        state.kl_coefficient =
+            kl::adapted(state.kl_coefficient, experience.kl, sequences, ppo.kl_target, ppo.kl_horizon);
+        pulse.count(Stage::Ppo, step, ppo.steps);
+        pulse.warn(state.watchdogs.on().map(|(warning, _)| warning.name().to_string()).collect());
+    }
+
+    /// The critic's updates and the actor's, which does not learn in the first steps if the critic is to warm up, after
+    /// those that were `learnt` before; adds their figures.
+    fn learn(&mut self, step: usize, updates: &Updates, learnt: &mut Learnt, clock: &mut Clock) -> Result<()> {
+        let failed = |error: Error, who| match error.is::<Stopped>() {
+            true => error,
+            false => error.context(format!("the {who}'s update failed")),
+        };
+        updates.experience.check(&updates.batch.lengths(0..updates.batch.sequences.len()))?;
         let critic_alone = step <= self.ppo.critic_warmup_steps;
-        let critic = updates.critic(&mut self.models, critic_alone).context("the critic's update failed")?;
+        let critic = updates.critic(&mut self.models, critic_alone, &mut learnt.critic);
         clock.lap("update_critic");
+        critic.map_err(|error| failed(error, "critic"))?;
         if critic_alone {
-            return Ok([critic, vec![]]);
+            return Ok(());
         }
-        let actor = updates.actor(&mut self.models).context("the actor's update failed")?;
+        let actor = updates.actor(&mut self.models, &mut learnt.actor);
         clock.lap("update_actor");
-        Ok([critic, actor])
+        actor.map_err(|error| failed(error, "actor"))
+    }
+
+    /// `Stopped` as it is; any other error of a step with its number and, if it is about numbers that are not finite,
+    /// the place of everything that is known of its sequences.
+    fn explain(&self, error: Error, step: usize, rollouts: &[Rollout], experience: &Experience) -> Error {
+        if error.is::<Stopped>() {
+            return error;
+        }
+        let per_token = experience.per_token();
+        let slots = |at: usize| {
+            let start: usize = rollouts[..at].iter().map(|rollout| rollout.sequence.response.len()).sum();
+            start..start + rollouts[at].sequence.response.len()
+        };
+        let known = |at: usize| {
+            let mut known = rollouts[at].json();
+            known.extend(per_token.iter().map(|(name, all)| (name.to_string(), numbers(&all[slots(at)]))));
+            known
+        };
+        explain(error, format!("step {step}"), &self.folder.not_finite(Stage::Ppo, step), 0..rollouts.len(), known)
     }
 }

@@ -1,7 +1,10 @@
 //! The first stage of a step: prompts -> responses -> grades.
 
 use super::batch::Sequence;
+use super::not_finite::numbers;
+use super::pulse::Pulse;
 use crate::env::{Environment, Prompt};
+use crate::json::number;
 use crate::metrics::Record;
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -11,6 +14,7 @@ use crate::task::{Grade, Split};
 use crate::terminal;
 use anyhow::Result;
 use rand::seq::SliceRandom;
+use serde_json::{Map, Value, json};
 
 /// One response, and what it earned.
 pub struct Rollout {
@@ -52,11 +56,15 @@ pub struct Writer<'a> {
     /// Sample s of prompt p draws from the stream (seed, purpose, step, p * samples + s).
     pub purpose: Purpose,
     pub step: usize,
+    pub pulse: &'a Pulse<'a>,
 }
 
 impl Writer<'_> {
     /// Responses to all prompts, the samples of a prompt side by side.
-    pub fn write(&self, prompts: &[Prompt]) -> Vec<Response> {
+    ///
+    /// # Errors
+    /// `Stopped` if the pulse says so between tokens.
+    pub fn write(&self, prompts: &[Prompt]) -> Result<Vec<Response>> {
         let rollout = &self.plan.recipe.rollout;
         let engine = Engine {
             policy: self.policy,
@@ -64,12 +72,15 @@ impl Writer<'_> {
             stop: Stop { ends: &|ids| self.env.ends_at(ids), max_tokens: rollout.max_response_tokens },
             vocabulary: self.env.tokenizer.vocab_size().min(self.plan.config.vocab_size),
             batch: rollout.batch,
+            goes_on: &|| self.pulse.goes_on(),
         };
         let ids: Vec<&[i64]> = prompts.iter().map(|prompt| &*prompt.ids).collect();
         let stream = |p: usize, s: usize| {
             rng::stream(self.plan.recipe.seed, self.purpose, self.step as u64, (p * self.samples + s) as u64)
         };
-        engine.generate(&ids, self.samples, stream, |_| ())
+        let responses = engine.generate(&ids, self.samples, stream, |_| ());
+        self.pulse.check()?;
+        Ok(responses)
     }
 }
 
@@ -88,6 +99,25 @@ pub fn grade(env: &Environment, prompts: &[Prompt], responses: Vec<Response>) ->
         })
     };
     responses.into_iter().enumerate().map(rollout).collect()
+}
+
+impl Rollout {
+    /// Everything that is known of it.
+    pub fn json(&self) -> Map<String, Value> {
+        let Self { sequence, log_probs, terminated, text, grade } = self;
+        let known = json!({
+            "prompt_ids": &*sequence.prompt,
+            "response_ids": sequence.response,
+            "text": text,
+            "terminated": terminated,
+            "reward": number(grade.reward),
+            "accuracy": number(grade.accuracy),
+            "format": number(grade.format),
+            "verdict": grade.reason,
+            "sampler_log_probs": numbers(log_probs),
+        });
+        if let Value::Object(known) = known { known } else { Map::new() }
+    }
 }
 
 /// Scores and lengths of the rollouts; the `samples` of a prompt are side by side.

@@ -6,14 +6,16 @@ use super::batch::{Batch, MicroBatch};
 use super::choices::{kl_estimator, token_weights};
 use super::experience::Experience;
 use super::learner::{Estimator, Learner, Models};
+use super::not_finite::{NotFinite, culprit};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
 use crate::dist::Comm;
 use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, catching, to_host, trim};
-use anyhow::{Result, ensure};
+use crate::torch::{AdamWStep, catching, make_room, to_host, trim};
+use anyhow::Result;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -34,7 +36,8 @@ pub struct OptimizerStep<'a> {
 /// so that it stays the same but for rounding.
 ///
 /// # Errors
-/// A gradient that is not finite; memory that runs out for single sequences. The weights stay unchanged.
+/// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
+/// for single sequences, and `Stopped` if the batch is told so between its micro-batches; the weights stay unchanged.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
@@ -45,12 +48,19 @@ pub fn descend(
 ) -> Result<Vec<f64>> {
     let first = batch.first_slot(mini.start) as i64;
     let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
+    let own = |micro: &MicroBatch| weights.index_select(0, &(&micro.slots - first));
+    make_room();
     for step in &mut *steps {
         step.optimizer.begin()?;
     }
     let mut backward = |steps: &mut [OptimizerStep], sums: &mut Sums| {
         for micro in batch.micro_batches(mini.clone()) {
-            loss(&micro, &weights.index_select(0, &(&micro.slots - first)), sums).backward();
+            if !batch.goes_on() {
+                break;
+            }
+            let loss = loss(&micro, &own(&micro), sums);
+            sums.loss = &sums.loss + loss.detach();
+            loss.backward();
             for step in &mut *steps {
                 step.optimizer.accumulate();
             }
@@ -65,45 +75,73 @@ pub fn descend(
             step.optimizer.forget();
         }
     }
-    let step = |OptimizerStep { optimizer, max_norm, hyper }: &mut OptimizerStep| {
+    if let Err(stopped) = batch.check() {
+        steps.iter_mut().try_for_each(|step| step.optimizer.abandon())?;
+        return Err(stopped);
+    }
+    let mut total = sums.loss.shallow_clone();
+    batch.comm.sum(&mut total)?;
+    let guard = total * 0.0;
+    let mut norms = Vec::with_capacity(steps.len());
+    for at in 0..steps.len() {
+        let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
         optimizer.sum_gradient(batch.comm)?;
-        let norm = optimizer.step(*max_norm, *hyper)?.double_value(&[]);
-        ensure!(norm.is_finite(), "the gradient is not finite (norm {norm})");
-        Ok(norm)
-    };
-    steps.iter_mut().map(step).collect()
+        let figures = to_host(&Tensor::stack(&optimizer.step(*max_norm, *hyper, &guard)?, 0));
+        let [norm, sum] = [figures[0], figures[1]].map(f64::from);
+        if !norm.is_finite() {
+            let broken = sums.broken();
+            let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
+            let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, &own(micro), sums))?;
+            return Err(found.into());
+        }
+        if !sum.is_finite() {
+            return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
+        }
+        norms.push(norm);
+    }
+    Ok(norms)
 }
 
 /// Named figures of one update.
-pub type Scalars = BTreeMap<&'static str, f64>;
+pub type Scalars = BTreeMap<Cow<'static, str>, f64>;
 
 /// Sums of named scalars over the micro-batches of an update, on the device until they are read.
-pub struct Sums(BTreeMap<&'static str, Tensor>);
+pub struct Sums {
+    named: BTreeMap<&'static str, Tensor>,
+    /// The loss as a whole.
+    loss: Tensor,
+}
 
 impl Sums {
     /// Zeros. All ranks name the same, also one whose share of a mini-batch is empty.
     pub fn of(names: &[&'static str], device: Device) -> Self {
         let zero = || Tensor::zeros([0i64; 0], (Kind::Float, device));
-        Self(names.iter().map(|name| (*name, zero())).collect())
+        Self { named: names.iter().map(|name| (*name, zero())).collect(), loss: zero() }
     }
 
     /// Zeros again.
     fn clear(&mut self) {
-        self.0.values_mut().for_each(|sum| *sum = sum.zeros_like());
+        self.named.values_mut().chain([&mut self.loss]).for_each(|sum| *sum = sum.zeros_like());
     }
 
     /// # Panics
     /// On a name that `of` was not given: a mistake of ours.
     pub fn add(&mut self, name: &str, value: &Tensor) {
-        let sum = self.0.get_mut(name).unwrap_or_else(|| panic!("no sum {name}"));
+        let sum = self.named.get_mut(name).unwrap_or_else(|| panic!("no sum {name}"));
         *sum = &*sum + value.detach();
+    }
+
+    /// The names of those that are not finite.
+    fn broken(&self) -> Vec<&'static str> {
+        let broken = |sum: &Tensor| !sum.double_value(&[]).is_finite();
+        self.named.iter().filter(|(_, sum)| broken(sum)).map(|(name, _)| *name).collect()
     }
 
     /// Adds up the ranks and reads all sums at once.
     pub fn read(self, comm: &dyn Comm) -> Result<Scalars> {
-        let mut values = Tensor::stack(&self.0.values().collect::<Vec<_>>(), 0);
+        let mut values = Tensor::stack(&self.named.values().collect::<Vec<_>>(), 0);
         comm.sum(&mut values)?;
-        Ok(self.0.into_keys().zip(to_host(&values).into_iter().map(f64::from)).collect())
+        Ok(self.named.into_keys().map(Cow::from).zip(to_host(&values).into_iter().map(f64::from)).collect())
     }
 }
 
@@ -117,7 +155,7 @@ pub fn mean(updates: &[Scalars]) -> Scalars {
     let mut mean = Scalars::new();
     for update in updates {
         for (name, value) in update {
-            *mean.entry(name).or_default() += value / updates.len() as f64;
+            *mean.entry(name.clone()).or_default() += value / updates.len() as f64;
         }
     }
     mean
@@ -156,36 +194,51 @@ pub struct Updates<'a> {
 }
 
 impl Updates<'_> {
-    /// The updates of a critic that learns separately from the actor; their figures, in order. `alone`: the actor does
-    /// not learn in this step, so a value head that otherwise learns with it learns here.
-    pub fn critic(&self, models: &mut Models, alone: bool) -> Result<Vec<Scalars>> {
+    /// The updates of a critic that learns separately from the actor, after those that are `done`; adds their figures,
+    /// in order. `alone`: the actor does not learn in this step, so a value head that otherwise learns with it learns
+    /// here.
+    ///
+    /// # Errors
+    /// Those of `descend`, for one mini-batch; the figures of those before it are in `done`.
+    pub fn critic(&self, models: &mut Models, alone: bool, done: &mut Vec<Scalars>) -> Result<()> {
         let actor = &models.actor.model;
         match &mut models.critic {
             Some(Estimator::Critic(critic)) => {
                 let Learner { model, optimizer } = &mut **critic;
-                self.learn_values(optimizer, |micro| model.values(&micro.ids, &micro.read))
+                self.learn_values(optimizer, done, |micro| model.values(&micro.ids, &micro.read))
             }
-            Some(Estimator::Head(Learner { model, optimizer })) if alone => self
-                .learn_values(optimizer, |micro| model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))),
-            _ => Ok(vec![]),
+            Some(Estimator::Head(Learner { model, optimizer })) if alone => {
+                self.learn_values(optimizer, done, |micro| {
+                    model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))
+                })
+            }
+            _ => Ok(()),
         }
     }
 
-    fn learn_values(&self, optimizer: &mut AdamW, values: impl Fn(&MicroBatch) -> Tensor) -> Result<Vec<Scalars>> {
-        let mut updates = Vec::new();
-        for mini in self.minis(self.ppo.critic_sequences()) {
+    fn learn_values(
+        &self,
+        optimizer: &mut AdamW,
+        done: &mut Vec<Scalars>,
+        values: impl Fn(&MicroBatch) -> Tensor,
+    ) -> Result<()> {
+        for mini in self.minis(self.ppo.critic_sequences()).skip(done.len()) {
             let mut sums = Sums::of(&CRITIC, self.batch.device);
             let mut steps = [self.step(optimizer, self.settings.critic_lr)];
             let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
                 self.value_loss(&values(micro), micro, weights, sums)
             })?;
-            updates.push(self.figures(sums, &["critic/grad_norm"], norms)?);
+            done.push(self.figures(sums, &["critic/grad_norm"], norms)?);
         }
-        Ok(updates)
+        Ok(())
     }
 
-    /// The updates of the actor, and of the value head on its hidden states if there is one; their figures, in order.
-    pub fn actor(&self, models: &mut Models) -> Result<Vec<Scalars>> {
+    /// The updates of the actor, and of the value head on its hidden states if there is one, after those that are
+    /// `done`; adds their figures, in order.
+    ///
+    /// # Errors
+    /// As `critic`.
+    pub fn actor(&self, models: &mut Models, done: &mut Vec<Scalars>) -> Result<()> {
         let Learner { model: policy, optimizer } = &mut models.actor;
         let mut head = match &mut models.critic {
             Some(Estimator::Head(head)) => Some(head),
@@ -194,8 +247,7 @@ impl Updates<'_> {
         let mut names = ACTOR.to_vec();
         names.extend((self.ppo.kl_in == KlIn::Loss).then_some("actor/kl_loss"));
         names.extend(head.iter().flat_map(|_| CRITIC));
-        let mut updates = Vec::new();
-        for mini in self.minis(self.ppo.mini_batch) {
+        for mini in self.minis(self.ppo.mini_batch).skip(done.len()) {
             let mut sums = Sums::of(&names, self.batch.device);
             let mut steps = vec![self.step(optimizer, self.settings.actor_lr)];
             let mut values: Option<&ValueHead> = None;
@@ -211,9 +263,9 @@ impl Updates<'_> {
                     Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, sums),
                 }
             })?;
-            updates.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
+            done.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
         }
-        Ok(updates)
+        Ok(())
     }
 
     /// The mini-batches of all epochs.
@@ -239,7 +291,7 @@ impl Updates<'_> {
 
     fn figures(&self, sums: Sums, norm_names: &[&'static str], norms: Vec<f64>) -> Result<Scalars> {
         let mut figures = sums.read(self.batch.comm)?;
-        figures.extend(norm_names.iter().copied().zip(norms));
+        figures.extend(norm_names.iter().copied().map(Cow::from).zip(norms));
         Ok(figures)
     }
 

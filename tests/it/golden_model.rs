@@ -132,7 +132,7 @@ fn ten_steps_of_training_follow_torch() {
         optimizer.begin().unwrap();
         loss.backward();
         optimizer.accumulate();
-        let _norm = optimizer.step(0.0, hyper).unwrap();
+        let _figures = optimizer.step(0.0, hyper, &Tensor::from(0f32)).unwrap();
     }
 }
 
@@ -142,7 +142,8 @@ fn decoding_with_the_cache_equals_the_full_forward() {
     for name in MODELS {
         let (policy, golden) = load(name);
         let stop = Stop { ends: &|_| false, max_tokens: 16 };
-        let mut engine = Engine { policy: &policy, sampling: Sampling::greedy(), stop, vocabulary: 64, batch: 0 };
+        let mut engine =
+            Engine { policy: &policy, sampling: Sampling::greedy(), stop, vocabulary: 64, batch: 0, goes_on: &|| true };
         let stream = |p: usize, s: usize| ChaCha8Rng::seed_from_u64((p * 10 + s) as u64);
         let prompt = ids_to_host(&golden["greedy_prompt"]);
         let greedy = &engine.generate(std::slice::from_ref(&prompt), 1, stream, |_| ())[0];

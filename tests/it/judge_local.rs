@@ -94,7 +94,8 @@ fn tokens_are_drawn_from_what_may_come_next() {
     for greedy in [true, false] {
         let sampling = Sampling { temperature: 1.0, greedy, ..Sampling::plain() };
         let stop = Stop { ends: &|_| false, max_tokens: 60 };
-        let engine = Engine { policy: &policy, sampling, stop, vocabulary: tokenizer.vocab_size(), batch: 4 };
+        let engine =
+            Engine { policy: &policy, sampling, stop, vocabulary: tokenizer.vocab_size(), batch: 4, goes_on: &|| true };
         let constraint = Constraint::new(&vocabulary, &grammars, 2);
         let stream = |prompt: usize, sample: usize| rng::stream(3, Purpose::Rollout, sample as u64, prompt as u64);
         let responses = engine.generate_within(&prompts, 2, Some(constraint), stream, |_| ());
