@@ -5,7 +5,7 @@ use super::renamed::{UNSET, rename, supersede, warmup_as_ratio};
 use super::shape;
 use super::source::Sources;
 use super::spelling::{entries, similar};
-use crate::{BadInput, WRITTEN, read_text};
+use crate::{BadInput, WRITTEN};
 use serde::Deserialize;
 use std::cell::OnceCell;
 use std::io::ErrorKind;
@@ -195,7 +195,7 @@ fn read_file(path: &Path) -> Result<String, BadInput> {
         let hint = inside.map_or(String::new(), |name| format!("; did you mean {}?", path.join(name).display()));
         return Err(BadInput(format!("{shown} is a folder, expected a recipe file{hint}")));
     }
-    read_text(path, WRITTEN).map_err(|error| match error.kind() {
+    crate::read_text(path, WRITTEN).map_err(|error| match error.kind() {
         ErrorKind::NotFound => BadInput(format!("there is no recipe {shown}{}", similar(path))),
         _ => BadInput(format!("the recipe {shown} cannot be read: {error}")),
     })
