@@ -44,6 +44,16 @@ pub fn typed<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T> {
     })
 }
 
+/// A number as JSON, which has none that are not finite: those are the words "NaN", "Infinity" and "-Infinity".
+pub fn number(value: f64) -> Value {
+    match value {
+        _ if value.is_finite() => value.into(),
+        _ if value.is_nan() => "NaN".into(),
+        _ if value > 0.0 => "Infinity".into(),
+        _ => "-Infinity".into(),
+    }
+}
+
 /// serde's message with words for the types of Rust.
 fn plain(message: &str) -> String {
     [("expected f64", "expected a number"), ("expected i64", "expected an integer")]

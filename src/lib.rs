@@ -34,8 +34,9 @@ pub mod traces;
 pub mod train;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The exit code of `BadInput`.
@@ -92,6 +93,58 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
+/// Most bytes of a file that people write by hand, such as a recipe or a template.
+pub const WRITTEN: u64 = 1 << 20;
+/// Most bytes of a file of a program that is read whole, such as a tokenizer.
+pub const WHOLE: u64 = 1 << 28;
+
+/// What a path is instead of a file, such as "a folder"; nothing if there is nothing.
+pub fn instead_of_file(path: &Path) -> Option<&'static str> {
+    let kind = fs::metadata(path).ok()?.file_type();
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a folder"),
+        () if kind.is_fifo() => Some("a pipe"),
+        () if kind.is_socket() => Some("a socket"),
+        () => Some("a device"),
+    }
+}
+
+/// Opens a file to read it. Pipes and devices are refused: they may have no end, or never begin.
+///
+/// # Errors
+/// Those of the file system; what is there instead of a file.
+pub fn open(path: &Path) -> io::Result<File> {
+    match instead_of_file(path) {
+        Some(other) => Err(io::Error::new(ErrorKind::InvalidInput, format!("it is {other}, not a file"))),
+        None => File::open(path),
+    }
+}
+
+/// The content of a file of at most so many bytes.
+///
+/// # Errors
+/// As `open`; a larger file.
+pub fn read_bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {most} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// The text of a file of at most so many bytes.
+///
+/// # Errors
+/// As `read_bytes`; a byte that is not UTF-8, with its place.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read_bytes(path, most)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        io::Error::new(ErrorKind::InvalidData, format!("it is not text: byte {at} is not UTF-8"))
+    })
+}
+
 /// Says what is in the place of a file that was not fetched: Git LFS's pointer, a small text, or a link to nothing.
 pub fn not_fetched(path: &Path) -> Option<String> {
     const START: &[u8] = b"version https://git-lfs.github.com/spec/v1";
@@ -100,7 +153,7 @@ pub fn not_fetched(path: &Path) -> Option<String> {
         return Some(format!("{shown} is a link to {}, which is not there", target.display()));
     }
     let mut start = [0; START.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    let read = open(path).and_then(|mut file| file.read_exact(&mut start));
     (read.is_ok() && start == START)
         .then(|| format!("{shown} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder"))
 }

@@ -55,6 +55,11 @@ impl RunFolder {
         self.0.join("curve.svg")
     }
 
+    /// What a step learnt from that came to numbers that are not finite.
+    pub fn not_finite(&self, stage: metrics::Stage, step: usize) -> PathBuf {
+        self.0.join(format!("not_finite_{}_{step:06}.json", stage.name()))
+    }
+
     /// The checkpoint after a step, whether it exists or not.
     pub fn step(&self, step: usize) -> Checkpoint {
         Checkpoint { step, dir: self.0.join(format!("{STEP}{step:06}")) }

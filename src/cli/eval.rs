@@ -12,6 +12,7 @@ use ppo_train::plan;
 use ppo_train::recipe::Decoding;
 use ppo_train::stats::{Bootstrap, RESAMPLES};
 use ppo_train::task::{Split, Task};
+use ppo_train::torch;
 use ppo_train::train::evaluate::{Evaluation, evaluate};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -90,8 +91,11 @@ impl Eval {
             Some(task) => Environment::new(&plan, task)?,
             None => Environment::of(&plan)?,
         };
-        let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
-        let result = evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)?;
+        let evaluated = torch::catching(|| {
+            let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
+            evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding)
+        });
+        let result = evaluated.map_err(|error| plan::with_relief(&plan, error))?;
         Ok((result, env.task))
     }
 

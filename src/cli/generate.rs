@@ -3,7 +3,7 @@
 use super::common::{STDOUT, precision, print};
 use anyhow::{Context, Result};
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use ppo_train::checkpoint::ensure_whole;
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Response, Writer};
@@ -30,7 +30,7 @@ pub struct Generate {
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
     /// Number of continuations.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     samples: usize,
     /// Seed of the samples.
     #[arg(long, default_value_t = 0)]

@@ -73,7 +73,8 @@ const EXIT_CODES: &str = "Exit codes:
   0   done
   1   failed
   2   bad input: the recipe, the arguments or a file
-  75  stopped by a signal with its work saved: a run goes on with --resume, dialogues with the same command";
+  75  stopped by a signal with its work saved: a run goes on with --resume, dialogues with the same command
+  101 a mistake of the program: please report what it says";
 
 /// The parser; its version names the libtorch that this build is linked to.
 fn parser() -> clap::Command {

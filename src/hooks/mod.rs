@@ -15,7 +15,7 @@ mod outcome;
 pub mod persona;
 mod samples;
 pub mod schedule;
-mod transfer;
+pub mod transfer;
 mod work;
 
 pub use check::{Lack, check};

@@ -1,24 +1,62 @@
 //! Whether the skill transfers: the policy answers problems of another task, in the prompt that it was trained with.
-//! Each answer is a line of `answers.jsonl` in the job's folder. `with_answer` is the share of responses with an answer
-//! tag; `unanswered`, of a task with classes, the share of those whose answer is none of the classes.
+//! Each answer is a line of `answers.jsonl` in the job's folder; if the task has classes, `classes.json` says which was
+//! taken for which. `with_answer` is the share of responses with an answer tag; `unanswered`, of a task with classes,
+//! the share of those whose answer is none of the classes.
 
 use super::outcome::Outcome;
 use super::schedule::Job;
-use crate::OrBadInput;
-use crate::env::{Environment, PREFLIGHT_PROMPTS};
+use crate::analysis::Answers;
+use crate::env::{Environment, PREFLIGHT_PROMPTS, Prompt};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Transfer;
-use crate::stats::{Bootstrap, Figure, Grid, RESAMPLES};
+use crate::stats::{Bootstrap, Figure, Grid, Place, RESAMPLES};
 use crate::task::{Split, in_words, settings as task_settings};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::rollouts::Rollout;
+use crate::{OrBadInput, bad};
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// The file of answers.
-pub const ANSWERS: &str = "answers.jsonl";
+const ANSWERS: &str = "answers.jsonl";
+/// The file of classes: `analysis::Summary`, as `eval --json` has it.
+pub const CLASSES: &str = "classes.json";
+
+/// What is read again of an answer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Answer {
+    pub problem: String,
+    pub accuracy: f64,
+}
+
+/// The answers in the folder of a job.
+///
+/// # Errors
+/// Bad input: there are none, or a line is not one.
+pub fn read(folder: &Path) -> Result<Vec<Answer>> {
+    let path = folder.join(ANSWERS);
+    let text = std::fs::read_to_string(&path).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
+    let line = |(line, number): (&str, usize)| {
+        serde_json::from_str(line).map_err(|error| bad!("{}, line {number} is not an answer: {error}", path.display()))
+    };
+    text.lines().zip(1..).map(line).collect()
+}
+
+/// In which picture a figure is shown.
+pub fn place(name: &str) -> Option<Place> {
+    match name {
+        "accuracy" | "format" | "with_answer" => {
+            Some(Place::new("Answers to the other task", name, "answers, %", true))
+        }
+        "macro_f1" => Some(Place::new("Macro-F1 on the other task", "macro-F1", "macro-F1, %", true)),
+        "response_length" => Some(Place::new("Response length on the other task", name, "tokens", true)),
+        "reward" => Some(Place::new("Reward on the other task", name, "reward", false)),
+        _ => Some(Place::new("F1 by class on the other task", name.strip_prefix("f1_")?, "F1, %", false)),
+    }
+}
 
 /// Evaluates the policy on the other task's test split, and writes its answers into `folder`.
 ///
@@ -28,12 +66,14 @@ pub fn evaluate_on(plan: &Plan, settings: &Transfer, policy: &Policy, (job, fold
     let other = other(plan, settings);
     let env = environment(&other, settings)?;
     let evaluation = evaluate(policy, &other, &env, Split::Test, settings.problems, settings.decoding)?;
-    let answers: Vec<String> = rows(&env, &evaluation).iter().map(Value::to_string).collect();
+    let classes = evaluation.answers(env.task.as_ref());
+    let answers: Vec<String> = rows(&env, &evaluation, classes.as_ref()).iter().map(Value::to_string).collect();
     std::fs::write(folder.join(ANSWERS), answers.join("\n") + "\n")?;
     let mut figures = figures(&evaluation);
     let mut notes = vec![];
-    if let Some(answers) = evaluation.answers(env.task.as_ref()) {
+    if let Some(answers) = classes {
         let summary = answers.summary(&Bootstrap::new(RESAMPLES, evaluation.prompts.len()));
+        std::fs::write(folder.join(CLASSES), serde_json::to_string_pretty(&summary)? + "\n")?;
         for (name, value) in evaluation.class_figures(env.task.as_ref()) {
             let interval = summary.macro_f1_interval.filter(|_| name == "macro_f1");
             figures.push(Figure { interval, ..Figure::plain(name, value) });
@@ -95,10 +135,12 @@ pub fn identity(plan: &Plan, settings: &Transfer) -> Value {
     json!({ "task": task, "decoding": decoding, "problems": problems, "tokens": tokens })
 }
 
-fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
-    let all = evaluation.prompts.iter().zip(&evaluation.rollouts);
-    let row = |(prompt, rollout): (&crate::env::Prompt, &Rollout)| {
-        json!({
+/// A row per answer. `truth` is the problem's class by name, and `given` the one that was answered, `null` if it names
+/// none; tasks without classes have neither.
+fn rows(env: &Environment, evaluation: &Evaluation, classes: Option<&Answers>) -> Vec<Value> {
+    let all = evaluation.prompts.iter().zip(&evaluation.rollouts).enumerate();
+    let row = |(at, (prompt, rollout)): (usize, (&Prompt, &Rollout))| {
+        let mut row = json!({
             "index": prompt.index,
             "problem": in_words(&env.task.variables(prompt.split, prompt.index)),
             "text": rollout.text,
@@ -108,7 +150,12 @@ fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
             "reward": rollout.grade.reward,
             "with_answer": rollout.grade.answered,
             "verdict": rollout.grade.reason,
-        })
+        });
+        if let Some(Answers { names, truth, given, .. }) = classes {
+            row["truth"] = names[truth[at]].into();
+            row["given"] = given[at].map(|class| names[class]).into();
+        }
+        row
     };
     all.map(row).collect()
 }

@@ -7,8 +7,9 @@
 use super::log_file::LogFile;
 use super::record::{Record, Stage};
 use super::sink::Sink;
+use crate::json::number;
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -58,15 +59,6 @@ pub(super) fn line(record: &Record) -> Vec<u8> {
     let mut line = Value::Object(fields).to_string().into_bytes();
     line.push(b'\n');
     line
-}
-
-fn number(value: f64) -> Value {
-    match value {
-        _ if value.is_finite() => json!(value),
-        _ if value.is_nan() => json!("NaN"),
-        _ if value > 0.0 => json!("Infinity"),
-        _ => json!("-Infinity"),
-    }
 }
 
 /// The stage and the step of a line.

@@ -10,7 +10,7 @@
 
 use crate::dist::Comm;
 use crate::model::Weights;
-use crate::torch::{self, AdamWStep};
+use crate::torch::{self, AdamWStep, to_host};
 use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -77,6 +77,13 @@ impl AdamW {
         Ok(())
     }
 
+    /// Makes the gradient zero again, for another try.
+    pub fn forget(&mut self) {
+        if let Some(Gradient { open, sum }) = &mut self.gradient {
+            tch::no_grad(|| std::iter::once(open).chain(sum).for_each(|part| drop(part.zero_())));
+        }
+    }
+
     /// Adds one micro-batch's gradient; called after each backward pass.
     pub fn accumulate(&mut self) {
         if let Some(Gradient { open, sum: Some(sum) }) = &mut self.gradient {
@@ -97,13 +104,14 @@ impl AdamW {
     }
 
     /// One step on the accumulated gradient, clipped to a global norm of `max_norm` (0: not clipped), which is freed.
-    /// Returns the norm before clipping, a float32 scalar; if it is not finite, the weights stay as they are.
-    pub fn step(&mut self, max_norm: f64, hyper: AdamWStep) -> Result<Tensor> {
+    /// Returns the norm before clipping and the sum of the new weights, float32 scalars; if the norm is not finite, the
+    /// weights stay as they are. `guard`, a scalar, is added to the norm: 0, or a number that is not finite.
+    pub fn step(&mut self, max_norm: f64, hyper: AdamWStep, guard: &Tensor) -> Result<[Tensor; 2]> {
         let gradient = self.gradient.take().context("a step without a gradient")?;
         self.weights.close_gradient()?;
         tch::no_grad(|| {
             let mut grad = gradient.sum.unwrap_or(gradient.open);
-            let norm = grad.norm();
+            let norm = grad.norm() + guard;
             if max_norm > 0.0 {
                 let coefficient = ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0);
                 let _ = grad.g_mul_(&coefficient);
@@ -124,8 +132,28 @@ impl AdamW {
                     own(flat).copy_(&learnt);
                 }
             }
-            Ok(norm)
+            // A sum needs no second buffer, and one value that is not finite makes it so.
+            Ok([norm, flat.sum(flat.kind()).to_kind(Kind::Float)])
         })
+    }
+
+    /// Gives up the gradient since `begin`.
+    ///
+    /// # Errors
+    /// Those of libtorch.
+    pub fn abandon(&mut self) -> Result<()> {
+        self.gradient = None;
+        self.weights.close_gradient()
+    }
+
+    /// The tensors whose gradient since the last `accumulate` is not finite.
+    pub fn broken_gradients(&self) -> Vec<String> {
+        broken(self.weights.entries().iter().map(|(name, tensor)| (name, tensor.grad())))
+    }
+
+    /// The tensors whose weights are not finite.
+    pub fn broken_weights(&self) -> Vec<String> {
+        broken(self.weights.entries().iter().map(|(name, tensor)| (name, tensor.detach())))
     }
 
     /// Everything a resumed run needs, by name: moments, step count, and the master weights if there are any.
@@ -140,11 +168,17 @@ impl AdamW {
     }
 }
 
+/// The names of the tensors that are not finite.
+fn broken<'a>(named: impl Iterator<Item = (&'a String, Tensor)>) -> Vec<String> {
+    let (names, sums): (Vec<_>, Vec<_>) = named.map(|(name, tensor)| (name, tensor.sum(Kind::Float))).unzip();
+    let sums = to_host(&Tensor::stack(&sums, 0));
+    names.into_iter().zip(sums).filter(|(_, sum)| !sum.is_finite()).map(|(name, _)| name.clone()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Head, ModelConfig};
-    use crate::torch::to_host;
     use tch::Device;
 
     impl AdamW {
@@ -152,6 +186,12 @@ mod tests {
         fn put(&self, gradient: &Tensor) {
             self.gradient.as_ref().unwrap().open.shallow_clone().copy_(gradient);
         }
+    }
+
+    /// Steps; returns the norm.
+    fn descend(optimizer: &mut AdamW, max_norm: f64, hyper: AdamWStep) -> f64 {
+        let [norm, _] = optimizer.step(max_norm, hyper, &Tensor::from(0f32)).unwrap();
+        norm.double_value(&[])
     }
 
     /// A model small enough to step by hand.
@@ -178,7 +218,7 @@ mod tests {
             optimizer.begin().unwrap();
             optimizer.put(&Tensor::from_slice(&grad));
             let norm = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-            let reported = optimizer.step(1.0, HYPER).unwrap().double_value(&[]);
+            let reported = descend(&mut optimizer, 1.0, HYPER);
             assert!((reported - norm).abs() < 1e-3 * norm);
             for i in 0..naive.len() {
                 let g = f64::from(grad[i]) / (norm + 1e-6);
@@ -209,7 +249,7 @@ mod tests {
                     optimizer.begin().unwrap();
                     optimizer.put(&grad.sin());
                     optimizer.accumulate();
-                    let _norm = optimizer.step(1.0, HYPER).unwrap();
+                    descend(&mut optimizer, 1.0, HYPER);
                 }
                 to_host(weights.flat())
             };
@@ -229,7 +269,7 @@ mod tests {
             optimizer.begin().unwrap();
             optimizer.put(&Tensor::from(1.0f32));
             optimizer.accumulate();
-            let _norm = optimizer.step(0.0, hyper).unwrap();
+            descend(&mut optimizer, 0.0, hyper);
         }
         let moved = to_host(weights.flat()).iter().zip(&before).map(|(a, b)| f64::from(b - a)).sum::<f64>()
             / before.len() as f64;
@@ -246,9 +286,17 @@ mod tests {
             for poison in [f32::NAN, f32::INFINITY] {
                 optimizer.begin().unwrap();
                 optimizer.put(&Tensor::from(poison));
+                assert_eq!(optimizer.broken_gradients().len(), weights.entries().len());
                 optimizer.accumulate();
-                assert!(!optimizer.step(1.0, HYPER).unwrap().double_value(&[]).is_finite());
+                assert!(!descend(&mut optimizer, 1.0, HYPER).is_finite());
             }
+            // A gradient of a loss that is not finite.
+            optimizer.begin().unwrap();
+            optimizer.put(&Tensor::from(1f32));
+            assert!(optimizer.broken_gradients().is_empty());
+            optimizer.accumulate();
+            let [norm, sum] = optimizer.step(1.0, HYPER, &Tensor::from(f32::NAN)).unwrap();
+            assert!(norm.double_value(&[]).is_nan() && sum.double_value(&[]).is_finite());
             assert_eq!(to_host(weights.flat()), before);
             assert!(optimizer.state().iter().all(|(_, state)| to_host(state).iter().all(|x| x.is_finite())));
         }

@@ -3,6 +3,8 @@
 use super::Plan;
 use super::memory::{estimate, peak};
 use crate::recipe::CriticModel;
+use crate::torch::Fault;
+use anyhow::anyhow;
 use std::fmt;
 
 /// The share of a device's memory that a plan may use; the CUDA context, kernel workspaces and fragmentation (on a CPU,
@@ -93,6 +95,35 @@ pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
         plan = changed;
     }
     Some(fit)
+}
+
+/// An error with what would help, if what a plan lacked was memory.
+pub fn with_relief(plan: &Plan, error: anyhow::Error) -> anyhow::Error {
+    if Fault::memory(&error).is_none() { error } else { anyhow!("{error:#}\n{}", relief(plan)) }
+}
+
+/// The keys that lower a plan's peak. If it should have fitted, other programs or a limit have taken their share, and a
+/// quarter less may do.
+fn relief(plan: &Plan) -> String {
+    let needed = estimate(plan, 1);
+    let (phase, bytes) = peak(&needed);
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let quarter_less = (bytes as f64 * 0.75 / SHARE) as u64;
+    let memory = Devices::of(plan).memory.unwrap_or(quarter_less).min(quarter_less);
+    let mut said = format!("the plan counts on at most {:.2} GiB, in the phase \"{}\"", gib(bytes), phase.name());
+    match fit(plan, Devices { count: 1, memory: Some(memory) }) {
+        Some(fit) if !fit.changes.is_empty() => {
+            said += "; in this order, these changes of the recipe lower it:";
+            for change in &fit.changes {
+                said += &format!("\n    {change:<40}{:>8.2} GiB", gib(change.peak));
+            }
+            if Devices::of(plan).memory.is_some_and(|memory| fit.reached() > memory) {
+                said += "\n    still too much for this machine: use a smaller model or more memory";
+            }
+        }
+        _ => said += ", which no key of the recipe lowers: use a smaller model or more memory",
+    }
+    said
 }
 
 /// Alters a plan if it can still be altered in this way, and returns the key's new value.

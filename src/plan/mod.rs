@@ -12,7 +12,7 @@ mod report;
 mod tests;
 
 pub use disk::{Disk, FAILED, WAITING};
-pub use fit::{Devices, Fit, fit};
+pub use fit::{Devices, Fit, fit, with_relief};
 pub use memory::{Part, Phase, estimate, held, on_host, peak, total};
 pub use models::kind_of;
 pub use report::{json, report};

@@ -7,7 +7,7 @@ use toml::Value;
 
 /// Sections and keys that may change when a run is resumed: how long it runs, what it shows and keeps, where it is
 /// computed and in parts of what size. Any other change would make it a different experiment.
-pub const MAY_CHANGE: [&str; 12] = [
+pub const MAY_CHANGE: [&str; 13] = [
     "name",
     "ppo.steps",
     "ppo.micro_batch_tokens",
@@ -16,6 +16,7 @@ pub const MAY_CHANGE: [&str; 12] = [
     "evaluation",
     "checkpoints",
     "hooks",
+    "watch",
     "logging",
     "machine.device",
     "machine.threads",

@@ -61,7 +61,8 @@ fn invert(mass: &Tensor, uniform: &Tensor) -> Tensor {
     let total = cumulative.narrow(1, cumulative.size()[1] - 1, 1);
     // The share may round up to the total; just below that is still within a token that has mass.
     let share = (&total * uniform.unsqueeze(1)).minimum(&(&total * (1.0 - 1e-6)));
-    share.searchsorted(&cumulative, false, true, "right", None::<&Tensor>)
+    // Where probabilities are not finite, no place is found.
+    share.searchsorted(&cumulative, false, true, "right", None::<&Tensor>).clamp_max(mass.size()[1] - 1)
 }
 
 #[cfg(test)]

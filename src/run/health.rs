@@ -26,6 +26,8 @@ pub struct Health {
     pub saved: Option<usize>,
     /// Accuracy at the newest evaluation, and its step.
     pub accuracy: Option<(u64, f64)>,
+    /// Names of the warnings that were on at the newest step in the logs.
+    pub warnings: Vec<String>,
     pub hooks: Vec<HookHealth>,
 }
 
@@ -75,6 +77,10 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
         let error = failed.map(|failed| failed.error);
         HookHealth { hook: job.hook, step: job.step, state, attempts, error, missing }
     };
+    let warnings = records.iter().rfind(|record| record.stage == Stage::Ppo).into_iter().flat_map(|record| {
+        let on = record.scalars().filter(|(_, value)| *value > 0.0);
+        on.filter_map(|(name, _)| Some(name.strip_prefix("watch/")?.to_string()))
+    });
     let begun = logged.unwrap_or(0).max(newest.unwrap_or(0) as u64);
     let judged = (0..=begun as usize).flat_map(|step| due(&recipe.hooks, step, steps));
     Ok(Health {
@@ -89,6 +95,7 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
         steps: steps as u64,
         saved: newest,
         accuracy,
+        warnings: warnings.collect(),
         hooks: judged.map(hook).collect(),
     })
 }
@@ -106,6 +113,9 @@ impl fmt::Display for Health {
         }
         if let Some((step, accuracy)) = self.accuracy {
             write!(f, ", accuracy {:.1} % at step {step}", 100.0 * accuracy)?;
+        }
+        if !self.warnings.is_empty() {
+            write!(f, "\n  {} on: {}", counted(self.warnings.len(), "warning"), self.warnings.join(", "))?;
         }
         let count = |state: &str| self.hooks.iter().filter(|hook| hook.state == state).count();
         if !self.hooks.is_empty() {

@@ -18,16 +18,16 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan, held};
+use crate::plan::{Disk, Plan, held, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
-use crate::torch::{return_large_blocks, trim_above};
+use crate::torch::{catching, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
 use crate::train::learner::Models;
 use crate::train::ppo;
 use crate::train::stop::Stop;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{GO_ON, Trainer};
 use anyhow::{Context, Result};
 use recovery::Recovery;
 use std::fs;
@@ -44,6 +44,10 @@ pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
 
 /// `launch`, with a given flag to stop it. `shared`: another run whose finished `start` would be this one's too.
 fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
+    catching(|| run(plan, resume, stop, shared)).map_err(|error| with_relief(plan, error))
+}
+
+fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
@@ -100,7 +104,8 @@ fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>
         models.restore(checkpoint).with_context(|| format!("cannot resume from {}", checkpoint.path().display()))?;
     }
     let (env, folder) = (&env, &folder);
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, saving: None };
+    let micro_tokens = ppo.micro_batch_tokens;
+    let mut trainer = Trainer { plan, ppo, env, comm, models, state, folder, stop, micro_tokens, saving: None };
     let mut hooks = hooks::all(plan);
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;
@@ -139,6 +144,11 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Recovery> {
     let checkpoint = found.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint);
     if begun {
         same_experiment(plan, &checkpoint.map_or_else(|| folder.recipe(), Checkpoint::recipe))?;
+    }
+    if let (Some((_, state)), Some(ppo)) = (&found.checkpoint, &plan.recipe.ppo)
+        && let Some(reason) = state.watchdogs.reason_to_stop(&plan.recipe.watch).filter(|_| state.step < ppo.steps)
+    {
+        return Err(bad!("{}: {reason}\n{GO_ON}", plan.out.display()));
     }
     folder.sweep()?;
     found.apply(folder)?;

@@ -67,9 +67,11 @@ impl WarmUp<'_> {
                 let seed = plan.recipe.warm_start_seed();
                 let keep = |steps: usize, learner: &Learner<Policy>| self.keep(steps, learner);
                 let (comm, stop, done) = (self.comm, self.stop, self.done);
-                let warm_start = WarmStart { sft, seed, rows: &rows, comm, stop, done, keep: &keep };
+                let text = |row: &Sequence| self.env.decode(&row.response).unwrap_or_default();
+                let (rows, folder) = (&rows, self.folder);
+                let warm_start = WarmStart { sft, seed, rows, comm, stop, done, folder, text: &text, keep: &keep };
                 warm_start.train(&mut learner, metrics)?;
-                terminal::print(&self.samples(&learner.model, &rows)?);
+                terminal::print(&self.samples(&learner.model, rows)?);
                 (learner.model, Some(stats))
             }
         };

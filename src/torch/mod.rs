@@ -3,19 +3,23 @@
 //!
 //! All `unsafe` code of the crate is in this module.
 
+mod allocator;
 mod device;
+mod fault;
 mod heap;
 mod neighbours;
 
+pub use allocator::Heap;
 pub use device::{DEVICES, device, named_device};
+pub use fault::{Fault, catching, report_panics};
 pub use heap::{Held, keep_freed_memory, make_room, return_large_blocks, trim, trim_above};
 pub use neighbours::share_cpu;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use memmap2::Mmap;
 use safetensors::Dtype;
-use std::ffi::{CStr, c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
@@ -43,7 +47,7 @@ unsafe extern "C" {
     fn ppo_recompute(
         x: *mut C_tensor,
         state: *mut c_void,
-        call: extern "C" fn(*mut c_void, *mut C_tensor) -> *mut C_tensor,
+        call: extern "C" fn(*mut c_void, *mut C_tensor, *mut *mut c_char) -> *mut C_tensor,
         drop: extern "C" fn(*mut c_void),
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
@@ -56,7 +60,7 @@ pub fn version() -> String {
 }
 
 /// Turns the shim's answer into a `Result`.
-fn checked(message: *mut c_char) -> Result<()> {
+fn checked(message: *mut c_char) -> Result<(), Fault> {
     if message.is_null() {
         return Ok(());
     }
@@ -66,13 +70,26 @@ fn checked(message: *mut c_char) -> Result<()> {
         ppo_free(message);
         text
     };
-    bail!("libtorch: {}", text.lines().next().unwrap_or("unknown error"))
+    Err(Fault::said(&text))
+}
+
+/// Whether operations are recorded for a backward pass, in this thread.
+fn gradients_are_recorded() -> bool {
+    // SAFETY: a thread-local flag of libtorch's, which says what it was.
+    let recorded = unsafe { torch_sys::at_grad_set_enabled(0) } != 0;
+    record_gradients(recorded);
+    recorded
+}
+
+fn record_gradients(recorded: bool) {
+    // SAFETY: as above.
+    unsafe { torch_sys::at_grad_set_enabled(i32::from(recorded)) };
 }
 
 /// Makes `grad` (same shape, kind and device) the place where `backward` accumulates the gradient of the leaf `tensor`.
 pub fn set_grad(tensor: &mut Tensor, grad: &mut Tensor) -> Result<()> {
     // SAFETY: both pointers are live at::Tensors for the duration of the call.
-    checked(unsafe { ppo_set_grad(tensor.as_mut_ptr(), grad.as_mut_ptr()) })
+    Ok(checked(unsafe { ppo_set_grad(tensor.as_mut_ptr(), grad.as_mut_ptr()) })?)
 }
 
 /// A generator of libtorch's random numbers, separate from the one that all threads share.
@@ -90,7 +107,7 @@ impl Generator {
     /// Fills a float tensor on the CPU from the normal distribution with mean 0.
     pub fn normal(&mut self, tensor: &mut Tensor, deviation: f64) -> Result<()> {
         // SAFETY: a live at::Tensor and the live generator that `seeded` made.
-        checked(unsafe { ppo_normal(tensor.as_mut_ptr(), 0.0, deviation, self.0) })
+        Ok(checked(unsafe { ppo_normal(tensor.as_mut_ptr(), 0.0, deviation, self.0) })?)
     }
 }
 
@@ -122,7 +139,7 @@ pub fn fused_adamw(
     p: AdamWStep,
 ) -> Result<()> {
     // SAFETY: all pointers are live at::Tensors for the duration of the call.
-    checked(unsafe {
+    let done = checked(unsafe {
         ppo_fused_adamw(
             weights.as_mut_ptr(),
             grad.as_mut_ptr(),
@@ -136,7 +153,8 @@ pub fn fused_adamw(
             p.weight_decay,
             p.eps,
         )
-    })
+    });
+    Ok(done?)
 }
 
 /// What a `recompute` computes: a function of one tensor, called again from whichever thread runs the backward pass.
@@ -149,18 +167,25 @@ type Body = Box<dyn Fn(&Tensor) -> Tensor + Send>;
 /// # Panics
 /// If `body` does, like libtorch's own functions in `tch`.
 pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) -> Tensor {
-    extern "C" fn call(state: *mut c_void, x: *mut C_tensor) -> *mut C_tensor {
+    extern "C" fn call(state: *mut c_void, x: *mut C_tensor, message: *mut *mut c_char) -> *mut C_tensor {
         // SAFETY: `state` is the box made below, alive until `drop` is called; `x` is a live tensor, cloned at once.
         let (body, x) = unsafe { (&*(state as *const Body), Tensor::clone_from_ptr(x)) };
-        match catch_unwind(AssertUnwindSafe(|| body(&x))) {
+        // No panic may cross the other side; any fault goes through it as the message it was.
+        let y = catch_unwind(AssertUnwindSafe(|| catching(|| Ok(body(&x)))));
+        let said = match y {
             // The other side owns the tensor from here on.
-            Ok(mut y) => {
+            Ok(Ok(mut y)) => {
                 let pointer = y.as_mut_ptr();
                 std::mem::forget(y);
-                pointer
+                return pointer;
             }
-            Err(_) => std::ptr::null_mut(),
-        }
+            Ok(Err(fault)) => fault.downcast_ref::<Fault>().map(|fault| fault.message().to_string()),
+            Err(_) => None,
+        };
+        let said = CString::new(said.unwrap_or("a recomputed part of the model failed".into())).unwrap_or_default();
+        // SAFETY: the shim frees the copy.
+        unsafe { *message = libc::strdup(said.as_ptr()) };
+        std::ptr::null_mut()
     }
     extern "C" fn drop(state: *mut c_void) {
         // SAFETY: made by `Box::into_raw` below, and the shim calls this once.
@@ -174,7 +199,7 @@ pub fn recompute(x: &Tensor, body: impl Fn(&Tensor) -> Tensor + Send + 'static) 
     // SAFETY: the shim takes ownership of the state and drops it, keeps no pointer to `x`, and fills `out` unless it
     // returns a message.
     let result = checked(unsafe { ppo_recompute(x.shallow_clone().as_mut_ptr(), state, call, drop, &mut out) });
-    result.unwrap_or_else(|error| panic!("{error:#}"));
+    result.unwrap_or_else(|fault| resume_unwind(Box::new(fault)));
     // SAFETY: a new tensor, ours.
     unsafe { Tensor::from_ptr(out) }
 }
@@ -195,7 +220,7 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
 
 /// Maps a file of tensors into memory, read only.
 pub fn map(path: &Path) -> Result<Mmap> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = crate::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     // SAFETY: the mapping is private and read only; if another process truncates the file meanwhile, this one dies.
     unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map {}", path.display()))
 }

@@ -26,9 +26,9 @@ template <typename F> char *guarded(F &&body) {
   }
 }
 
-// A function of one tensor on the Rust side. It returns a new tensor that we own, or null when it failed.
+// A function of one tensor on the Rust side. It returns a new tensor that we own, or null and a message that we free.
 struct Body : torch::CustomClassHolder {
-  using Call = at::Tensor *(*)(void *state, at::Tensor *x);
+  using Call = at::Tensor *(*)(void *state, at::Tensor *x, char **message);
   using Drop = void (*)(void *state);
 
   void *state;
@@ -40,8 +40,10 @@ struct Body : torch::CustomClassHolder {
   ~Body() override { drop(state); }
 
   at::Tensor operator()(at::Tensor x) const {
-    std::unique_ptr<at::Tensor> y(call(state, &x));
-    if (!y) throw std::runtime_error("a recomputed part of the model failed");
+    char *message = nullptr;
+    std::unique_ptr<at::Tensor> y(call(state, &x, &message));
+    std::unique_ptr<char, decltype(&std::free)> owned(message, std::free);
+    if (!y) throw std::runtime_error(message ? message : "a recomputed part of the model failed");
     return *y;
   }
 };

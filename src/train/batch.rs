@@ -4,8 +4,10 @@
 //! there, and reads and writes flat quantities with `slots`.
 
 use crate::dist::{Comm, share};
-use crate::torch::{padded, trim};
+use crate::terminal;
+use crate::torch::{Fault, catching, padded, trim};
 use anyhow::Result;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,8 +32,8 @@ pub struct Batch<'a> {
     pub sequences: &'a [&'a Sequence],
     /// The place of each sequence's response tokens among all of them, N.
     slots: Vec<Range<usize>>,
-    /// Tokens of a micro-batch, padding included.
-    micro_tokens: usize,
+    /// Tokens of a micro-batch, padding included: fewer than at first once memory has run out.
+    micro_tokens: Cell<usize>,
     /// Whether the sequences of a micro-batch stand in one row.
     packed: bool,
     pub device: Device,
@@ -50,6 +52,8 @@ pub struct MicroBatch {
     pub targets: Tensor,
     /// Their places in the step's flat quantities, [n].
     pub slots: Tensor,
+    /// Which sequences of the batch they are, B.
+    pub rows: Vec<usize>,
 }
 
 impl<'a> Batch<'a> {
@@ -61,7 +65,7 @@ impl<'a> Batch<'a> {
             end - s.response.len()..end
         };
         let slots = sequences.iter().map(slot).collect();
-        Self { sequences, slots, micro_tokens, packed: false, device, comm }
+        Self { sequences, slots, micro_tokens: Cell::new(micro_tokens), packed: false, device, comm }
     }
 
     /// The same, with the sequences of a micro-batch one after another in a single row, if `packed`.
@@ -87,7 +91,12 @@ impl<'a> Batch<'a> {
 
     /// This rank's share of the `chosen` sequences in micro-batches, those of similar length together. A sequence
     /// longer than a micro-batch gets its own.
-    pub fn micro_batches(&self, chosen: Range<usize>) -> Vec<MicroBatch> {
+    pub fn micro_batches(&self, chosen: Range<usize>) -> impl Iterator<Item = MicroBatch> {
+        self.cut(chosen).into_iter().map(|rows| self.micro_batch(&rows))
+    }
+
+    /// The sequences of each micro-batch.
+    fn cut(&self, chosen: Range<usize>) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = chosen.collect();
         order.sort_by_key(|&i| Reverse(self.sequences[i].tokens()));
         let own = share(self.comm, &order);
@@ -98,14 +107,46 @@ impl<'a> Batch<'a> {
             let mut tokens = 0;
             let fits = |&&i: &&usize| {
                 tokens += if self.packed { self.sequences[i].tokens() } else { longest };
-                tokens <= self.micro_tokens
+                tokens <= self.micro_tokens.get()
             };
             let rows = rest.iter().take_while(fits).count().max(1);
             let (rows, after) = rest.split_at(rows);
-            batches.push(self.micro_batch(rows));
+            batches.push(rows.to_vec());
             rest = after;
         }
         batches
+    }
+
+    /// The tokens of a micro-batch by now.
+    pub fn micro_tokens(&self) -> usize {
+        self.micro_tokens.get()
+    }
+
+    /// Halves the micro-batches if memory ran out for those of the `chosen` sequences, so that what is asked of them
+    /// can be tried once more. Each rank does so for itself, since what it holds differs.
+    ///
+    /// # Errors
+    /// The `error` itself: it is another one, or each micro-batch is a single sequence.
+    pub fn shrink(&self, chosen: Range<usize>, error: anyhow::Error) -> Result<()> {
+        let tokens = |rows: &Vec<usize>| {
+            let each = rows.iter().map(|&i| self.sequences[i].tokens());
+            if self.packed { each.sum() } else { rows.len() * each.max().unwrap_or(0) }
+        };
+        let cut = self.cut(chosen);
+        let largest = cut.iter().filter(|rows| rows.len() > 1).map(tokens).max();
+        let (Some(_), Some(largest)) = (Fault::memory(&error), largest) else { return Err(error) };
+        self.micro_tokens.set(largest / 2);
+        terminal::warn(&format!(
+            "warning: {error}, for a micro-batch of {largest} tokens: it is done again, and micro-batches have at most \
+             {} tokens from here on",
+            largest / 2
+        ));
+        Ok(())
+    }
+
+    /// A micro-batch of one sequence.
+    pub fn alone(&self, sequence: usize) -> MicroBatch {
+        self.micro_batch(&[sequence])
     }
 
     fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
@@ -127,7 +168,8 @@ impl<'a> Batch<'a> {
             true => (padded(&[ids.concat()], self.device), lengths),
             false => (padded(&ids, self.device), vec![]),
         };
-        MicroBatch { ids, packed, read: tensor(&read), targets: tensor(&targets), slots: tensor(&slots) }
+        let [read, targets, slots] = [&read, &targets, &slots].map(|values| tensor(values));
+        MicroBatch { ids, packed, read, targets, slots, rows: rows.to_vec() }
     }
 
     /// K numbers for each response token, [N] float32 each in flat order: what `read` returns, [n] each, for the
@@ -136,11 +178,18 @@ impl<'a> Batch<'a> {
         let tokens = self.slots.last().map_or(0, |last| last.end) as i64;
         tch::no_grad(|| {
             let mut flat = std::array::from_fn(|_| Tensor::zeros([tokens], (Kind::Float, self.device)));
-            for batch in self.micro_batches(0..self.sequences.len()) {
-                for (flat, own) in flat.iter_mut().zip(read(&batch)) {
-                    let _ = flat.index_copy_(0, &batch.slots, &own);
+            let all = 0..self.sequences.len();
+            let mut fill = || {
+                for batch in self.micro_batches(all.clone()) {
+                    for (flat, own) in flat.iter_mut().zip(read(&batch)) {
+                        let _ = flat.index_copy_(0, &batch.slots, &own);
+                    }
+                    trim();
                 }
-                trim();
+                Ok(())
+            };
+            while let Err(error) = catching(&mut fill) {
+                self.shrink(all.clone(), error)?;
             }
             flat.iter_mut().try_for_each(|flat| self.comm.sum(flat))?;
             Ok(flat)
@@ -171,7 +220,7 @@ mod tests {
         for (packed, batches) in [(false, 2), (true, 2)] {
             let batch = Batch::new(&all, 12, Device::Cpu, &Solo).packed(packed);
             assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
-            let micro = batch.micro_batches(0..4);
+            let micro: Vec<MicroBatch> = batch.micro_batches(0..4).collect();
             assert_eq!(micro.len(), batches);
             let mut seen = vec![0; 7];
             for batch in &micro {
@@ -192,8 +241,9 @@ mod tests {
         }
         // 6 and 5 tokens fill a row of 11, which padding would make 12; the next two are 2 and 1.
         let lengths = |batch: &MicroBatch| batch.packed.clone();
-        let packed = Batch::new(&all, 12, Device::Cpu, &Solo).packed(true).micro_batches(0..4);
-        assert_eq!(packed.iter().map(lengths).collect::<Vec<_>>(), [vec![6, 5], vec![2, 1]]);
+        let packed = Batch::new(&all, 12, Device::Cpu, &Solo).packed(true);
+        let packed = packed.micro_batches(0..4).map(|batch| lengths(&batch));
+        assert_eq!(packed.collect::<Vec<_>>(), [vec![6, 5], vec![2, 1]]);
     }
 
     /// One of two ranks, whose sums are only its own.

@@ -2,6 +2,7 @@
 
 use super::choices::kl_estimator;
 use super::estimates::Estimates;
+use super::not_finite::NotFinite;
 use crate::algo::advantage::{self, explained_variance};
 use crate::metrics::Record;
 use crate::recipe::{Advantage, KlIn, Ppo};
@@ -71,6 +72,43 @@ pub fn experience(ppo: &Ppo, scored: &Scored, estimates: Estimates) -> Experienc
 }
 
 impl Experience {
+    /// What there is for each token, [N] each, by name, on the host.
+    pub fn per_token(&self) -> Vec<(&'static str, Vec<f32>)> {
+        let Estimates { old, reference, .. } = &self.estimates;
+        let HostSide { advantages, returns, values, .. } = &self.host;
+        let mut all = vec![("old_log_probs", to_host(old))];
+        all.extend(reference.iter().map(|reference| ("reference_log_probs", to_host(reference))));
+        all.extend(values.iter().map(|values| ("values", values.clone())));
+        all.extend([("advantages", advantages.clone()), ("returns", returns.clone())]);
+        all
+    }
+
+    /// Checks what the updates would learn from; `lengths` of the responses.
+    ///
+    /// # Errors
+    /// Something that is not finite, with the sequences in which it is.
+    pub fn check(&self, lengths: &[usize]) -> Result<(), NotFinite> {
+        let rewards = (0..).zip(&self.host.rewards).filter(|(_, reward)| !reward.is_finite());
+        let rewards: Vec<usize> = rewards.map(|(sequence, _)| sequence).collect();
+        // A reward that is not finite reaches advantages and returns, but neither log-probs nor values.
+        for (name, values) in self.per_token() {
+            if !rewards.is_empty() && name == "advantages" {
+                return Err(NotFinite::new("rewards are not finite".into(), rewards));
+            }
+            let mut rest = values.as_slice();
+            let mut found = vec![];
+            for (sequence, length) in lengths.iter().enumerate() {
+                let (own, after) = rest.split_at(*length);
+                found.extend(own.iter().any(|value| !value.is_finite()).then_some(sequence));
+                rest = after;
+            }
+            if !found.is_empty() {
+                return Err(NotFinite::new(format!("{} are not finite", name.replace('_', " ")), found));
+            }
+        }
+        Ok(())
+    }
+
     pub fn record(&self, ppo: &Ppo, record: &mut Record) {
         let HostSide { rewards, advantages, returns, values } = &self.host;
         record.summary("critic/rewards", rewards);
@@ -83,5 +121,33 @@ impl Experience {
         if ppo.kl_in == KlIn::Reward {
             record.set("actor/reward_kl_penalty", self.kl);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_is_named_with_its_sequences() {
+        let ppo: Ppo = toml::from_str("").unwrap();
+        let check = |old: [f32; 4], values: [f32; 4], scores: [f32; 3]| {
+            let reference = Some(Tensor::from_slice(&[-1f32; 4]));
+            let estimates =
+                Estimates { old: Tensor::from_slice(&old), reference, values: Some(Tensor::from_slice(&values)) };
+            let lengths = [1, 2, 1];
+            let scored = Scored { scores: &scores, lengths: &lengths, group: 1, kl_coef: 0.1 };
+            experience(&ppo, &scored, estimates).check(&lengths).map_err(|error| error.to_string())
+        };
+        let (sound, nan, inf) = ([-0.5; 4], f32::NAN, f32::INFINITY);
+        assert_eq!(check(sound, [0.0; 4], [0.0, 1.0, 0.0]), Ok(()));
+        let from = |what: &str| Err(format!("{what}; it comes from sequence 1"));
+        assert_eq!(check([-0.5, -inf, -0.5, -0.5], [0.0; 4], [0.0; 3]), from("old log probs are not finite"));
+        assert_eq!(check(sound, [0.0, 0.0, nan, 0.0], [0.0; 3]), from("values are not finite"));
+        assert_eq!(check(sound, [0.0; 4], [0.0, nan, 0.0]), from("rewards are not finite"));
+        assert_eq!(
+            check(sound, [nan, 0.0, nan, 0.0], [0.0; 3]),
+            Err("values are not finite; it comes from sequences 0 and 1".to_string())
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 use super::learner::Models;
 use super::stop::Stop;
+use super::watch::Watchdogs;
 use crate::checkpoint::RunFolder;
 use crate::dist::Comm;
 use crate::env::Environment;
@@ -43,7 +44,7 @@ pub struct Moment<'a> {
     pub state: &'a mut State,
     /// Whether the last step is done.
     pub last: bool,
-    /// Whether the run stops here, on a signal.
+    /// Whether the run stops here, on a signal or because of a warning.
     pub stopping: bool,
     /// For hooks that wait.
     pub stop: &'a Stop,
@@ -72,6 +73,8 @@ pub struct State {
     /// The KL coefficient, which adapts if the recipe says so.
     pub kl_coefficient: f64,
     pub best: Option<Best>,
+    #[serde(default)]
+    pub watchdogs: Watchdogs,
 }
 
 impl State {
@@ -87,7 +90,7 @@ impl State {
             ensure!(best.step <= step, "the best step is {}, after step {step}", best.step);
             ensure!((0.0..=1.0).contains(&best.accuracy), "the best accuracy is {}, not from 0 to 1", best.accuracy);
         }
-        Ok(())
+        self.watchdogs.check(step)
     }
 }
 
@@ -105,7 +108,7 @@ mod tests {
     #[test]
     fn a_state_is_that_of_its_step() {
         let best = |step, accuracy| Some(Best { step, accuracy });
-        let state = |step, kl_coefficient, best| State { step, kl_coefficient, best };
+        let state = |step, kl_coefficient, best| State { step, kl_coefficient, best, ..State::default() };
         for whole in [state(6, 0.0, None), state(6, 0.1, best(6, 1.0)), state(6, 1e9, best(0, 0.0))] {
             whole.check(6).unwrap();
         }

@@ -10,6 +10,7 @@ use super::estimates::{Estimates, Gap, estimate};
 use super::experience::{Experience, Scored, experience};
 use super::hook::Hook;
 use super::identities;
+use super::not_finite::{explain, numbers};
 use super::rollouts::{self, Rollout, Writer, grade, prompts};
 use super::trainer::Trainer;
 use super::update::{Scalars, StepSettings, Updates, mean};
@@ -19,13 +20,13 @@ use crate::metrics::{Metrics, Record, Stage};
 use crate::rng::Purpose;
 use crate::rollout::{Response, Sampling};
 use crate::task::Split;
-use crate::terminal::Progress;
-use anyhow::{Context, Result};
+use crate::terminal::{self, Progress};
+use anyhow::{Context, Error, Result};
 
 /// Trains from the state's step to the recipe's last.
 ///
 /// # Errors
-/// `Stopped` on a signal, after the hooks of the step it came in.
+/// `Stopped` on a signal, and an error for a warning of `watch.stop`, after the hooks of the step it came in.
 pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook>]) -> Result<()> {
     let Trainer { plan, ppo, env, comm, .. } = *trainer;
     let (samples, temperature) = (plan.recipe.rollout.samples_per_prompt, plan.recipe.rollout.temperature);
@@ -48,7 +49,7 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
 
         // What did the models expect?
         let sequences: Vec<&Sequence> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
-        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, trainer.models.actor.model.device(), comm);
+        let batch = Batch::new(&sequences, trainer.micro_tokens, trainer.models.actor.model.device(), comm);
         let estimates = estimate(&trainer.models, &batch, temperature, &mut clock)?;
         let gap = Gap::between(&rollouts, &estimates.old);
 
@@ -59,7 +60,9 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
 
         // Critic and actor learn.
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
-        let [critic, actor] = trainer.learn(step, &updates, &mut clock)?;
+        let learnt = trainer.learn(step, &updates, &mut clock);
+        let [critic, actor] = learnt.map_err(|error| trainer.explain(error, step, &rollouts, &experience))?;
+        trainer.micro_tokens = batch.micro_tokens();
         if step == 1 {
             identities::check(plan.kind(), &experience, gap.mean, actor.first())?;
         }
@@ -77,8 +80,10 @@ pub fn train(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn 
         if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }
+        let warnings = trainer.state.watchdogs.observe(&plan.recipe.watch, ppo, &mut record);
         metrics.write(&record);
         progress.step(&record);
+        warnings.iter().for_each(|warning| terminal::warn(warning));
 
         // Evaluate, save, judge.
         trainer.state.step = step;
@@ -140,6 +145,7 @@ impl Trainer<'_> {
     /// The figures of the critic's updates and of the actor's, which does not learn in the first steps if the critic is
     /// to warm up.
     fn learn(&mut self, step: usize, updates: &Updates, clock: &mut Clock) -> Result<[Vec<Scalars>; 2]> {
+        updates.experience.check(&updates.batch.lengths(0..updates.batch.sequences.len()))?;
         let critic_alone = step <= self.ppo.critic_warmup_steps;
         let critic = updates.critic(&mut self.models, critic_alone).context("the critic's update failed")?;
         clock.lap("update_critic");
@@ -149,5 +155,21 @@ impl Trainer<'_> {
         let actor = updates.actor(&mut self.models).context("the actor's update failed")?;
         clock.lap("update_actor");
         Ok([critic, actor])
+    }
+
+    /// An error of a step, with the place of everything that is known of its sequences if it is about numbers that are
+    /// not finite.
+    fn explain(&self, error: Error, step: usize, rollouts: &[Rollout], experience: &Experience) -> Error {
+        let per_token = experience.per_token();
+        let slots = |at: usize| {
+            let start: usize = rollouts[..at].iter().map(|rollout| rollout.sequence.response.len()).sum();
+            start..start + rollouts[at].sequence.response.len()
+        };
+        let known = |at: usize| {
+            let mut known = rollouts[at].json();
+            known.extend(per_token.iter().map(|(name, all)| (name.to_string(), numbers(&all[slots(at)]))));
+            known
+        };
+        explain(error, format!("step {step}"), &self.folder.not_finite(Stage::Ppo, step), 0..rollouts.len(), known)
     }
 }

@@ -1,7 +1,9 @@
 //! The first stage of a step: prompts -> responses -> grades.
 
 use super::batch::Sequence;
+use super::not_finite::numbers;
 use crate::env::{Environment, Prompt};
+use crate::json::number;
 use crate::metrics::Record;
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -11,6 +13,7 @@ use crate::task::{Grade, Split};
 use crate::terminal;
 use anyhow::Result;
 use rand::seq::SliceRandom;
+use serde_json::{Map, Value, json};
 
 /// One response, and what it earned.
 pub struct Rollout {
@@ -88,6 +91,25 @@ pub fn grade(env: &Environment, prompts: &[Prompt], responses: Vec<Response>) ->
         })
     };
     responses.into_iter().enumerate().map(rollout).collect()
+}
+
+impl Rollout {
+    /// Everything that is known of it.
+    pub fn json(&self) -> Map<String, Value> {
+        let Self { sequence, log_probs, terminated, text, grade } = self;
+        let known = json!({
+            "prompt_ids": &*sequence.prompt,
+            "response_ids": sequence.response,
+            "text": text,
+            "terminated": terminated,
+            "reward": number(grade.reward),
+            "accuracy": number(grade.accuracy),
+            "format": number(grade.format),
+            "verdict": grade.reason,
+            "sampler_log_probs": numbers(log_probs),
+        });
+        if let Value::Object(known) = known { known } else { Map::new() }
+    }
 }
 
 /// Scores and lengths of the rollouts; the `samples` of a prompt are side by side.

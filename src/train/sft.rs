@@ -3,12 +3,13 @@
 use super::batch::{Batch, Sequence};
 use super::estimates::log_probs;
 use super::learner::Learner;
+use super::not_finite::explain;
 use super::stop::Stop;
 use super::update::{OptimizerStep, Sums, descend};
 use crate::Stopped;
 use crate::algo::aggregate::token_mean;
 use crate::algo::schedule;
-use crate::checkpoint::tolerate;
+use crate::checkpoint::{RunFolder, tolerate};
 use crate::dist::Comm;
 use crate::metrics::{Metrics, Record, Stage};
 use crate::model::Policy;
@@ -16,9 +17,10 @@ use crate::recipe::Sft;
 use crate::rng::{self, Purpose};
 use crate::terminal::{Progress, counted};
 use crate::torch::AdamWStep;
-use anyhow::Result;
+use anyhow::{Error, Result};
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use tch::Kind;
 
@@ -68,6 +70,9 @@ pub struct WarmStart<'a> {
     pub stop: &'a Stop,
     /// Steps that an interrupted warm start has behind it.
     pub done: usize,
+    pub folder: &'a RunFolder,
+    /// The text of a row.
+    pub text: &'a dyn Fn(&Sequence) -> String,
     /// Keeps what has been learnt in so many steps.
     pub keep: &'a dyn Fn(usize, &Learner<Policy>) -> Result<()>,
 }
@@ -79,18 +84,18 @@ impl WarmStart<'_> {
     /// Trains `learner` on the rows: epochs of shuffled batches, a warm-up, a cosine to zero.
     ///
     /// # Errors
-    /// `Stopped` on a signal, once what has been learnt is kept; a gradient that is not finite; those of `keep`.
+    /// `Stopped` on a signal, once what has been learnt is kept; `NotFinite`; those of `keep`.
     pub fn train(&self, learner: &mut Learner<Policy>, metrics: &mut Metrics) -> Result<()> {
         let Self { sft, rows, comm, .. } = *self;
         let steps_per_epoch = rows.train.len().div_ceil(sft.batch);
         let total = steps_per_epoch * sft.epochs;
         let warmup = (sft.warmup_ratio * total as f64).round() as usize;
         let mut progress = Progress::new(total as u64, "warm start");
-        let (mut done, mut kept) = (0, Instant::now());
+        let (mut done, mut kept, mut micro_tokens) = (0, Instant::now(), sft.micro_batch_tokens);
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
-            let batch = Batch::new(&order, sft.micro_batch_tokens, learner.model.device(), comm).packed(sft.packing);
+            let batch = Batch::new(&order, micro_tokens, learner.model.device(), comm).packed(sft.packing);
             for mini in batch.minis(sft.batch) {
                 if done < self.done {
                     done += 1;
@@ -108,7 +113,7 @@ impl WarmStart<'_> {
                 let mut sums = Sums::of(&["sft/loss"], batch.device);
                 let Learner { model, optimizer } = &mut *learner;
                 let mut step = [OptimizerStep { optimizer, max_norm: sft.grad_clip, hyper }];
-                let norms = descend(&batch, mini, token_mean, &mut step, |micro, weights| {
+                let norms = descend(&batch, mini.clone(), token_mean, &mut step, &mut sums, |micro, weights, sums| {
                     let hidden = match micro.packed.as_slice() {
                         [] => model.hidden(&micro.ids, &micro.read),
                         lengths => model.hidden_packed(&micro.ids, lengths, &micro.read),
@@ -117,7 +122,8 @@ impl WarmStart<'_> {
                     let loss = -(log_probs * weights).sum(Kind::Float);
                     sums.add("sft/loss", &loss);
                     loss
-                })?;
+                });
+                let norms = norms.map_err(|error| self.explain(error, done + 1, mini, &order))?;
                 done += 1;
                 let mut record = Record::new(Stage::Sft, done as u64);
                 for (name, value) in sums.read(comm)? {
@@ -132,6 +138,7 @@ impl WarmStart<'_> {
                 progress.step(&record);
                 metrics.write(&record);
             }
+            micro_tokens = batch.micro_tokens();
             if kept.elapsed() > KEPT_FOR && done < total {
                 metrics.flush();
                 tolerate((self.keep)(done, learner), "what the warm start has learnt so far is not kept")?;
@@ -139,6 +146,16 @@ impl WarmStart<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An error of a step, with the place of its rows if it is about numbers that are not finite.
+    fn explain(&self, error: Error, step: usize, mini: Range<usize>, order: &[&Sequence]) -> Error {
+        let known = |at: usize| {
+            let Sequence { prompt, response } = order[at];
+            let known = json!({ "prompt_ids": &**prompt, "response_ids": response, "text": (self.text)(order[at]) });
+            known.as_object().cloned().unwrap_or_default()
+        };
+        explain(error, format!("step {step} of the warm start"), &self.folder.not_finite(Stage::Sft, step), mini, known)
     }
 
     /// Mean negative log-prob per response token, in nats.

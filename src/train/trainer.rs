@@ -10,7 +10,10 @@ use crate::env::Environment;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::recipe::Ppo;
-use anyhow::Result;
+use anyhow::{Result, bail};
+
+/// What to do about a run that a warning has ended.
+pub const GO_ON: &str = "to go on, take the warning out of watch.stop or move its threshold";
 
 /// What PPO trains, and what it trains with.
 pub struct Trainer<'a> {
@@ -22,6 +25,8 @@ pub struct Trainer<'a> {
     pub state: State,
     pub folder: &'a RunFolder,
     pub stop: &'a Stop,
+    /// Tokens of a micro-batch: the recipe's, until memory runs out.
+    pub micro_tokens: usize,
     /// Seconds that the newest checkpoint took, until a record has them.
     pub saving: Option<f64>,
 }
@@ -30,12 +35,14 @@ impl Trainer<'_> {
     /// Calls the hooks after the state's step.
     ///
     /// # Errors
-    /// Those of a hook; `Stopped` if the run is to end here.
+    /// Those of a hook; `Stopped` if the run is to end here; a warning that ends it.
     pub fn call(&mut self, hooks: &mut [Box<dyn Hook>], metrics: &mut Metrics) -> Result<()> {
+        let last = self.state.step == self.ppo.steps;
+        let halt = self.state.watchdogs.reason_to_stop(&self.plan.recipe.watch).filter(|_| !last);
         let mut moment = Moment {
-            last: self.state.step == self.ppo.steps,
+            last,
             // Asked once, so that all hooks and ranks see the same; a later signal counts for the next step.
-            stopping: self.comm.any(self.stop.is_wanted())?,
+            stopping: self.comm.any(self.stop.is_wanted())? || halt.is_some(),
             stop: self.stop,
             plan: self.plan,
             env: self.env,
@@ -48,6 +55,10 @@ impl Trainer<'_> {
         };
         for hook in hooks {
             hook.after_step(&mut moment)?;
+        }
+        if let Some(reason) = halt {
+            let saved = self.folder.step(self.state.step);
+            bail!("{reason}\nits last step is saved in {}; {GO_ON}, and use --resume", saved.path().display());
         }
         if moment.stopping { Err(Stopped::RUN.into()) } else { Ok(()) }
     }

@@ -6,14 +6,15 @@ use super::batch::{Batch, MicroBatch};
 use super::choices::{kl_estimator, token_weights};
 use super::experience::Experience;
 use super::learner::{Estimator, Learner, Models};
+use super::not_finite::{NotFinite, culprit};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
 use crate::dist::Comm;
 use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, make_room, to_host, trim};
-use anyhow::{Result, ensure};
+use crate::torch::{AdamWStep, catching, make_room, to_host, trim};
+use anyhow::Result;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -27,64 +28,112 @@ pub struct OptimizerStep<'a> {
 }
 
 /// One step of each optimizer on the sequences `mini` of a batch: along the gradient of the sum over micro-batches of
-/// `loss`, which gets the weight of each of their tokens, [n]. Returns the norms of the gradients before clipping.
+/// `loss`, which gets the weight of each of their tokens, [n], and adds its figures to `sums`. Returns the norms of the
+/// gradients before clipping.
+///
+/// If memory runs out, the gradient is computed anew in smaller micro-batches: the losses weigh every token in advance,
+/// so that it stays the same but for rounding.
 ///
 /// # Errors
-/// A gradient that is not finite; the weights it is for stay unchanged.
+/// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
+/// for single sequences; the weights stay unchanged.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
     token_weights: fn(&[usize]) -> Vec<f32>,
     steps: &mut [OptimizerStep],
-    mut loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+    sums: &mut Sums,
+    mut loss: impl FnMut(&MicroBatch, &Tensor, &mut Sums) -> Tensor,
 ) -> Result<Vec<f64>> {
     let first = batch.first_slot(mini.start) as i64;
     let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
+    let own = |micro: &MicroBatch| weights.index_select(0, &(&micro.slots - first));
     make_room();
     for step in &mut *steps {
         step.optimizer.begin()?;
     }
-    for micro in batch.micro_batches(mini) {
-        loss(&micro, &weights.index_select(0, &(&micro.slots - first))).backward();
-        for step in &mut *steps {
-            step.optimizer.accumulate();
+    let mut backward = |steps: &mut [OptimizerStep], sums: &mut Sums| {
+        for micro in batch.micro_batches(mini.clone()) {
+            let loss = loss(&micro, &own(&micro), sums);
+            sums.loss = &sums.loss + loss.detach();
+            loss.backward();
+            for step in &mut *steps {
+                step.optimizer.accumulate();
+            }
+            trim();
         }
-        trim();
-    }
-    let step = |OptimizerStep { optimizer, max_norm, hyper }: &mut OptimizerStep| {
-        optimizer.sum_gradient(batch.comm)?;
-        let norm = optimizer.step(*max_norm, *hyper)?.double_value(&[]);
-        ensure!(norm.is_finite(), "the gradient is not finite (norm {norm})");
-        Ok(norm)
+        Ok(())
     };
-    steps.iter_mut().map(step).collect()
+    while let Err(error) = catching(|| backward(steps, sums)) {
+        batch.shrink(mini.clone(), error)?;
+        sums.clear();
+        for step in &mut *steps {
+            step.optimizer.forget();
+        }
+    }
+    let mut total = sums.loss.shallow_clone();
+    batch.comm.sum(&mut total)?;
+    let guard = total * 0.0;
+    let mut norms = Vec::with_capacity(steps.len());
+    for at in 0..steps.len() {
+        let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
+        optimizer.sum_gradient(batch.comm)?;
+        let figures = to_host(&Tensor::stack(&optimizer.step(*max_norm, *hyper, &guard)?, 0));
+        let [norm, sum] = [figures[0], figures[1]].map(f64::from);
+        if !norm.is_finite() {
+            let broken = sums.broken();
+            let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
+            let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, &own(micro), sums))?;
+            return Err(found.into());
+        }
+        if !sum.is_finite() {
+            return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
+        }
+        norms.push(norm);
+    }
+    Ok(norms)
 }
 
 /// Named figures of one update.
 pub type Scalars = BTreeMap<&'static str, f64>;
 
 /// Sums of named scalars over the micro-batches of an update, on the device until they are read.
-pub struct Sums(BTreeMap<&'static str, Tensor>);
+pub struct Sums {
+    named: BTreeMap<&'static str, Tensor>,
+    /// The loss as a whole.
+    loss: Tensor,
+}
 
 impl Sums {
     /// Zeros. All ranks name the same, also one whose share of a mini-batch is empty.
     pub fn of(names: &[&'static str], device: Device) -> Self {
         let zero = || Tensor::zeros([0i64; 0], (Kind::Float, device));
-        Self(names.iter().map(|name| (*name, zero())).collect())
+        Self { named: names.iter().map(|name| (*name, zero())).collect(), loss: zero() }
+    }
+
+    /// Zeros again.
+    fn clear(&mut self) {
+        self.named.values_mut().chain([&mut self.loss]).for_each(|sum| *sum = sum.zeros_like());
     }
 
     /// # Panics
     /// On a name that `of` was not given: a mistake of ours.
     pub fn add(&mut self, name: &str, value: &Tensor) {
-        let sum = self.0.get_mut(name).unwrap_or_else(|| panic!("no sum {name}"));
+        let sum = self.named.get_mut(name).unwrap_or_else(|| panic!("no sum {name}"));
         *sum = &*sum + value.detach();
+    }
+
+    /// The names of those that are not finite.
+    fn broken(&self) -> Vec<&'static str> {
+        let broken = |sum: &Tensor| !sum.double_value(&[]).is_finite();
+        self.named.iter().filter(|(_, sum)| broken(sum)).map(|(name, _)| *name).collect()
     }
 
     /// Adds up the ranks and reads all sums at once.
     pub fn read(self, comm: &dyn Comm) -> Result<Scalars> {
-        let mut values = Tensor::stack(&self.0.values().collect::<Vec<_>>(), 0);
+        let mut values = Tensor::stack(&self.named.values().collect::<Vec<_>>(), 0);
         comm.sum(&mut values)?;
-        Ok(self.0.into_keys().zip(to_host(&values).into_iter().map(f64::from)).collect())
+        Ok(self.named.into_keys().zip(to_host(&values).into_iter().map(f64::from)).collect())
     }
 }
 
@@ -157,8 +206,8 @@ impl Updates<'_> {
         for mini in self.minis(self.ppo.critic_sequences()) {
             let mut sums = Sums::of(&CRITIC, self.batch.device);
             let mut steps = [self.step(optimizer, self.settings.critic_lr)];
-            let norms = self.descend(mini, &mut steps, |micro, weights| {
-                self.value_loss(&values(micro), micro, weights, &mut sums)
+            let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
+                self.value_loss(&values(micro), micro, weights, sums)
             })?;
             updates.push(self.figures(sums, &["critic/grad_norm"], norms)?);
         }
@@ -184,12 +233,12 @@ impl Updates<'_> {
                 values = Some(model);
                 steps.push(self.step(optimizer, self.settings.critic_lr));
             }
-            let norms = self.descend(mini, &mut steps, |micro, weights| {
+            let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
                 let hidden = policy.hidden(&micro.ids, &micro.read);
-                let loss = self.policy_loss(policy, &hidden, micro, weights, &mut sums);
+                let loss = self.policy_loss(policy, &hidden, micro, weights, sums);
                 match values {
                     None => loss,
-                    Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, &mut sums),
+                    Some(head) => loss + self.value_loss(&head.values(&hidden), micro, weights, sums),
                 }
             })?;
             updates.push(self.figures(sums, &["actor/grad_norm", "critic/grad_norm"], norms)?);
@@ -212,9 +261,10 @@ impl Updates<'_> {
         &self,
         mini: Range<usize>,
         steps: &mut [OptimizerStep],
-        loss: impl FnMut(&MicroBatch, &Tensor) -> Tensor,
+        sums: &mut Sums,
+        loss: impl FnMut(&MicroBatch, &Tensor, &mut Sums) -> Tensor,
     ) -> Result<Vec<f64>> {
-        descend(self.batch, mini, token_weights(self.ppo.aggregation), steps, loss)
+        descend(self.batch, mini, token_weights(self.ppo.aggregation), steps, sums, loss)
     }
 
     fn figures(&self, sums: Sums, norm_names: &[&'static str], norms: Vec<f64>) -> Result<Scalars> {

@@ -132,7 +132,7 @@ fn ten_steps_of_training_follow_torch() {
         optimizer.begin().unwrap();
         loss.backward();
         optimizer.accumulate();
-        let _norm = optimizer.step(0.0, hyper).unwrap();
+        let _figures = optimizer.step(0.0, hyper, &Tensor::from(0f32)).unwrap();
     }
 }
 

@@ -14,6 +14,7 @@ use ppo_train::train::clock::Clock;
 use ppo_train::train::estimates::estimate;
 use ppo_train::train::experience::{Experience, Scored, experience};
 use ppo_train::train::learner::{Estimator, Learner, Models, Reference};
+use ppo_train::train::not_finite::NotFinite;
 use ppo_train::train::update::{Scalars, StepSettings, Updates};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -260,4 +261,49 @@ fn pure_functions_equal_numpy() {
     let value = value_loss(&values, &old, &returns, &weights, number("value_clip"));
     close("value", &to_host(&(value.loss * number("value_coef"))), &[number("loss") as f32]);
     close("value clipped", &to_host(&value.clip_fraction), &[number("vf_clipfrac") as f32]);
+}
+
+#[test]
+fn an_update_that_is_not_finite_names_where_it_comes_from() {
+    let case = Case::load();
+    let poisoned = |poison: &dyn Fn(&mut Models, &mut Experience)| {
+        let mut models = case.models(case.critic());
+        let sequences: Vec<&Sequence> = case.sequences.iter().collect();
+        let batch = Batch::new(&sequences, case.ppo.micro_batch_tokens, Device::Cpu, &Solo);
+        let estimates = estimate(&models, &batch, case.temperature, &mut Clock::start()).unwrap();
+        let (scores, lengths) = (to_host(&case.golden["scores"]), batch.lengths(0..sequences.len()));
+        let scored = Scored { scores: &scores, lengths: &lengths, group: 2, kl_coef: case.ppo.kl_coef };
+        let mut experience = experience(&case.ppo, &scored, estimates);
+        poison(&mut models, &mut experience);
+        let before = to_host(models.actor.model.weights.flat());
+        let settings = StepSettings {
+            actor_lr: case.ppo.actor_lr,
+            critic_lr: case.ppo.critic_lr,
+            kl_coef: case.ppo.kl_coef,
+            temperature: case.temperature,
+        };
+        let updates = Updates { ppo: &case.ppo, settings, batch: &batch, experience: &experience };
+        let error = updates.actor(&mut models).unwrap_err();
+        let same =
+            to_host(models.actor.model.weights.flat()).iter().zip(&before).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "the weights have changed");
+        let found = error.downcast_ref::<NotFinite>().unwrap_or_else(|| panic!("{error:#}"));
+        (found.sequences.clone(), found.to_string())
+    };
+    let lengths: Vec<i64> = case.sequences.iter().map(|sequence| sequence.response.len() as i64).collect();
+    // A token of the second sequence, which is in the first mini-batch.
+    for poison in [f64::NAN, f64::INFINITY] {
+        let (sequences, said) = poisoned(&|_, experience| {
+            let _ = experience.advantages.narrow(0, lengths[0], 1).fill_(poison);
+        });
+        assert_eq!(sequences, [1], "{said}");
+        assert!(said.starts_with("the loss is ") && said.contains("(actor/pg_loss), and so is the gradient"), "{said}");
+    }
+    // A weight that every sequence meets.
+    let (sequences, said) = poisoned(&|models, _| {
+        let norm = models.actor.model.weights.entries().iter().find(|(name, _)| name == "model.norm.weight").unwrap();
+        let _ = tch::no_grad(|| norm.1.shallow_clone().fill_(f64::INFINITY));
+    });
+    assert!(sequences.len() > 1, "{said}");
+    assert!(said.starts_with("the loss is NaN (actor/entropy, actor/pg_loss"), "{said}");
 }

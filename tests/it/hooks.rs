@@ -67,7 +67,11 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
     let page = fs::read_to_string(page).unwrap();
     // The one address is the name of SVG's vocabulary, which nothing fetches.
     assert_eq!(page.matches("://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
-    assert!(!page.contains("<script") && page.contains("score of run") && page.contains("<td>task.max_number</td>"));
+    assert!(
+        !page.contains("<script")
+            && page.contains("score of run")
+            && page.contains("<th scope=\"row\">task.max_number</th>")
+    );
 
     let missing = String::from_utf8(run(2, &["judge", &shown, "--steps", "2", "--again"]).stderr).unwrap();
     assert!(missing.contains("has no checkpoint of step 2; it has 0 and 4"), "{missing}");

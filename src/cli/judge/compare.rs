@@ -6,7 +6,7 @@ use ppo_train::bad;
 use ppo_train::hooks::persona::{self, Judged};
 use ppo_train::judge::{Agreement, Difference, agreement, differences};
 use ppo_train::stats::RESAMPLES;
-use ppo_train::terminal::{figure, table};
+use ppo_train::terminal::{figure, interval, table};
 use std::path::{Path, PathBuf};
 
 /// The judged traces of a file or folder.
@@ -40,14 +40,14 @@ pub fn agree(files: [&PathBuf; 2], json: bool) -> Result<()> {
         return print_json(&serde_json::to_value(found)?);
     }
     let row = |agreement: &Agreement| {
-        let (value, interval) = match &agreement.icc {
+        let (value, ends) = match &agreement.icc {
             Some(icc) => {
-                let interval = icc.low.zip(icc.high).map(|(low, high)| format!("{} to {}", figure(low), figure(high)));
-                (figure(icc.value), interval.unwrap_or_default())
+                let ends = icc.low.zip(icc.high).map(|(low, high)| interval([low, high]));
+                (figure(icc.value), ends.unwrap_or_default())
             }
             None => (String::new(), agreement.why.clone().unwrap_or_default()),
         };
-        vec![agreement.name.clone(), value, interval, agreement.n.to_string()]
+        vec![agreement.name.clone(), value, ends, agreement.n.to_string()]
     };
     print(table(&["category", "ICC(3,1)", "95 % interval", "traces"], &found.iter().map(row).collect::<Vec<_>>()))
 }
@@ -64,9 +64,8 @@ pub fn differ(files: [&PathBuf; 2], json: bool) -> Result<()> {
     }
     let row = |one: &Difference| {
         let matched = one.matched.as_ref().map_or([String::new(), String::new()], |matched| {
-            let ends = matched.low.zip(matched.high);
-            let interval = ends.map(|(low, high)| format!("{} to {}", figure(low), figure(high)));
-            [figure(matched.difference), interval.unwrap_or_default()]
+            let ends = matched.low.zip(matched.high).map(|(low, high)| interval([low, high]));
+            [figure(matched.difference), ends.unwrap_or_default()]
         });
         [vec![one.name.clone(), figure(one.first), figure(one.second)], matched.to_vec()].concat()
     };

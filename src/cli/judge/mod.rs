@@ -14,7 +14,7 @@ use ppo_train::metrics::{Logs, Metrics};
 use ppo_train::plan::{self, Plan};
 use ppo_train::run::signals;
 use ppo_train::stats::Figure;
-use ppo_train::terminal::{self, figure, table};
+use ppo_train::terminal::{self, figure, interval, table};
 use ppo_train::{BadInput, Stopped, bad};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -216,7 +216,7 @@ fn failures(failed: &[(&Job, Error)], all: usize) -> Result<()> {
 fn show(outcome: &Outcome) -> Result<()> {
     print(format_args!("hook {} at step {}: {}", outcome.hook, outcome.step, outcome.summary))?;
     let row = |f: &Figure| {
-        let interval = f.interval.map_or(String::new(), |[low, high]| format!("{} to {}", figure(low), figure(high)));
+        let interval = f.interval.map_or(String::new(), interval);
         vec![f.name.clone(), figure(f.value), interval]
     };
     let rows: Vec<_> = outcome.figures.iter().map(row).collect();

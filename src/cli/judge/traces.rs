@@ -9,7 +9,7 @@ use ppo_train::judge::{Auc, Trace, figures, separate, words};
 use ppo_train::recipe::{self, Recipe};
 use ppo_train::run::signals;
 use ppo_train::stats::{Figure, RESAMPLES};
-use ppo_train::terminal::{figure, table};
+use ppo_train::terminal::{figure, interval, table};
 use ppo_train::{OrBadInput, bad, rows, torch};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -130,8 +130,8 @@ fn views(judged: &[Judged]) -> Vec<ppo_train::judge::Judged<'_>> {
     judged.iter().map(Judged::view).collect()
 }
 
-fn interval(low: Option<f64>, high: Option<f64>) -> String {
-    low.zip(high).map_or(String::new(), |(low, high)| format!("{} to {}", figure(low), figure(high)))
+fn ends(low: Option<f64>, high: Option<f64>) -> String {
+    low.zip(high).map_or(String::new(), |(low, high)| interval([low, high]))
 }
 
 /// Per 1,000 tokens would be per 1,000 words here, which has a figure of its own.
@@ -139,7 +139,7 @@ fn values(figures: &[Figure]) -> String {
     let known = figures.iter().filter(|figure| !figure.name.ends_with("/per_1000_tokens"));
     let row = |f: &Figure| {
         let [low, high] = f.interval.map_or([None; 2], |ends| ends.map(Some));
-        vec![f.name.clone(), figure(f.value), interval(low, high), f.n.map_or(String::new(), |n| n.to_string())]
+        vec![f.name.clone(), figure(f.value), ends(low, high), f.n.map_or(String::new(), |n| n.to_string())]
     };
     table(&["figure", "value", "95 % interval", "traces"], &known.map(row).collect::<Vec<_>>())
 }
@@ -148,7 +148,7 @@ fn areas(all: &[Auc]) -> String {
     let row = |auc: &Auc| {
         let [first, second] = auc.prevalence.map(|share| format!("{:.0} %", 100.0 * share));
         let matched = auc.matched.map_or("no common length".into(), |value| format!("{value:.3}"));
-        let (own, within) = (interval(auc.low, auc.high), interval(auc.matched_low, auc.matched_high));
+        let (own, within) = (ends(auc.low, auc.high), ends(auc.matched_low, auc.matched_high));
         vec![auc.name.clone(), first, second, format!("{:.3}", auc.auc), own, matched, within]
     };
     let head = ["behaviour", "first", "second", "AUC", "95 % interval", "at matched length", "95 % interval"];

@@ -20,11 +20,13 @@
 
 mod measure;
 mod personality;
+mod places;
 #[cfg(test)]
 mod tests;
 
 pub use measure::Judged;
 pub use personality::{expertise_diversity, trait_diversity, traits};
+pub use places::place;
 
 use crate::stats::{Bins, Bootstrap, Figure, percentile_interval};
 use measure::{Measure, measures};

@@ -46,6 +46,7 @@ pub fn check(recipe: &Recipe, at: &Sources) -> Result<(ModelConfig, PathBuf), Ba
         training::ppo_numbers(ppo, at)?;
         training::batches(ppo, &recipe.rollout, &recipe.task, at)?;
         training::kl(ppo, at)?;
+        training::watch(&recipe.watch, ppo, at)?;
     }
     Ok((config, tokenizer))
 }

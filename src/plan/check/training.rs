@@ -4,7 +4,8 @@ use crate::BadInput;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::{nearest, similar};
 use crate::recipe::{
-    Advantage, CriticModel, KlEstimator, KlIn, MOST, Ppo, Rollout, Sft, SftData, Sources, Task, TraceStyle,
+    Advantage, CriticModel, KlEstimator, KlIn, MOST, Ppo, Rollout, Sft, SftData, Sources, Task, TraceStyle, Warning,
+    Watch,
 };
 use crate::task::settings;
 
@@ -54,6 +55,18 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
                     sft.validation
                 ),
             )?;
+            at.ensure(
+                !file.match_lengths || file.partner.is_some(),
+                "sft.data.match_lengths",
+                "there are no partners whose lengths could be matched\nset sft.data.partner, or match_lengths = false",
+            )?;
+            for (key, path) in
+                [("sft.data.partner", &file.partner), ("sft.data.partner_validation", &file.partner_validation)]
+            {
+                let Some(path) = path else { continue };
+                let what = format!("there is no file {}{}", path.display(), similar(path));
+                at.ensure(path.is_file(), key, what)?;
+            }
             if let Some(path) = &file.validation {
                 let what = format!("there is no file {}{}", path.display(), similar(path));
                 at.ensure(path.is_file(), "sft.data.validation", what)?;
@@ -233,4 +246,19 @@ pub fn kl(ppo: &Ppo, at: &Sources) -> Result<(), BadInput> {
         "the gradient of k1 in the loss is 0 on average, so nothing would hold the actor back\n\
          set kl_estimator = \"k2\" or \"k3\", or kl_in = \"reward\"",
     )
+}
+
+pub fn watch(watch: &Watch, ppo: &Ppo, at: &Sources) -> Result<(), BadInput> {
+    for warning in &watch.stop {
+        let name = warning.name();
+        let off = match warning {
+            Warning::KlHigh if !ppo.needs_reference() => "there is no reference: `ppo.kl_in` is \"off\"".to_string(),
+            Warning::CriticMisleads if !ppo.needs_critic() => "there is no critic".to_string(),
+            _ if !watch.has(*warning) => format!("`watch.{name}` is 0"),
+            _ => continue,
+        };
+        let what = format!("the warning `{name}` cannot stop the run, since it is off: {off}");
+        return Err(at.bad("watch.stop", what));
+    }
+    Ok(())
 }

@@ -10,12 +10,14 @@ mod ppo;
 mod run;
 mod sft;
 mod task;
+mod warnings;
 
 pub use hooks::*;
 pub use ppo::*;
 pub use run::*;
 pub use sft::*;
 pub use task::*;
+pub use warnings::*;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,8 @@ pub struct Recipe {
     pub checkpoints: Checkpoints,
     #[serde(default)]
     pub hooks: Hooks,
+    #[serde(default)]
+    pub watch: Watch,
     #[serde(default)]
     pub logging: Logging,
     #[serde(default)]
@@ -107,4 +111,4 @@ macro_rules! empty_table_is_default {
         }
     )*};
 }
-empty_table_is_default!(Prompt, Reward, Rollout, Evaluation, Checkpoints, Hooks, Logging, Machine, Memory);
+empty_table_is_default!(Prompt, Reward, Rollout, Evaluation, Checkpoints, Hooks, Watch, Logging, Machine, Memory);
