@@ -2,7 +2,7 @@
 //!
 //! Decided: a key that is there twice is refused, at every depth: of two values, a parser would take one silently.
 
-use crate::{WHOLE, not_fetched, read_text};
+use crate::{WHOLE, bad, not_fetched, read_text};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -20,6 +20,22 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     }
     let text = read_text(path, WHOLE).with_context(|| format!("{} cannot be read", path.display()))?;
     parse(&text).with_context(|| format!("in {}", path.display()))
+}
+
+/// Reads a file with a value in each line, of which messages say that it `is`, "an answer" for example, and which is
+/// asked whether its contents are possible.
+///
+/// # Errors
+/// Bad input: a file that cannot be read; a line that is something else, or that `check` refuses.
+pub fn lines<T: DeserializeOwned>(path: &Path, is: &str, check: impl Fn(&T) -> Result<(), String>) -> Result<Vec<T>> {
+    let shown = path.display();
+    let text = read_text(path, WHOLE).map_err(|error| bad!("cannot read {shown}: {error}"))?;
+    let line = |(line, number): (&str, usize)| {
+        let parsed = serde_json::from_str(line).map_err(|error| error.to_string());
+        let checked = parsed.and_then(|value: T| check(&value).map(|()| value));
+        checked.map_err(|error| bad!("{shown}, line {number} is not {is}: {error}"))
+    };
+    text.lines().zip(1..).map(line).collect()
 }
 
 /// Parses the text of a file that holds an object.

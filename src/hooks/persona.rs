@@ -5,6 +5,7 @@ use super::judges::{Panel, identities};
 use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::env::{Environment, Prompt};
+use crate::json;
 use crate::judge::{self, Embedder, Judge, Judgement, Refusal, Trace};
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -15,7 +16,6 @@ use crate::terminal;
 use crate::train::evaluate::evaluate;
 use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
-use crate::{WHOLE, bad, read_text};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -78,16 +78,9 @@ impl Judged {
 /// Bad input: there are none, or a line is not one.
 pub fn read(path: &Path) -> Result<Vec<Judged>> {
     let path = if path.is_dir() { path.join(JUDGED) } else { path.to_path_buf() };
-    let text = read_text(&path, WHOLE).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
-    let line = |(line, number): (&str, usize)| {
-        let parsed = serde_json::from_str(line).map_err(|error| error.to_string());
-        let checked = parsed.and_then(|judged: Judged| match &judged.judgement {
-            Some(judgement) => judgement.check(&judged.text).map(|()| judged),
-            None => Ok(judged),
-        });
-        checked.map_err(|error| bad!("{}, line {number} is not a judged trace: {error}", path.display()))
-    };
-    text.lines().zip(1..).map(line).collect()
+    json::lines(&path, "a judged trace", |judged: &Judged| {
+        judged.judgement.as_ref().map_or(Ok(()), |judgement| judgement.check(&judged.text))
+    })
 }
 
 /// Lets the judge that `open` makes read the policy's responses, and writes them into `folder`. The policy is gone by

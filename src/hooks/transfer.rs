@@ -15,7 +15,7 @@ use crate::task::{Split, in_words, settings as task_settings};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
-use crate::{OrBadInput, bad};
+use crate::{OrBadInput, json};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,12 +38,7 @@ pub struct Answer {
 /// # Errors
 /// Bad input: there are none, or a line is not one.
 pub fn read(folder: &Path) -> Result<Vec<Answer>> {
-    let path = folder.join(ANSWERS);
-    let text = std::fs::read_to_string(&path).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
-    let line = |(line, number): (&str, usize)| {
-        serde_json::from_str(line).map_err(|error| bad!("{}, line {number} is not an answer: {error}", path.display()))
-    };
-    text.lines().zip(1..).map(line).collect()
+    json::lines(&folder.join(ANSWERS), "an answer", |_| Ok(()))
 }
 
 /// In which picture a figure is shown.

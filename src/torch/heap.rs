@@ -7,7 +7,7 @@
 //! cores, seconds, peak GiB): glibc as it is 23.1, 5.41; like this 18.7, 5.62; jemalloc 22.5, 5.35; mimalloc 24.6,
 //! 5.41. A user's own GLIBC_TUNABLES or MALLOC_ variables take precedence.
 //!
-//! Micro-batches of many different lengths leave gaps in which the next does not fit, and without an end: after six
+//! Micro-batches of many different lengths leave gaps in which the next does not fit, and without an end: after five
 //! steps of a warm start with rows of 60 to 300 tokens 8.6 GiB were held and 3.5 in use. So between micro-batches,
 //! and whenever rows leave the batch that is decoded, `trim` returns what is free if the program holds more than it
 //! should. Between the phases of a step that would be too seldom: one micro-batch leaves gaps of a GiB.
