@@ -39,6 +39,9 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+/// The exit code of `BadInput`.
+pub const BAD_INPUT: u8 = 2;
+
 /// User input that cannot be used, as one message that says what was expected. Exit code 2.
 #[derive(Debug)]
 pub struct BadInput(pub String);

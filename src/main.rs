@@ -6,7 +6,7 @@ mod cli;
 
 use cli::Silent;
 use ppo_train::torch::{self, Heap};
-use ppo_train::{BadInput, Stopped};
+use ppo_train::{BAD_INPUT, BadInput, Stopped};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
     let _ = writeln!(io::stderr(), "error: {error:#}");
     match error {
-        e if e.is::<BadInput>() => ExitCode::from(2),
+        e if e.is::<BadInput>() => ExitCode::from(BAD_INPUT),
         e if e.is::<Stopped>() => ExitCode::from(75),
         _ => ExitCode::FAILURE,
     }

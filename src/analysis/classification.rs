@@ -5,7 +5,7 @@
 
 use crate::stats::{Bootstrap, Grid, percentile_interval};
 use crate::terminal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Problems of a few classes and the answers to them; a class is its place in `names`.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Answers {
 }
 
 /// Figures of a confusion matrix, all of them shares; what would be 0 / 0 is 0.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Scores {
     pub accuracy: f64,
     /// The plain mean of the F1 of all classes, also of those that no problem has.
@@ -36,9 +36,9 @@ pub struct Scores {
 }
 
 /// A constant answer's scores.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Baseline {
-    pub class: &'static str,
+    pub class: String,
     /// Whether it is the commonest class of the training problems.
     pub majority_of_train: bool,
     pub accuracy: f64,
@@ -46,9 +46,9 @@ pub struct Baseline {
 }
 
 /// Everything that an evaluation says about classes, in the layout of its JSON.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Summary {
-    pub classes: &'static [&'static str],
+    pub classes: Vec<String>,
     /// Problems by their class (rows) and answer (columns: the classes, then none), [C, C + 1].
     pub confusion: Vec<Vec<u64>>,
     #[serde(flatten)]
@@ -115,10 +115,11 @@ impl Answers {
         let baseline = |class: usize| {
             let constant = vec![Some(class); self.truth.len()];
             let Scores { accuracy, macro_f1, .. } = scores(&confusion(self.names.len(), &self.truth, &constant, None));
-            Baseline { class: self.names[class], majority_of_train: class == self.majority, accuracy, macro_f1 }
+            let class_name = self.names[class].to_string();
+            Baseline { class: class_name, majority_of_train: class == self.majority, accuracy, macro_f1 }
         };
         Summary {
-            classes: self.names,
+            classes: self.names.iter().map(ToString::to_string).collect(),
             confusion: counts.iter().map(|row| row.iter().map(|count| *count as u64).collect()).collect(),
             scores: scores(&counts),
             accuracy_interval: Grid::new(vec![right.collect()]).and_then(|grid| bootstrap.mean(&grid)),
@@ -160,12 +161,12 @@ impl Summary {
             format!("{}{note}: {:.1} % and {:.3}", b.class, 100.0 * b.accuracy, b.macro_f1)
         };
         let baselines = self.baselines.iter().map(baseline).collect::<Vec<_>>().join("; ");
-        let row = |class: usize| {
+        let row = |class: usize| -> Vec<String> {
             let counts = self.confusion[class].iter().map(u64::to_string);
             let shares = [precision, recall, f1].map(|of| format!("{:.3}", of[class]));
-            [self.classes[class].to_string()].into_iter().chain(counts).chain(shares).collect()
+            [self.classes[class].clone()].into_iter().chain(counts).chain(shares).collect()
         };
-        let head = ["class"].into_iter().chain(self.classes.iter().copied());
+        let head = ["class"].into_iter().chain(self.classes.iter().map(String::as_str));
         let head: Vec<&str> = head.chain(["none", "precision", "recall", "F1"]).collect();
         let table = terminal::table(&head, &(0..self.classes.len()).map(row).collect::<Vec<_>>());
         format!(

@@ -148,8 +148,8 @@ fn chosen(common: &[u64], asked: Option<&[u64]>) -> Result<Vec<u64>> {
     Ok(if paper.is_empty() { thinned(common, MOST_STEPS) } else { paper })
 }
 
-/// At most `most` of the steps, evenly, with the first and the last.
-fn thinned(steps: &[u64], most: usize) -> Vec<u64> {
+/// At most `most` (two or more) of the steps, evenly, with the first and the last.
+pub fn thinned<T: Copy>(steps: &[T], most: usize) -> Vec<T> {
     if steps.len() <= most {
         return steps.to_vec();
     }
@@ -183,6 +183,17 @@ fn run_curves(data: &Data, arms: &[Arm]) -> Vec<RunCurve> {
         arm.runs.iter().map(curve).collect()
     };
     arms.iter().flat_map(of).collect()
+}
+
+/// The curves of arms alone. Runs without the metric have no part in them.
+pub fn arm_curves(runs: &[Run], arms: &[Arm], metric: &Metric, resamples: usize) -> Vec<ArmCurve> {
+    let data = Data::new(runs, metric);
+    let bootstrap = Bootstrap::new(resamples, data.problems());
+    let having = |arm: &Arm| {
+        let runs = arm.runs.iter().copied().filter(|run| !data.points(*run).is_empty()).collect();
+        Arm { name: arm.name.clone(), runs }
+    };
+    arms.iter().map(|arm| arm_curve(&data, &having(arm), &bootstrap)).collect()
 }
 
 fn arm_curve(data: &Data, arm: &Arm, bootstrap: &Bootstrap) -> ArmCurve {

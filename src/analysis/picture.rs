@@ -1,7 +1,8 @@
 //! A comparison as a picture: a line with its band for each arm, thin lines for its runs, references dashed.
 
 use super::compare::Comparison;
-use super::curve::{Look, Series, svg};
+use super::curve::{Look, Series};
+use super::svg::svg;
 use anyhow::Result;
 
 /// The text of an SVG file with the curves of a comparison.

@@ -1,7 +1,7 @@
 //! A comparison as tables: for a terminal, and as Markdown.
 
 use super::compare::Comparison;
-use crate::terminal::{self, figure};
+use crate::terminal::{self, between, figure};
 
 /// The unit of differences between shares: a hundredth of all.
 const POINTS: &str = "points";
@@ -123,12 +123,12 @@ fn change(share: bool, value: f64) -> String {
 
 fn band(share: bool, band: Option<[f64; 2]>) -> String {
     let number = |value: f64| if share { format!("{:.1}", 100.0 * value) } else { figure(value) };
-    band.map_or("–".into(), |[low, high]| format!("{} to {}", number(low), number(high)))
+    band.map_or("–".into(), |band| between(number, band))
 }
 
 fn interval(share: bool, interval: Option<[f64; 2]>) -> String {
     let number = |value: f64| if share { format!("{:+.1}", 100.0 * value) } else { format!("{value:+.3}") };
-    interval.map_or("–".into(), |[low, high]| format!("{} to {}", number(low), number(high)))
+    interval.map_or("–".into(), |interval| between(number, interval))
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

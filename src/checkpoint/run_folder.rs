@@ -91,13 +91,16 @@ impl RunFolder {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))? {
             let dir = entry?.path();
-            let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             // A step has one name: `step_6` is no folder of ours.
-            let step = name.strip_prefix(STEP).and_then(|step| step.parse().ok());
-            found.extend(step.map(|step| self.step(step)).filter(|checkpoint| checkpoint.dir == dir));
+            found.extend(self.step_of(&dir).map(|step| self.step(step)).filter(|checkpoint| checkpoint.dir == dir));
         }
         found.sort_by_key(|checkpoint| checkpoint.step);
         Ok(found)
+    }
+
+    /// The step that a folder's name says, whatever else the name says.
+    pub fn step_of(&self, dir: &Path) -> Option<usize> {
+        dir.file_name()?.to_str()?.strip_prefix(STEP)?.parse().ok()
     }
 
     /// The newest complete checkpoint.
@@ -192,6 +195,12 @@ impl Checkpoint {
     /// The actor, a Hugging Face folder. A run's `start` is itself such a folder.
     pub fn model(&self) -> PathBuf {
         self.dir.join("model")
+    }
+
+    /// The folder of the language model: `model`, or of a run's start the folder itself.
+    pub fn language_model(&self) -> PathBuf {
+        let inner = self.model();
+        if inner.is_dir() { inner } else { self.dir.clone() }
     }
 
     /// The critic, a Hugging Face folder, if there is one.

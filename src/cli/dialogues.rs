@@ -208,6 +208,7 @@ impl Dialogues {
                 seed,
                 batch: self.batch as usize,
                 precision: self.precision,
+                device: None,
             };
             return Ok((Box::new(teacher::Local::open(dir, manner, Arc::clone(stop))?), None));
         }

@@ -56,7 +56,7 @@ impl Generate {
         let writer = Writer::open(&self.model, &self.stop, self.max_tokens)?;
         let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
         let ids = writer.prompt(&prompt)?;
-        let policy = writer.policy(self.precision)?;
+        let policy = writer.policy(self.precision, None)?;
         let stream = |_, sample: usize| rng::stream(self.seed, Purpose::Rollout, 0, sample as u64);
         let prompt_ids = ids.clone();
         let (mut read, mut shown, mut write) = (0, String::new(), writer.tokenizer.streaming(writer.ends.tokens()));

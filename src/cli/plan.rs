@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
+use ppo_train::hooks;
 use ppo_train::plan::{self, Devices, json, report};
 use ppo_train::recipe::{
     self,
@@ -53,6 +54,10 @@ impl Plan {
             terminal::warn(&format!("note: {missing}"));
         }
         plan.check_weights()?.iter().for_each(|note| terminal::warn(note));
+        let lack = hooks::check(&plan)?;
+        for missing in lack.errors.iter().chain(&lack.warnings) {
+            terminal::warn(&format!("warning: {missing}"));
+        }
         let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
         let env = Environment::new(&plan, first)?;
         let prompt = env.prompt(Split::Train, 0)?;

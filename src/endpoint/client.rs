@@ -3,7 +3,8 @@
 //! What may pass is tried again, waiting longer each time and at least as long as `Retry-After` asks: 408, 429, 5xx, a
 //! connection that fails or breaks off, a reply that is late, too long or not what it should be. 400, 413 and 422 mean
 //! this request only; any other status means all of them. Redirects are not followed, since they would take the key
-//! elsewhere. The key is sent and nothing else: it is cut out of whatever the server says.
+//! elsewhere. A server that lets all tries of some time run out is gone: waiting for each of them as often as the
+//! settings say would take hours. The key is sent and nothing else: it is cut out of whatever the server says.
 
 use super::budget::Budget;
 use super::refusal::Refusal;
@@ -38,6 +39,8 @@ pub struct Client {
     stop: Arc<AtomicBool>,
     /// Requests in a row that failed for good.
     failures: AtomicU64,
+    /// Tries in a row that nothing at all came back to in time.
+    silences: AtomicU64,
 }
 
 impl Client {
@@ -66,6 +69,7 @@ impl Client {
             budget,
             stop,
             failures: AtomicU64::new(0),
+            silences: AtomicU64::new(0),
         })
     }
 
@@ -120,6 +124,11 @@ impl Client {
                 }
                 Err(Fault::Fatal(why)) => return Err(Refusal::Unusable(self.complaint(service, &why))),
                 Err(Fault::Refused(why)) => return Err(self.failed(service, why)),
+                Err(Fault::Passing(why, _)) if self.is_silent() => {
+                    let tries = self.silences.load(Ordering::Relaxed);
+                    let why = format!("{why}, nor to any of the {tries} last tries");
+                    return Err(Refusal::Gone(self.complaint(service, &why)));
+                }
                 Err(Fault::Passing(why, _)) if attempt == self.settings.retries => {
                     return Err(self.failed(service, format!("{why} (tried {} times)", attempt + 1)));
                 }
@@ -143,7 +152,12 @@ impl Client {
         if let Some(key) = &self.key {
             post = post.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = post.send(body).map_err(|error| self.fault(&error))?;
+        let sent = post.send(body);
+        match &sent {
+            Err(Error::Timeout(_)) => self.silences.fetch_add(1, Ordering::Relaxed),
+            _ => self.silences.swap(0, Ordering::Relaxed),
+        };
+        let mut response = sent.map_err(|error| self.fault(&error))?;
         let status = response.status().as_u16();
         let wait = retry_after(&response, SystemTime::now());
         let text = response.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
@@ -177,6 +191,13 @@ impl Client {
             return Refusal::Request(why);
         }
         Refusal::Gone(self.complaint(service, &format!("{FAILURES} requests in a row failed, the last with {why}")))
+    }
+
+    /// Whether the server says nothing any more: two tries of everybody who asks, and at least as many as requests
+    /// that may fail.
+    fn is_silent(&self) -> bool {
+        let enough = FAILURES.max(2 * self.settings.concurrency as u64);
+        self.silences.load(Ordering::Relaxed) >= enough
     }
 
     fn complaint(&self, service: &str, why: &str) -> String {

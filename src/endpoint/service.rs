@@ -22,6 +22,14 @@ pub struct Service {
     cached: AtomicU64,
 }
 
+/// What was said to a request.
+pub struct Answer {
+    pub reply: Reply,
+    /// Whether it was on disk.
+    pub is_known: bool,
+    request: Value,
+}
+
 impl Service {
     /// `key`: what the server wants to see; none for a server that wants none. `cache`: the folder of answers.
     ///
@@ -52,20 +60,36 @@ impl Service {
         self.cached.load(Ordering::Relaxed)
     }
 
-    /// The reply to `messages`; `body` are the keys of the request besides the model.
+    /// The same in words.
+    pub fn cost(&self) -> String {
+        let Spent { requests, prompt_tokens, completion_tokens } = self.spent();
+        let cached = self.cached();
+        let sent = format!("{requests} requests sent, {prompt_tokens} tokens read and {completion_tokens} written");
+        format!("{sent}; {cached} answers were on disk")
+    }
+
+    /// The reply to `messages`; `body` are the keys of the request besides the model. `known`: whether one on disk will
+    /// do. A new one is not kept: whether it is any use is for the caller to say.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn chat(&self, messages: &Value, body: &Map<String, Value>) -> Result<Reply, Refusal> {
+    pub fn ask(&self, messages: &Value, body: &Map<String, Value>, known: bool) -> Result<Answer, Refusal> {
         let request = json!({ "model": self.settings().model, "body": body, "messages": messages });
-        if let Some(reply) = self.known(&request) {
-            return Ok(reply);
+        if let Some(reply) = if known { self.known(&request) } else { None } {
+            return Ok(Answer { reply, is_known: true, request });
         }
         self.allowed()?;
         let reply = self.client.chat(messages.clone(), body)?;
         self.budget.pay(reply.prompt_tokens, reply.completion_tokens);
-        self.keep(&request, &reply)?;
-        Ok(reply)
+        Ok(Answer { reply, is_known: false, request })
+    }
+
+    /// Keeps an answer.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, answer: &Answer) -> Result<(), Refusal> {
+        if answer.is_known { Ok(()) } else { self.write(&answer.request, &answer.reply) }
     }
 
     /// The embeddings of `texts`, in order, all of the same length; at most `together` of them in a request. Each text
@@ -84,7 +108,7 @@ impl Service {
             let Vectors { all, tokens } = self.client.embed(&asked)?;
             self.budget.pay(tokens, 0);
             for (&at, vector) in part.iter().zip(all) {
-                self.keep(&request(&texts[at]), &vector)?;
+                self.write(&request(&texts[at]), &vector)?;
                 found[at] = Some(vector);
             }
         }
@@ -106,7 +130,7 @@ impl Service {
         if self.client.is_stopped() { Err(Refusal::Stopped) } else { self.budget.take() }
     }
 
-    fn keep(&self, request: &Value, reply: &impl Serialize) -> Result<(), Refusal> {
+    fn write(&self, request: &Value, reply: &impl Serialize) -> Result<(), Refusal> {
         self.cache.put(request, reply).map_err(|error| Refusal::Gone(format!("{error:#}")))
     }
 }

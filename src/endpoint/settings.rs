@@ -48,6 +48,12 @@ impl Settings {
         }
     }
 
+    /// Whether the server is on this machine.
+    pub fn is_here(&self) -> bool {
+        let host = self.url.split("://").nth(1).unwrap_or_default();
+        ["localhost", "127.", "[::1]", "0.0.0.0"].iter().any(|own| host.starts_with(own))
+    }
+
     /// The budget that they set, unspent.
     pub fn budget(&self) -> Budget {
         Budget::new(self.max_requests, self.max_tokens)

@@ -78,6 +78,14 @@ impl Place {
     }
 }
 
+/// Whether an endpoint can be at a URL.
+///
+/// # Errors
+/// Bad input: it is none, or has a password in it.
+pub fn check_url(url: &str) -> Result<()> {
+    Place::new(url).map(drop)
+}
+
 /// How long to wait before try number `attempt + 2`: doubled each time, of which a part between a half and all, so that
 /// requests that failed together do not come back together; `salt` decides which.
 pub fn backoff(first: Duration, attempt: u32, salt: usize) -> Duration {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use std::sync::Arc;
 
 /// Prompts of a split that the preflight renders: as many as take about a second.
-const PREFLIGHT_PROMPTS: usize = 10_000;
+pub const PREFLIGHT_PROMPTS: usize = 10_000;
 
 /// What a policy acts in: a task, and the way from its problems to token ids and back.
 pub struct Environment {
@@ -19,6 +19,8 @@ pub struct Environment {
     template: PromptTemplate,
     reward: Reward,
     max_prompt_tokens: usize,
+    /// The recipe's key for it, for messages.
+    pub limit: &'static str,
     max_response_tokens: usize,
     /// The id that the responses of a warm start end with.
     pub end: i64,
@@ -72,6 +74,7 @@ impl Environment {
             template: PromptTemplate::new(&recipe.prompt.template, &plan.tokenizer_dir)?,
             tokenizer,
             max_prompt_tokens: recipe.rollout.max_prompt_tokens,
+            limit: "rollout.max_prompt_tokens",
             max_response_tokens: recipe.rollout.max_response_tokens,
             end,
             ends: ends.ids,
@@ -88,9 +91,10 @@ impl Environment {
         let ids = self.tokenizer.encode_prompt(&text)?;
         if ids.is_empty() || ids.len() > self.max_prompt_tokens {
             return Err(bad!(
-                "problem {index} of the {} split has a prompt of {} tokens, rollout.max_prompt_tokens is {}:\n{text}",
+                "problem {index} of the {} split has a prompt of {} tokens, {} is {}:\n{text}",
                 split.name(),
                 ids.len(),
+                self.limit,
                 self.max_prompt_tokens
             ));
         }

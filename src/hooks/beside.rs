@@ -3,20 +3,24 @@
 //! Decided: a process, not a thread, since it may run out of memory or crash, and since what it does is then by
 //! construction what `ppo-train judge` does afterwards. Training waits only if the checkpoints of several steps wait
 //! to be judged, so that a slow hook cannot fill the disk.
+//!
+//! The process is this very program: on Linux the one that is running, also if its file has been replaced or removed
+//! meanwhile, so that no other code judges the later checkpoints of a run.
 
 use super::outcome::Outcome;
 use super::schedule::{Job, due, pending};
-use crate::Stopped;
 use crate::checkpoint::RunFolder;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, WAITING};
+use crate::plan::{FAILED, Plan, WAITING};
 use crate::terminal;
 use crate::train::hook::{End, Hook, Moment};
 use crate::train::pulse::Phase;
+use crate::{BAD_INPUT, Stopped};
 use anyhow::{Context, Result};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -24,14 +28,35 @@ use std::time::{Duration, Instant};
 /// How long a process has to end by itself when the run stops.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
+/// What a command's own limit leaves to the process that calls it.
+const AROUND: Duration = Duration::from_secs(60);
 
 /// The jobs that are due, and the one under way.
 #[derive(Default)]
 pub struct Beside {
-    queue: VecDeque<Job>,
-    running: Option<(Job, Child)>,
+    queue: VecDeque<Waiting>,
+    running: Option<Running>,
     /// Whether what an earlier process of this run left to do is in the queue.
     recovered: bool,
+}
+
+/// A job, and when it may begin.
+struct Waiting {
+    job: Job,
+    from: Instant,
+}
+
+impl Waiting {
+    fn new(job: Job) -> Self {
+        Self { job, from: Instant::now() }
+    }
+}
+
+/// A job under way.
+struct Running {
+    job: Job,
+    child: Child,
+    begun: Instant,
 }
 
 impl Hook for Beside {
@@ -40,11 +65,12 @@ impl Hook for Beside {
         let steps = plan.recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
         self.recover(plan, run, step)?;
         if run.complete(step).is_some() {
-            self.queue.extend(due(&plan.recipe.hooks, step, steps));
+            self.queue.extend(due(&plan.recipe.hooks, step, steps).into_iter().map(Waiting::new));
         }
         self.poll(plan, run, moment.metrics)?;
         if self.steps_waiting() > WAITING {
-            terminal::warn("training waits for the hooks of earlier checkpoints");
+            let all: Vec<String> = self.jobs().map(Job::to_string).collect();
+            terminal::warn(&format!("training waits for the hooks of earlier checkpoints: {}", all.join(", ")));
             moment.pulse.enter(Phase::Hooks);
             while self.steps_waiting() > WAITING && moment.pulse.goes_on() {
                 sleep(POLL);
@@ -60,12 +86,12 @@ impl Hook for Beside {
 
     fn finish(&mut self, end: &mut End) -> Result<()> {
         self.recover(end.plan, end.folder, usize::MAX)?;
-        let left = |own: &Self| own.queue.len() + usize::from(own.running.is_some());
-        if left(self) > 0 {
+        if self.jobs().count() > 0 {
+            let all: Vec<String> = self.jobs().map(Job::to_string).collect();
             end.pulse.enter(Phase::Hooks);
-            terminal::print(&format!("waiting for {}", terminal::counted(left(self), "hook")));
+            terminal::print(&format!("waiting for {}: {}", terminal::counted(all.len(), "hook"), all.join(", ")));
         }
-        while left(self) > 0 {
+        while self.jobs().count() > 0 {
             if !end.pulse.goes_on() {
                 self.end()?;
                 return Err(Stopped::RUN.into());
@@ -82,31 +108,44 @@ impl Beside {
     fn recover(&mut self, plan: &Plan, run: &RunFolder, step: usize) -> Result<()> {
         if !self.recovered {
             self.recovered = true;
-            self.queue.extend(pending(&plan.recipe, run)?.into_iter().filter(|job| job.step < step));
+            let left = pending(&plan.recipe, run)?.into_iter().filter(|job| job.step < step);
+            self.queue.extend(left.map(Waiting::new));
         }
         Ok(())
     }
 
-    fn steps_waiting(&self) -> usize {
-        let running = self.running.iter().map(|(job, _)| job.step);
-        let mut steps: Vec<usize> = self.queue.iter().map(|job| job.step).chain(running).collect();
-        steps.sort_unstable();
-        steps.dedup();
-        steps.len()
+    /// The jobs that are not done.
+    fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.running.iter().map(|running| &running.job).chain(self.queue.iter().map(|waiting| &waiting.job))
     }
 
-    /// Takes note of a process that has ended, and starts the next.
+    fn steps_waiting(&self) -> usize {
+        self.jobs().map(|job| job.step).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Takes note of a process that has ended, or ends one that takes too long, and starts the next.
     fn poll(&mut self, plan: &Plan, run: &RunFolder, metrics: &mut Metrics) -> Result<()> {
-        if let Some((job, child)) = &mut self.running {
-            let Some(status) = child.try_wait().context("a hook is lost")? else { return Ok(()) };
-            let job = job.clone();
-            self.running = None;
-            self.ended(plan, run, metrics, &job, status)?;
+        if let Some(Running { job, child, begun }) = &mut self.running {
+            let (job, limit) = (job.clone(), limit(plan, job));
+            match child.try_wait().context("a hook is lost")? {
+                Some(status) => {
+                    self.running = None;
+                    self.ended(plan, run, metrics, &job, status)?;
+                }
+                None if begun.elapsed() > limit => {
+                    self.end()?;
+                    let why = format!("it was stopped after {} s (hooks.timeout)", limit.as_secs());
+                    self.failed(plan, run, &job, &why, false)?;
+                }
+                None => return Ok(()),
+            }
         }
-        if let Some(job) = self.queue.pop_front() {
+        let now = Instant::now();
+        let next = self.queue.iter().position(|waiting| waiting.from <= now);
+        if let Some(Waiting { job, .. }) = next.and_then(|at| self.queue.remove(at)) {
             match start(run, &job) {
-                Ok(child) => self.running = Some((job, child)),
-                Err(error) => self.failed(plan, run, &job, &format!("{error:#}"))?,
+                Ok(child) => self.running = Some(Running { job, child, begun: now }),
+                Err(error) => self.failed(plan, run, &job, &format!("{error:#}"), false)?,
             }
         }
         Ok(())
@@ -122,41 +161,49 @@ impl Beside {
     ) -> Result<()> {
         if !status.success() {
             let log = fs::read_to_string(job.log(run)).unwrap_or_default();
-            return self.failed(plan, run, job, &reason(status, &log));
+            let why = format!("{}\n  what it printed is in {}", reason(status, &log), job.log(run).display());
+            return self.failed(plan, run, job, &why, status.code() == Some(i32::from(BAD_INPUT)));
         }
         match Outcome::read(run, job) {
             Ok(outcome) => {
-                terminal::print(&format!("hook {} at step {}: {}", job.hook, job.step, outcome.summary));
+                terminal::print(&format!("hook {job}: {}", outcome.summary));
                 metrics.write(&outcome.record());
                 Ok(())
             }
-            Err(error) => self.failed(plan, run, job, &format!("{error:#}")),
+            Err(error) => self.failed(plan, run, job, &format!("{error:#}"), false),
         }
     }
 
-    /// Reports a failure, and queues the job again if it may be tried once more.
-    fn failed(&mut self, plan: &Plan, run: &RunFolder, job: &Job, error: &str) -> Result<()> {
-        let (hook, step, most) = (&job.hook, job.step, plan.recipe.hooks.attempts);
-        let attempts = match job.fail(run, error) {
-            Ok(failed) => failed.attempts,
+    /// Reports a failure, and queues the job again, after a pause, if it may be tried once more. `certain`: it would
+    /// fail again.
+    fn failed(&mut self, plan: &Plan, run: &RunFolder, job: &Job, error: &str, certain: bool) -> Result<()> {
+        let hooks = &plan.recipe.hooks;
+        let for_good = match job.fail(run, error, hooks.attempts, certain) {
+            Ok(failed) => failed.for_good,
             Err(unwritten) => {
                 terminal::warn(&format!("warning: {unwritten:#}"));
-                most
+                true
             }
         };
-        let next = if attempts < most {
-            self.queue.push_back(job.clone());
-            "it will be tried again".to_string()
+        let next = if for_good {
+            let Job { step, hook } = job;
+            format!(
+                "the run goes on without it, and keeps the checkpoint until {FAILED} newer ones have failed; \
+                 later: ppo-train judge {} --steps {step} --hook {hook}",
+                run.path().display()
+            )
         } else {
-            format!("the run goes on without it; later: ppo-train judge {} --steps {step}", run.path().display())
+            let pause = Duration::from_secs_f64(hooks.pause);
+            self.queue.push_back(Waiting { job: job.clone(), from: Instant::now() + pause });
+            format!("it will be tried again in {} s", hooks.pause)
         };
-        terminal::warn(&format!("warning: hook {hook} at step {step} failed: {error}\n  {next}"));
+        terminal::warn(&format!("warning: hook {job} failed: {error}\n  {next}"));
         Ok(())
     }
 
     /// Ends the process under way, whose job is then as if it had not begun.
     fn end(&mut self) -> Result<()> {
-        let Some((_, mut child)) = self.running.take() else { return Ok(()) };
+        let Some(Running { mut child, .. }) = self.running.take() else { return Ok(()) };
         terminate(&child);
         let until = Instant::now() + GRACE;
         while child.try_wait()?.is_none() {
@@ -190,8 +237,8 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
     fs::create_dir_all(run.hooks(job.step))
         .with_context(|| format!("cannot create {}", run.hooks(job.step).display()))?;
     let log = File::create(job.log(run)).with_context(|| format!("cannot write {}", job.log(run).display()))?;
-    let program = std::env::current_exe().context("this program's own path")?;
-    Command::new(program)
+    Command::new(program()?)
+        .arg0("ppo-train")
         .arg("judge")
         .arg(run.path())
         .args(["--steps", &job.step.to_string(), "--hook", &job.hook, "--beside"])
@@ -199,7 +246,27 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .context("cannot start a process")
+        .with_context(|| {
+            let own = std::env::current_exe().unwrap_or_default();
+            format!("cannot start {}, this program, once more", own.display())
+        })
+}
+
+/// The program that this process runs: the very file that was started, whatever is at its path by now; where the system
+/// does not have that, its path.
+fn program() -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running.to_path_buf());
+    }
+    std::env::current_exe().context("this program's own path is not known")
+}
+
+/// How long the process of a job may take.
+fn limit(plan: &Plan, job: &Job) -> Duration {
+    let hooks = &plan.recipe.hooks;
+    let own = hooks.external.get(&job.hook).map(|external| Duration::from_secs(external.timeout) + AROUND);
+    own.unwrap_or_else(|| Duration::from_secs(hooks.timeout))
 }
 
 /// Why a process ended, from its status and what it printed.

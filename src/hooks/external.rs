@@ -1,79 +1,67 @@
 //! A command of the user's as a hook: it gets the checkpoint's folder and prints a JSON object of numbers.
 
-use super::outcome::Outcome;
+use super::command::run as run_command;
+use super::outcome::{HIGH, LOW, Outcome};
 use super::schedule::Job;
-use crate::bad;
+use crate::checkpoint::Checkpoint;
+use crate::json::Object;
 use crate::recipe::External;
 use crate::stats::Figure;
+use crate::{Stopped, bad};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use std::io::Read;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::path::{Path, absolute};
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Longest answer of a command, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// Calls the command of a job for the checkpoint in `folder`.
+/// Calls the command of a job for a checkpoint. It gets absolute paths, so that it may change its folder.
 ///
 /// # Errors
-/// It cannot be started, fails, takes too long, or prints something else.
-pub fn call(settings: &External, job: &Job, run: &Path, folder: &Path) -> Result<Outcome> {
+/// It cannot be started, fails, takes too long, or prints something else; `Stopped` if `stop` is set meanwhile.
+pub fn call(settings: &External, job: &Job, run: &Path, checkpoint: &Checkpoint, stop: &AtomicBool) -> Result<Outcome> {
     let shown = settings.command.join(" ");
     let Some((program, arguments)) = settings.command.split_first() else {
         return Err(bad!("hooks.external.{}.command is empty", job.hook));
     };
-    let mut child = Command::new(program)
+    let folder = absolute(checkpoint.path())?;
+    let mut command = Command::new(program);
+    command
         .args(arguments)
-        .arg(folder)
-        .env("PPO_TRAIN_CHECKPOINT", folder)
-        .env("PPO_TRAIN_RUN", run)
-        .env("PPO_TRAIN_STEP", job.step.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{shown}`"))?;
-    // Read while it runs, so that a long answer cannot block it.
-    let reader: Option<JoinHandle<std::io::Result<String>>> = child.stdout.take().map(|pipe| {
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            pipe.take(MAX_ANSWER + 1).read_to_string(&mut text).map(|_| text)
-        })
-    });
-    let status = wait(&mut child, Duration::from_secs(settings.timeout))
-        .with_context(|| format!("`{shown}` was stopped after {} s", settings.timeout))?;
-    if !status.success() {
-        bail!("`{shown}` ended with {status}");
+        .arg(&folder)
+        .env("PPO_TRAIN_CHECKPOINT", &folder)
+        .env("PPO_TRAIN_MODEL", absolute(checkpoint.language_model())?)
+        .env("PPO_TRAIN_RUN", absolute(run)?)
+        .env("PPO_TRAIN_STEP", job.step.to_string());
+    let limit = Duration::from_secs(settings.timeout);
+    let ended = run_command(&mut command, limit, MAX_ANSWER, stop).map_err(|error| match error.is::<Stopped>() {
+        true => error,
+        false => error.context(format!("the command `{shown}`")),
+    })?;
+    if !ended.status.success() {
+        let last = ended.last.map_or(String::new(), |last| format!(": {last}"));
+        bail!("`{shown}` ended with {}{last}", ended.status);
     }
-    let text = reader.and_then(|reader| reader.join().ok()).context("no answer")??;
-    let figures = figures(&text).with_context(|| format!("the answer of `{shown}`"))?;
+    let figures = figures(&ended.output).with_context(|| format!("the answer of `{shown}`"))?;
     let first: Vec<String> = figures.iter().take(4).map(|figure| format!("{} {}", figure.name, figure.value)).collect();
     Ok(Outcome {
         hook: job.hook.clone(),
         step: job.step,
-        identity: json!({ "command": settings.command }),
+        identity: identity(settings),
         summary: first.join(", "),
+        missing: None,
         notes: vec![],
         figures,
     })
 }
 
-/// Waits for a child; one that takes too long is killed.
-fn wait(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus> {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if Instant::now() > end {
-            child.kill()?;
-            child.wait()?;
-            bail!("it did not end");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// What a result depends on besides the checkpoint.
+pub fn identity(settings: &External) -> Value {
+    json!({ "command": settings.command })
 }
 
 /// The numbers in an answer. Objects within it make names with slashes.
@@ -99,12 +87,22 @@ fn figures(text: &str) -> Result<Vec<Figure>> {
     if text.len() as u64 > MAX_ANSWER {
         bail!("it is longer than {MAX_ANSWER} bytes");
     }
-    let object: Map<String, Value> =
+    // A key that is there twice is an error of `Object`.
+    let Object(object) =
         serde_json::from_str(text.trim()).context("expected one JSON object of numbers on standard output")?;
     let mut found = vec![];
     collect("", &object, &mut found)?;
     if found.is_empty() {
         bail!("it has no number");
+    }
+    let mut names = HashSet::new();
+    for Figure { name, .. } in &found {
+        if !names.insert(name.as_str()) {
+            bail!("{name} is there twice");
+        }
+        if let Some(end) = [LOW, HIGH].into_iter().find(|end| name.rsplit('/').next() == Some(*end)) {
+            bail!("{name} would be taken for the end of an interval: call it something else than `{end}`");
+        }
     }
     Ok(found)
 }
@@ -127,6 +125,9 @@ mod tests {
             ("{\"a\": null}", "a is null, expected a number"),
             ("{\"a b\": 1}", "has blanks"),
             ("{}", "it has no number"),
+            ("{\"a\": 1, \"a\": 2}", "the key `a` is there twice"),
+            ("{\"a/b\": 1, \"a\": {\"b\": 2}}", "a/b is there twice"),
+            ("{\"a\": {\"low\": 1}}", "a/low would be taken for the end of an interval"),
         ] {
             let error = format!("{:#}", figures(text).unwrap_err());
             assert!(error.contains(message), "{text}: {error}");
@@ -136,20 +137,23 @@ mod tests {
     fn command(words: &[&str], timeout: u64) -> Result<Outcome> {
         let settings: External = serde_json::from_value(json!({ "command": words, "timeout": timeout })).unwrap();
         let job = Job { step: 4, hook: "score".into() };
-        call(&settings, &job, Path::new("run"), Path::new("run/step_000004"))
+        let checkpoint = Checkpoint::at(Path::new("run/step_000004"));
+        call(&settings, &job, Path::new("run"), &checkpoint, &AtomicBool::new(false))
     }
 
     #[test]
     fn commands_see_the_checkpoint_or_fail_with_a_reason() {
-        let script = "echo '{\"step\": '$PPO_TRAIN_STEP'}'; test $1 = run/step_000004 && test $PPO_TRAIN_RUN = run";
+        let script =
+            "echo '{\"step\": '$PPO_TRAIN_STEP'}'; test $1 = $PWD/run/step_000004 && test $PPO_TRAIN_RUN = $PWD/run";
         let outcome = command(&["sh", "-c", script, "sh"], 60).unwrap();
         assert_eq!(outcome.figures, [Figure::plain("step", 4.0)]);
         let record = outcome.record();
         assert_eq!((record.step, record.get("hooks/score/step")), (4, Some(4.0)));
         for (words, timeout, message) in [
-            (&["no-such-program"][..], 60, "cannot start `no-such-program`"),
+            (&["no-such-program"][..], 60, "the command `no-such-program`: it cannot be started"),
             (&["false"], 60, "`false` ended with exit status: 1"),
-            (&["sh", "-c", "exec sleep 60"], 1, "was stopped after 1 s"),
+            (&["sh", "-c", "echo no weights >&2; exit 4"], 60, "ended with exit status: 4: no weights"),
+            (&["sh", "-c", "exec sleep 60"], 1, "it was stopped after 1 s"),
             (&["echo", "hello"], 60, "the answer of `echo hello`: expected one JSON object"),
         ] {
             let error = format!("{:#}", command(words, timeout).unwrap_err());

@@ -2,22 +2,25 @@
 //! Hooks that run in a process of their own are named in `schedule`, and `work` does what they do.
 
 mod beside;
+mod check;
 mod checkpoint;
+mod command;
 #[cfg(test)]
 #[path = "../../tests/toy/count_steps.rs"]
 mod count_steps;
 mod evaluation;
 mod external;
-mod judges;
+pub mod judges;
 mod outcome;
 pub mod persona;
 mod samples;
 pub mod schedule;
-mod transfer;
+pub mod transfer;
 mod work;
 
+pub use check::{Lack, check};
 pub use outcome::Outcome;
-pub use work::{saved, work, yield_to_training};
+pub use work::{identity, saved, work, yield_to_training};
 
 use crate::plan::Plan;
 use crate::train::hook::Hook;

@@ -12,6 +12,10 @@ use serde_json::Value;
 use std::path::Path;
 
 const FILE: &str = "result.json";
+/// What the names of an interval's ends end with.
+pub const LOW: &str = "low";
+/// As `LOW`.
+pub const HIGH: &str = "high";
 
 /// The result of a job.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -22,6 +26,9 @@ pub struct Outcome {
     pub identity: Value,
     /// What came out, in a line.
     pub summary: String,
+    /// What it is not about, and why, if that is not nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
     /// What to know about it.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -49,14 +56,24 @@ impl Outcome {
         Ok(std::fs::write(folder.join(FILE), serde_json::to_string_pretty(self)? + "\n")?)
     }
 
+    /// The parts of what a result depends on that are not as in `now`, by name. Parts that only one of them has do not
+    /// count: they are from another version of this program.
+    pub fn differs(&self, now: &Value) -> Vec<String> {
+        // As it comes back from a file.
+        let now: Value = serde_json::from_str(&now.to_string()).unwrap_or_default();
+        let known = self.identity.as_object().into_iter().flatten();
+        let other = known.filter(|(name, value)| now.get(name).is_some_and(|now| now != *value));
+        other.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The record of its figures: `hooks/HOOK/NAME`, and `hooks/HOOK/NAME/{low,high}` for intervals.
     pub fn record(&self) -> Record {
         let mut record = Record::new(Stage::Hook, self.step as u64);
         for Figure { name, value, interval, .. } in &self.figures {
             let name = format!("hooks/{}/{name}", self.hook);
             if let Some([low, high]) = interval {
-                record.set(format!("{name}/low"), *low);
-                record.set(format!("{name}/high"), *high);
+                record.set(format!("{name}/{LOW}"), *low);
+                record.set(format!("{name}/{HIGH}"), *high);
             }
             record.set(name, *value);
         }

@@ -1,30 +1,33 @@
 //! Whether personas emerge: a judge reads responses to held-out problems. Each trace with its judgement is a line of
 //! `traces.jsonl` in the job's folder.
 
-use super::judges::Panel;
+use super::judges::{Panel, identities};
 use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::bad;
 use crate::env::{Environment, Prompt};
-use crate::judge::{self, Embedder, Judgement, Trace};
+use crate::judge::{self, Embedder, Judge, Judgement, Refusal, Trace};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::{Decoding, Persona};
 use crate::stats::{Figure, RESAMPLES};
 use crate::task::{Split, in_words};
+use crate::terminal;
 use crate::train::evaluate::evaluate;
 use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// The file of judged traces.
 pub const JUDGED: &str = "traces.jsonl";
+/// The share of traces from which on a part that they lack is worth a warning.
+const MANY: f64 = 0.1;
 
 /// A trace with what was said about it.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Judged {
     /// Of the problem in the validation split.
     pub index: usize,
@@ -48,6 +51,16 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// A trace with what a judge says about it, and nothing else.
+    pub fn new(trace: Trace, judgement: Result<Judgement, Refusal>) -> Self {
+        let Trace { problem, text } = trace;
+        let (judgement, missing) = match judgement {
+            Ok(judgement) => (Some(judgement), None),
+            Err(Refusal(why)) => (None, Some(why)),
+        };
+        Self { problem, text, judgement, missing, ..Self::default() }
+    }
+
     /// For the metrics of the judge.
     pub fn view(&self) -> judge::Judged<'_> {
         judge::Judged {
@@ -67,25 +80,32 @@ pub fn read(path: &Path) -> Result<Vec<Judged>> {
     let path = if path.is_dir() { path.join(JUDGED) } else { path.to_path_buf() };
     let text = std::fs::read_to_string(&path).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
     let line = |(line, number): (&str, usize)| {
-        serde_json::from_str(line)
-            .map_err(|error| bad!("{}, line {number} is not a judged trace: {error}", path.display()))
+        let parsed = serde_json::from_str(line).map_err(|error| error.to_string());
+        let checked = parsed.and_then(|judged: Judged| match &judged.judgement {
+            Some(judgement) => judgement.check(&judged.text).map(|()| judged),
+            None => Ok(judged),
+        });
+        checked.map_err(|error| bad!("{}, line {number} is not a judged trace: {error}", path.display()))
     };
     text.lines().zip(1..).map(line).collect()
 }
 
-/// Lets `judge` read the policy's responses, and writes them into `folder`.
+/// Lets the judge that `open` makes read the policy's responses, and writes them into `folder`. The policy is gone by
+/// the time there is a judge, so that they need not fit side by side.
 ///
 /// # Errors
-/// Those of the judge; no trace could be judged.
+/// Those of the judge; more traces are missing than the settings allow.
 pub fn judge(
     plan: &Plan,
     settings: &Persona,
-    (policy, pulse): (&Policy, &Pulse),
-    (judge, embedder): &Panel,
+    (policy, pulse): (Policy, &Pulse),
+    open: impl FnOnce() -> Result<Panel>,
     (job, folder): (&Job, &Path),
 ) -> Result<Outcome> {
     let env = Environment::of(plan)?;
-    let evaluation = evaluate(policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled, pulse)?;
+    let evaluation = evaluate(&policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled, pulse)?;
+    drop(policy);
+    let (judge, embedder) = open()?;
     let trace = |(prompt, rollout): (&Prompt, &Rollout)| Trace {
         problem: in_words(&env.task.variables(prompt.split, prompt.index)),
         text: rollout.text.clone(),
@@ -95,53 +115,110 @@ pub fn judge(
     let all = traces.into_iter().zip(&evaluation.rollouts).zip(judgements).enumerate();
     let mut judged: Vec<Judged> = all
         .map(|(index, ((trace, rollout), judgement))| {
-            let (judgement, missing) = match judgement {
-                Ok(judgement) => (Some(judgement), None),
-                Err(refusal) => (None, Some(refusal.0)),
-            };
             let grade = &rollout.grade;
             Judged {
                 index,
-                problem: trace.problem,
-                text: trace.text,
                 tokens: rollout.sequence.response.len(),
                 reward: grade.reward,
                 accuracy: grade.accuracy,
                 format: grade.format,
                 verdict: grade.reason.clone(),
-                judgement,
-                missing,
-                embeddings: None,
+                ..Judged::new(trace, judgement)
             }
         })
         .collect();
+    let lacking = complete(&mut judged, embedder.as_ref(), settings.max_missing)?;
+    write(&folder.join(JUDGED), &judged)?;
+    let figures = judge::figures(&judged.iter().map(Judged::view).collect::<Vec<_>>(), RESAMPLES);
+    let missing = lacking.traces;
+    let summary = summary(&figures, judged.len());
+    Ok(Outcome {
+        hook: job.hook.clone(),
+        step: job.step,
+        identity: identity(plan, settings)?,
+        summary: missing.as_ref().map_or(summary.clone(), |missing| format!("{missing}; {summary}")),
+        missing,
+        notes: [notes(judge.as_ref(), embedder.as_ref()), lacking.parts].concat(),
+        figures,
+    })
+}
+
+/// What a result depends on besides the checkpoint.
+///
+/// # Errors
+/// Those of the judge.
+pub fn identity(plan: &Plan, settings: &Persona) -> Result<Value> {
+    let (judge, embeddings) = identities(&settings.judge)?;
+    let rollout = &plan.recipe.rollout;
+    Ok(json!({
+        "judge": judge,
+        "embeddings": embeddings,
+        "traces": settings.traces,
+        "tokens": [rollout.max_prompt_tokens, rollout.max_response_tokens],
+    }))
+}
+
+/// What is not known about judged traces.
+pub struct Lacking {
+    /// How many of the traces, and why; none if all are judged.
+    pub traces: Option<String>,
+    /// A sentence for each part of a judgement that some of the others lack.
+    pub parts: Vec<String>,
+}
+
+/// Gives traces the vectors of what their voices know, and counts what is missing.
+///
+/// # Errors
+/// Those of the embedder; more than the share `most` of the traces has no judgement at all.
+pub fn complete(judged: &mut [Judged], embedder: Option<&Embedder>, most: f64) -> Result<Lacking> {
+    let missing = judged.iter().filter(|trace| trace.judgement.is_none()).count();
+    let first = judged.iter().find_map(|trace| trace.missing.clone()).unwrap_or_default();
+    let (all, known) = (judged.len(), judged.len() - missing);
+    let traces = (missing > 0).then(|| format!("{known} of {all} traces judged, {missing} missing: {first}"));
+    if let Some(traces) = traces.as_ref().filter(|_| known == 0 || missing as f64 > most * all as f64) {
+        bail!("{traces}; what was answered is not asked again (hooks.persona.max_missing is {most})");
+    }
     if let Some(embedder) = embedder {
         let judgements: Vec<_> = judged.iter().map(|trace| trace.judgement.as_ref()).collect();
         let vectors = embedder.expertise(&judgements)?;
         judged.iter_mut().zip(vectors).for_each(|(trace, vectors)| trace.embeddings = vectors);
     }
-    let lines: Result<Vec<String>, _> = judged.iter().map(serde_json::to_string).collect();
-    std::fs::write(folder.join(JUDGED), lines?.join("\n") + "\n")?;
-    let missing = judged.iter().filter(|trace| trace.judgement.is_none()).count();
-    let first = judged.iter().find_map(|trace| trace.missing.clone()).unwrap_or_default();
-    ensure!(missing < judged.len(), "no trace could be judged; the first: {first}");
-    let figures = judge::figures(&judged.iter().map(Judged::view).collect::<Vec<_>>(), RESAMPLES);
-    Ok(Outcome {
-        hook: job.hook.clone(),
-        step: job.step,
-        identity: json!({
-            "judge": judge.identity(),
-            "embeddings": embedder.as_ref().map(Embedder::identity),
-            "traces": settings.traces,
-        }),
-        summary: summary(&figures, judged.len()),
-        notes: judge.cannot_see().map(str::to_string).into_iter().collect(),
-        figures,
-    })
+    let views: Vec<_> = judged.iter().map(Judged::view).collect();
+    let said = judged.iter().filter_map(|trace| trace.judgement.as_ref());
+    let part = |(part, count): (String, usize)| {
+        let why = said.clone().flat_map(|j| &j.missing).find(|own| own.part == part).map(|own| own.why.clone());
+        let sentence = format!("{part}: missing in {count} of {known} traces, first: {}", why.unwrap_or_default());
+        let warning = if count as f64 > MANY * known as f64 { "warning: " } else { "" };
+        format!("{warning}{sentence}")
+    };
+    let mut parts: Vec<String> = judge::metrics::missing_parts(&views).into_iter().map(part).collect();
+    let cut = said.clone().filter(|judgement| !judgement.notes.is_empty());
+    if let Some(note) = cut.clone().next().and_then(|judgement| judgement.notes.first()) {
+        parts.push(format!("of {} of {known} traces not all is kept, first: {note}", cut.count()));
+    }
+    parts.iter().filter(|part| part.starts_with("warning")).for_each(|part| terminal::warn(part));
+    Ok(Lacking { traces, parts })
+}
+
+/// What to know about a judge's figures: what it cannot see, and what it cost.
+pub fn notes(judge: &dyn Judge, embedder: Option<&Embedder>) -> Vec<String> {
+    let cost = |whose: &str, cost: Option<String>| cost.map(|cost| format!("{whose}: {cost}"));
+    let blind = judge.cannot_see().map(str::to_string);
+    let costs = [cost("the judge", judge.cost()), cost("embeddings", embedder.and_then(Embedder::cost))];
+    blind.into_iter().chain(costs.into_iter().flatten()).collect()
+}
+
+/// Writes judged traces, a line each.
+///
+/// # Errors
+/// They cannot be written.
+pub fn write(path: &Path, judged: &[Judged]) -> Result<()> {
+    let lines: Vec<String> = judged.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    Ok(std::fs::write(path, lines.join("\n") + "\n")?)
 }
 
 /// The most telling figures in a line.
-fn summary(figures: &[Figure], traces: usize) -> String {
+pub fn summary(figures: &[Figure], traces: usize) -> String {
     let shown = [
         ("perspectives/mean", "perspectives"),
         ("conversational/question_answering/mean", "questions answered"),

@@ -7,9 +7,11 @@
 
 use crate::checkpoint::{RunFolder, is_complete, write_file};
 use crate::json;
+use crate::plan::FAILED;
 use crate::recipe::{Hooks, Recipe};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -30,6 +32,15 @@ pub struct Job {
 pub struct Failed {
     pub attempts: usize,
     pub error: String,
+    /// Whether the run does not try again: as often as it may, or nothing would be different.
+    #[serde(default)]
+    pub for_good: bool,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} at step {}", self.hook, self.step)
+    }
 }
 
 impl Job {
@@ -55,13 +66,13 @@ impl Job {
         if self.is_done(run) { None } else { json::read(&self.failed_file(run)).ok() }
     }
 
-    /// Counts one more failure.
+    /// Counts one more failure. The last one is the `most`th, or the first that is `certain` to come again.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn fail(&self, run: &RunFolder, error: &str) -> Result<Failed> {
+    pub fn fail(&self, run: &RunFolder, error: &str, most: usize, certain: bool) -> Result<Failed> {
         let attempts = self.failed(run).map_or(0, |failed| failed.attempts) + 1;
-        let failed = Failed { attempts, error: error.to_string() };
+        let failed = Failed { attempts, error: error.to_string(), for_good: certain || attempts >= most };
         write_file(&self.failed_file(run), serde_json::to_string_pretty(&failed)?)?;
         Ok(failed)
     }
@@ -99,10 +110,26 @@ pub fn pending(recipe: &Recipe, run: &RunFolder) -> Result<Vec<Job>> {
     Ok(jobs.filter(|job| !job.is_done(run)).collect())
 }
 
-/// Whether the checkpoint of a step is still to be judged.
+/// Whether the checkpoint of a step is kept for hooks: one is still to judge it, or has failed for good, and fewer than
+/// `FAILED` newer checkpoints are kept for that reason alone.
 pub fn is_wanted(recipe: &Recipe, run: &RunFolder, step: usize) -> bool {
     let steps = recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
-    due(&recipe.hooks, step, steps).iter().any(|job| !job.is_done(run))
+    let left = |step| {
+        let mut left = due(&recipe.hooks, step, steps);
+        left.retain(|job| !job.is_done(run));
+        left
+    };
+    let for_good = |jobs: &[Job]| jobs.iter().all(|job| job.failed(run).is_some_and(|failed| failed.for_good));
+    let own = left(step);
+    if own.is_empty() || !for_good(&own) {
+        return !own.is_empty();
+    }
+    let saved = run.checkpoints().unwrap_or_default();
+    let newer = saved
+        .into_iter()
+        .map(|saved| left(saved.step))
+        .filter(|jobs| jobs.first().is_some_and(|job| job.step > step) && for_good(jobs));
+    newer.count() < FAILED
 }
 
 /// Removes what hooks made of steps that a resumed run will do again.
@@ -114,7 +141,9 @@ pub fn forget_after(run: &RunFolder, step: usize) -> Result<()> {
     let Some(all) = folder.parent().filter(|all| all.is_dir()) else { return Ok(()) };
     for entry in fs::read_dir(all)? {
         let path = entry?.path();
-        if path.file_name() > run.hooks(step).file_name() {
+        // What is not called as ours are is a user's.
+        let later = run.step_of(&path).is_some_and(|own| own > step && path == run.hooks(own));
+        if later && path.is_dir() {
             fs::remove_dir_all(path)?;
         }
     }
@@ -125,6 +154,7 @@ pub fn forget_after(run: &RunFolder, step: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::checkpoint::write_folder;
+    use std::path::Path;
 
     fn hooks(text: &str) -> Hooks {
         toml::from_str(text).unwrap()
@@ -152,12 +182,39 @@ mod tests {
         let job = Job { step: 40, hook: "score".into() };
         fs::create_dir_all(run.hooks(40)).unwrap();
         assert_eq!(job.failed(&run), None);
-        job.fail(&run, "no reply").unwrap();
-        assert_eq!(job.fail(&run, "no memory").unwrap(), Failed { attempts: 2, error: "no memory".into() });
+        assert!(!job.fail(&run, "no reply", 3, false).unwrap().for_good);
+        let second = job.fail(&run, "no memory", 3, false).unwrap();
+        assert_eq!(second, Failed { attempts: 2, error: "no memory".into(), for_good: false });
+        assert!(job.fail(&run, "no memory", 3, false).unwrap().for_good);
+        assert!(Job { step: 40, hook: "other".into() }.fail(&run, "no such model", 3, true).unwrap().for_good);
         write_folder(&job.folder(&run), |_| Ok(())).unwrap();
         assert!(job.is_done(&run) && job.failed(&run).is_none());
         fs::create_dir_all(run.hooks(50)).unwrap();
+        let own = ["tables", "step_5", "step_last", "step_000060.txt"].map(|name| run.hooks(0).with_file_name(name));
+        own.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
         forget_after(&run, 40).unwrap();
         assert!(run.hooks(40).exists() && !run.hooks(50).exists());
+        assert!(own.iter().all(|folder| folder.exists()));
+    }
+
+    #[test]
+    fn checkpoints_of_hooks_that_failed_for_good_are_few() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunFolder::new(dir.path());
+        let mut recipe = crate::recipe::stored(Path::new("recipes/smoke.toml")).unwrap();
+        recipe.ppo.as_mut().unwrap().steps = 100;
+        recipe.hooks = hooks("[external.score]\ncommand = [\"true\"]\nevery = 1");
+        for step in 1..=6 {
+            write_folder(run.step(step).path(), |_| Ok(())).unwrap();
+            fs::create_dir_all(run.hooks(step)).unwrap();
+            Job { step, hook: "score".into() }.fail(&run, "no", 1, false).unwrap();
+        }
+        let kept: Vec<usize> = (1..=6).filter(|step| is_wanted(&recipe, &run, *step)).collect();
+        assert_eq!(kept, [4, 5, 6]);
+        // One that waits is always kept, and one that is done is not.
+        fs::remove_file(run.hooks(1).join("score.failed.json")).unwrap();
+        write_folder(&run.hooks(6).join("score"), |_| Ok(())).unwrap();
+        let kept: Vec<usize> = (1..=6).filter(|step| is_wanted(&recipe, &run, *step)).collect();
+        assert_eq!(kept, [1, 3, 4, 5]);
     }
 }

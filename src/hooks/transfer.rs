@@ -1,23 +1,63 @@
 //! Whether the skill transfers: the policy answers problems of another task, in the prompt that it was trained with.
-//! Each answer is a line of `answers.jsonl` in the job's folder.
+//! Each answer is a line of `answers.jsonl` in the job's folder; if the task has classes, `classes.json` says which was
+//! taken for which. `with_answer` is the share of responses with an answer tag; `unanswered`, of a task with classes,
+//! the share of those whose answer is none of the classes.
 
 use super::outcome::Outcome;
 use super::schedule::Job;
-use crate::env::Environment;
+use crate::analysis::Answers;
+use crate::env::{Environment, PREFLIGHT_PROMPTS, Prompt};
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Transfer;
-use crate::stats::{Bootstrap, Figure, Grid, RESAMPLES};
-use crate::task::{Split, in_words};
+use crate::stats::{Bootstrap, Figure, Grid, Place, RESAMPLES};
+use crate::task::{Split, in_words, settings as task_settings};
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
-use anyhow::Result;
+use crate::{OrBadInput, bad};
+use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// The file of answers.
-pub const ANSWERS: &str = "answers.jsonl";
+const ANSWERS: &str = "answers.jsonl";
+/// The file of classes: `analysis::Summary`, as `eval --json` has it.
+pub const CLASSES: &str = "classes.json";
+
+/// What is read again of an answer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Answer {
+    pub problem: String,
+    pub accuracy: f64,
+}
+
+/// The answers in the folder of a job.
+///
+/// # Errors
+/// Bad input: there are none, or a line is not one.
+pub fn read(folder: &Path) -> Result<Vec<Answer>> {
+    let path = folder.join(ANSWERS);
+    let text = std::fs::read_to_string(&path).map_err(|error| bad!("cannot read {}: {error}", path.display()))?;
+    let line = |(line, number): (&str, usize)| {
+        serde_json::from_str(line).map_err(|error| bad!("{}, line {number} is not an answer: {error}", path.display()))
+    };
+    text.lines().zip(1..).map(line).collect()
+}
+
+/// In which picture a figure is shown.
+pub fn place(name: &str) -> Option<Place> {
+    match name {
+        "accuracy" | "format" | "with_answer" => {
+            Some(Place::new("Answers to the other task", name, "answers, %", true))
+        }
+        "macro_f1" => Some(Place::new("Macro-F1 on the other task", "macro-F1", "macro-F1, %", true)),
+        "response_length" => Some(Place::new("Response length on the other task", name, "tokens", true)),
+        "reward" => Some(Place::new("Reward on the other task", name, "reward", false)),
+        _ => Some(Place::new("F1 by class on the other task", name.strip_prefix("f1_")?, "F1, %", false)),
+    }
+}
 
 /// Evaluates the policy on the other task's test split, and writes its answers into `folder`.
 ///
@@ -29,19 +69,17 @@ pub fn evaluate_on(
     (policy, pulse): (&Policy, &Pulse),
     (job, folder): (&Job, &Path),
 ) -> Result<Outcome> {
-    let mut plan = plan.clone();
-    let recipe = &mut plan.recipe;
-    recipe.task = settings.task.clone();
-    recipe.rollout.max_prompt_tokens = settings.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
-    recipe.rollout.max_response_tokens = settings.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
-    let env = Environment::of(&plan)?;
-    let evaluation = evaluate(policy, &plan, &env, Split::Test, settings.problems, settings.decoding, pulse)?;
-    let answers: Vec<String> = rows(&env, &evaluation).iter().map(Value::to_string).collect();
+    let other = other(plan, settings);
+    let env = environment(&other, settings)?;
+    let evaluation = evaluate(policy, &other, &env, Split::Test, settings.problems, settings.decoding, pulse)?;
+    let classes = evaluation.answers(env.task.as_ref());
+    let answers: Vec<String> = rows(&env, &evaluation, classes.as_ref()).iter().map(Value::to_string).collect();
     std::fs::write(folder.join(ANSWERS), answers.join("\n") + "\n")?;
     let mut figures = figures(&evaluation);
     let mut notes = vec![];
-    if let Some(answers) = evaluation.answers(env.task.as_ref()) {
+    if let Some(answers) = classes {
         let summary = answers.summary(&Bootstrap::new(RESAMPLES, evaluation.prompts.len()));
+        std::fs::write(folder.join(CLASSES), serde_json::to_string_pretty(&summary)? + "\n")?;
         for (name, value) in evaluation.class_figures(env.task.as_ref()) {
             let interval = summary.macro_f1_interval.filter(|_| name == "macro_f1");
             figures.push(Figure { interval, ..Figure::plain(name, value) });
@@ -56,17 +94,59 @@ pub fn evaluate_on(
     Ok(Outcome {
         hook: job.hook.clone(),
         step: job.step,
-        identity: json!({ "task": settings.task, "decoding": settings.decoding, "problems": count }),
+        identity: identity(plan, settings),
         summary: format!("{}: accuracy {accuracy:.1} % on {count} problems", env.task.name()),
+        missing: None,
         notes,
         figures,
     })
 }
 
-fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
-    let all = evaluation.prompts.iter().zip(&evaluation.rollouts);
-    let row = |(prompt, rollout): (&crate::env::Prompt, &Rollout)| {
-        json!({
+/// The plan of a run on the other task.
+fn other(plan: &Plan, settings: &Transfer) -> Plan {
+    let mut plan = plan.clone();
+    let recipe = &mut plan.recipe;
+    recipe.task = settings.task.clone();
+    recipe.rollout.max_prompt_tokens = settings.max_prompt_tokens.unwrap_or(recipe.rollout.max_prompt_tokens);
+    recipe.rollout.max_response_tokens = settings.max_response_tokens.unwrap_or(recipe.rollout.max_response_tokens);
+    plan
+}
+
+/// The other task's environment. Prompts that are too long are those of the hook's own key, if it is set.
+fn environment(other: &Plan, settings: &Transfer) -> Result<Environment> {
+    let limit = settings.max_prompt_tokens.map_or("rollout.max_prompt_tokens", |_| "hooks.transfer.max_prompt_tokens");
+    let mut env = Environment::of(other)?;
+    env.limit = limit;
+    Ok(env)
+}
+
+/// Builds the other task, and renders the prompts of the problems that will be asked.
+///
+/// # Errors
+/// Bad input: files that cannot be used, a prompt that does not render or is too long.
+pub fn check(plan: &Plan, settings: &Transfer) -> Result<()> {
+    let env = environment(&other(plan, settings), settings).context("hooks.transfer").bad_input()?;
+    let all = env.task.len(Split::Test);
+    let count = if settings.problems == 0 { all } else { settings.problems.min(all) };
+    let mut problems = (0..count).step_by(count.div_ceil(PREFLIGHT_PROMPTS).max(1));
+    problems.try_for_each(|index| env.prompt(Split::Test, index).map(drop)).context("hooks.transfer").bad_input()
+}
+
+/// What a result depends on besides the checkpoint.
+pub fn identity(plan: &Plan, settings: &Transfer) -> Value {
+    let Transfer { task, decoding, problems, .. } = settings;
+    let problems = if *problems == 0 { task_settings(task).sizes()[2] } else { *problems };
+    let rollout = other(plan, settings).recipe.rollout;
+    let tokens = [rollout.max_prompt_tokens, rollout.max_response_tokens];
+    json!({ "task": task, "decoding": decoding, "problems": problems, "tokens": tokens })
+}
+
+/// A row per answer. `truth` is the problem's class by name, and `given` the one that was answered, `null` if it names
+/// none; tasks without classes have neither.
+fn rows(env: &Environment, evaluation: &Evaluation, classes: Option<&Answers>) -> Vec<Value> {
+    let all = evaluation.prompts.iter().zip(&evaluation.rollouts).enumerate();
+    let row = |(at, (prompt, rollout)): (usize, (&Prompt, &Rollout))| {
+        let mut row = json!({
             "index": prompt.index,
             "problem": in_words(&env.task.variables(prompt.split, prompt.index)),
             "text": rollout.text,
@@ -74,9 +154,14 @@ fn rows(env: &Environment, evaluation: &Evaluation) -> Vec<Value> {
             "accuracy": rollout.grade.accuracy,
             "format": rollout.grade.format,
             "reward": rollout.grade.reward,
-            "answered": rollout.grade.answered,
+            "with_answer": rollout.grade.answered,
             "verdict": rollout.grade.reason,
-        })
+        });
+        if let Some(Answers { names, truth, given, .. }) = classes {
+            row["truth"] = names[truth[at]].into();
+            row["given"] = given[at].map(|class| names[class]).into();
+        }
+        row
     };
     all.map(row).collect()
 }
@@ -90,7 +175,7 @@ fn figures(evaluation: &Evaluation) -> Vec<Figure> {
         ("accuracy", |r| r.grade.accuracy),
         ("format", |r| r.grade.format),
         ("reward", |r| r.grade.reward),
-        ("answered", |r| f64::from(u8::from(r.grade.answered))),
+        ("with_answer", |r| f64::from(u8::from(r.grade.answered))),
         ("response_length", |r| r.sequence.response.len() as f64),
     ];
     let figure = |(name, of): Measure| {

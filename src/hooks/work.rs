@@ -11,13 +11,16 @@ use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
 use crate::dist::Solo;
 use crate::model::Policy;
 use crate::plan::Plan;
+use crate::recipe::Hooks;
 use crate::recipe::spelling::nearest;
 use crate::torch;
 use crate::train::pulse::Pulse;
 use crate::train::stop::Stop;
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tch::Device;
 
 /// Does a job for a run and puts its result into the folder of `out`, which may be another one than the run's. `stop`:
 /// set by a signal.
@@ -28,36 +31,60 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
     let plan = &with_batch(plan);
     let hooks = &plan.recipe.hooks;
     let checkpoint = run.complete(job.step).ok_or_else(|| {
-        let saved: Vec<String> = saved(run).iter().map(usize::to_string).collect();
-        bad!("{} has no checkpoint of step {}, but of {}", run.path().display(), job.step, saved.join(", "))
+        let all = listed(&saved(run).iter().map(usize::to_string).collect::<Vec<_>>());
+        bad!("{} has no checkpoint of step {}; it has {all}", run.path().display(), job.step)
     })?;
     let pulse = Pulse::new(&Stop(Arc::clone(stop)), &Solo);
     let mut outcome = None;
     write_folder(&job.folder(out), |folder| {
         let here = (job, folder);
         let made = match (job.hook.as_str(), hooks.external.get(&job.hook)) {
-            (_, Some(external)) => external::call(external, job, run.path(), checkpoint.path())?,
+            (_, Some(external)) => external::call(external, job, run.path(), &checkpoint, stop)?,
             (PERSONA, _) if let Some(persona) = &hooks.persona => {
                 let answers = out.hooks(0).with_file_name("answers");
-                let panel = panel(&persona.judge, &answers, stop)?;
-                persona::judge(plan, persona, (&policy(plan, &checkpoint)?, &pulse), &panel, here)?
+                let open = || panel(&persona.judge, &answers, device(plan)?, stop);
+                persona::judge(plan, persona, (policy(plan, &checkpoint)?, &pulse), open, here)?
             }
             (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
                 transfer::evaluate_on(plan, transfer, (&policy(plan, &checkpoint)?, &pulse), here)?
             }
-            _ => {
-                let names = names(hooks);
-                let near = nearest(&job.hook, names.iter().map(String::as_str));
-                let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-                let all = names.join(", ");
-                return Err(bad!("the recipe has no hook `{}`{hint}\nits hooks are: {all}", job.hook));
-            }
+            _ => return Err(unknown(&plan.recipe.hooks, &job.hook)),
         };
         made.write(folder)?;
         outcome = Some(made);
         Ok(())
     })?;
     outcome.context("no result")
+}
+
+/// What the result of a job would depend on besides the checkpoint, without doing it.
+///
+/// # Errors
+/// Bad input: a hook that the recipe does not have; prompts or a body that cannot be used.
+pub fn identity(plan: &Plan, job: &Job) -> Result<Value> {
+    let hooks = &plan.recipe.hooks;
+    match (job.hook.as_str(), hooks.external.get(&job.hook)) {
+        (_, Some(external)) => Ok(external::identity(external)),
+        (PERSONA, _) if let Some(persona) = &hooks.persona => persona::identity(plan, persona),
+        (TRANSFER, _) if let Some(transfer) = &hooks.transfer => Ok(transfer::identity(plan, transfer)),
+        _ => Err(unknown(hooks, &job.hook)),
+    }
+}
+
+fn unknown(hooks: &Hooks, name: &str) -> anyhow::Error {
+    let names = names(hooks);
+    let near = nearest(name, names.iter().map(String::as_str));
+    let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    bad!("the recipe has no hook `{name}`{hint}\nits hooks are: {}", names.join(", "))
+}
+
+/// Names in a row: "0, 3 and 4".
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".to_string(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
 }
 
 /// The plan, decoding as many sequences at a time as hooks may.
@@ -69,15 +96,17 @@ fn with_batch(plan: &Plan) -> Plan {
 
 /// The actor of a checkpoint, on the hooks' device.
 fn policy(plan: &Plan, checkpoint: &Checkpoint) -> Result<Policy> {
-    let (hooks, machine) = (&plan.recipe.hooks, &plan.recipe.machine);
-    if hooks.threads > 0 {
-        tch::set_num_threads(hooks.threads as i32);
+    let threads = plan.recipe.hooks.threads;
+    if threads > 0 {
+        tch::set_num_threads(threads as i32);
     }
-    let device = torch::device(hooks.device.as_ref().unwrap_or(&machine.device))?;
-    // A run's start is itself a model folder.
-    let inner = checkpoint.model();
-    let folder = if inner.is_dir() { inner } else { checkpoint.path().to_path_buf() };
-    Ok(Policy::new(&plan.config, plan.weights(&folder, device)?))
+    Ok(Policy::new(&plan.config, plan.weights(&checkpoint.language_model(), device(plan)?)?))
+}
+
+/// The hooks' device.
+fn device(plan: &Plan) -> Result<Device> {
+    let (hooks, machine) = (&plan.recipe.hooks, &plan.recipe.machine);
+    Ok(torch::device(hooks.device.as_ref().unwrap_or(&machine.device))?)
 }
 
 /// The steps of a run that have a checkpoint, its start as step 0.

@@ -35,15 +35,30 @@ impl Embedder {
         Self(Source::Local(author))
     }
 
+    /// What it has cost so far, for people.
+    pub fn cost(&self) -> Option<String> {
+        match &self.0 {
+            Source::Endpoint(service) => Some(service.cost()),
+            Source::Local(_) => None,
+        }
+    }
+
     /// What its vectors depend on besides the text. No secrets.
     pub fn identity(&self) -> Value {
         match &self.0 {
-            Source::Endpoint(service) => {
-                let Settings { model, body, .. } = service.settings();
-                json!({ "kind": "endpoint", "model": model, "body": body })
-            }
-            Source::Local(author) => json!({ "kind": "local", "model": author.identity() }),
+            Source::Endpoint(service) => Self::identity_of_endpoint(service.settings()),
+            Source::Local(author) => Self::identity_of_local(author.identity()),
         }
+    }
+
+    /// What the vectors of an endpoint depend on.
+    pub fn identity_of_endpoint(Settings { model, body, .. }: &Settings) -> Value {
+        json!({ "kind": "endpoint", "model": model, "body": body })
+    }
+
+    /// What the vectors of a local model of this identity depend on.
+    pub fn identity_of_local(model: &Value) -> Value {
+        json!({ "kind": "local", "model": model })
     }
 
     /// For each judgement the vectors of what its perspectives know about; none where the judge does not say that.

@@ -58,6 +58,47 @@ pub struct Judgement {
     /// Which part of the text belongs to which perspective, in the order of the text, without overlap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<Segment>,
+    /// The parts that were asked for, and about which nothing is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+    /// What was left out of an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Judgement {
+    /// Checks a judgement of a text that comes from a file.
+    ///
+    /// # Errors
+    /// A mark of the BFI-10 that is not from 1 to 5; a segment that is no part of the text, overlaps the one before, or
+    /// is of no perspective.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        let voices = self.perspectives.as_deref().unwrap_or_default();
+        let marks = voices.iter().filter_map(|voice| voice.bfi.as_ref()).flatten();
+        if let Some(mark) = marks.into_iter().find(|mark| !(1..=5).contains(*mark)) {
+            return Err(format!("a `bfi` has the mark {mark}, expected 1 to 5"));
+        }
+        let mut last = 0;
+        for Segment { start, end, perspective } in &self.segments {
+            if *start < last || start > end || text.get(*start..*end).is_none() {
+                return Err(format!("the segment from {start} to {end} is no part of the text after byte {last}"));
+            }
+            if *perspective >= voices.len() {
+                return Err(format!("a segment is of perspective {perspective}, but there are {}", voices.len()));
+            }
+            last = *end;
+        }
+        Ok(())
+    }
+}
+
+/// A part of a judgement that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Missing {
+    /// The name of its question, such as `segments`.
+    pub part: String,
+    pub why: String,
 }
 
 /// One of the voices of a trace.
@@ -94,6 +135,11 @@ pub trait Judge: Send + Sync {
 
     /// What it cannot see, in a sentence for people; none if it sees everything.
     fn cannot_see(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What judging has cost so far, for people; none if it costs nothing.
+    fn cost(&self) -> Option<String> {
         None
     }
 

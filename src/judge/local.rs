@@ -31,17 +31,21 @@ impl Local {
         Ok(Self { author: Arc::new(Author::open(dir, manner, stop)?), prompts })
     }
 
+    /// What the judgements of such a judge depend on besides the trace; `model`: the identity of its author.
+    pub fn identity_of(model: &Value, prompts: &Prompts) -> Value {
+        json!({ "kind": "local", "model": model, "prompts": prompts.hash() })
+    }
+
     /// The model, for what else it can be used for.
     pub fn author(&self) -> Arc<Author> {
         Arc::clone(&self.author)
     }
 
-    /// Asks one question about all traces that are not refused by now.
-    fn ask(&self, question: Question, readings: &mut [Result<Reading, Refusal>]) -> Result<()> {
+    /// Asks one question about all traces.
+    fn ask(&self, question: Question, readings: &mut [Reading]) -> Result<()> {
         let mut grammars: HashMap<Schema, Arc<Grammar>> = HashMap::new();
         let mut asked: Vec<Asked> = vec![];
-        for (at, slot) in readings.iter_mut().enumerate() {
-            let Ok(reading) = slot else { continue };
+        for (at, reading) in readings.iter_mut().enumerate() {
             if !reading.asks(question) {
                 continue;
             }
@@ -56,7 +60,7 @@ impl Local {
             };
             match ids {
                 Ok(ids) => asked.push(Asked { at, address: number(prompt.as_bytes()), ids, grammar }),
-                Err(error) => *slot = Err(refusal(question, &error)),
+                Err(error) => reading.miss(question, format!("{error:#}")),
             }
         }
         let ids: Vec<Vec<i64>> = asked.iter().map(|one| one.ids.clone()).collect();
@@ -68,10 +72,9 @@ impl Local {
             return Err(Stopped("nothing of a local judge is kept").into());
         }
         for (one, response) in asked.iter().zip(&responses) {
-            if let Ok(reading) = &mut readings[one.at]
-                && let Err(error) = self.take(question, reading, response)
-            {
-                readings[one.at] = Err(refusal(question, &error));
+            let reading = &mut readings[one.at];
+            if let Err(error) = self.take(question, reading, response) {
+                reading.miss(question, format!("{error:#}"));
             }
         }
         Ok(())
@@ -80,7 +83,7 @@ impl Local {
     /// Takes a reply.
     fn take(&self, question: Question, reading: &mut Reading, response: &Response) -> Result<()> {
         let reply = serde_json::from_str(&self.author.text(response)?)?;
-        reading.schema(question).check(&reply).map_err(Error::msg)?;
+        reading.accepts(question).check(&reply).map_err(Error::msg)?;
         reading.take(question, &reply)
     }
 }
@@ -97,19 +100,15 @@ struct Asked {
 
 impl Judge for Local {
     fn identity(&self) -> Value {
-        json!({ "kind": "local", "model": self.author.identity(), "prompts": self.prompts.hash() })
+        Self::identity_of(self.author.identity(), &self.prompts)
     }
 
-    /// Traces that are too long for the model are refused.
+    /// Of traces that are too long for the model nothing is known.
     fn judge(&self, traces: &[Trace]) -> Result<Vec<Result<Judgement, Refusal>>> {
-        let mut readings: Vec<Result<Reading, Refusal>> = traces.iter().map(Reading::new).collect();
+        let mut readings: Vec<Reading> = traces.iter().map(Reading::new).collect();
         for question in Question::ALL {
             self.ask(question, &mut readings)?;
         }
-        Ok(readings.into_iter().map(|reading| reading.map(Reading::judgement)).collect())
+        Ok(readings.into_iter().map(Reading::judgement).collect())
     }
-}
-
-fn refusal(question: Question, why: &Error) -> Refusal {
-    Refusal(format!("{}: {why:#}", question.name()))
 }

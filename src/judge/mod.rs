@@ -22,7 +22,9 @@ pub use agreement::{Agreement, Icc, agreement, icc};
 pub use collectivity::{Words, words};
 pub use embedder::Embedder;
 pub use endpoint::Endpoint;
-pub use interface::{COGNITIVE, CONVERSATIONAL, Judge, Judgement, Perspective, ROLES, Refusal, Segment, TRAITS, Trace};
+pub use interface::{
+    COGNITIVE, CONVERSATIONAL, Judge, Judgement, Missing, Perspective, ROLES, Refusal, Segment, TRAITS, Trace,
+};
 pub use lexical::Lexical;
 pub use local::Local;
 pub use metrics::{Difference, Judged, differences, figures};

@@ -1,9 +1,11 @@
 //! The parts of a trace that a judge can name: its sentences, numbered, so that nobody has to count bytes.
 //!
-//! Lines that are only tags are shown without a number: they are nobody's. A trace of very many sentences is numbered
-//! by lines, and one of very many lines by several lines at a time.
+//! Lines that are only tags are shown without a number: they are nobody's. Answers, solutions and the cast of characters
+//! are not shown: no voice says them. In a trace of very many sentences several of a line have one number, as few as
+//! will do, and in one of very many lines several lines have.
 
 use super::interface::Segment;
+use super::voices::hidden;
 use std::ops::Range;
 
 /// Most numbered parts.
@@ -16,27 +18,37 @@ pub struct Units {
     all: Vec<Range<usize>>,
     /// Which of them have a number.
     numbered: Vec<usize>,
+    /// What is not shown.
+    hidden: Vec<Range<usize>>,
 }
 
 impl Units {
     pub fn of(text: &str) -> Self {
-        let sentences = Self::numbered(text, sentences(text));
-        if sentences.len() <= MOST {
-            return sentences;
+        let hidden = hidden(text);
+        let lines = lines(text, &hidden);
+        let units = |all| Self::numbered(text, all, &hidden);
+        let sentences: Vec<Vec<Range<usize>>> = lines.iter().map(|line| sentences(text, line)).collect();
+        let grouped = |together: usize| {
+            let groups = sentences.iter().flat_map(|line| line.chunks(together));
+            units(groups.map(joined).collect())
+        };
+        // The fewest sentences together that leave no more than `MOST` parts, if any number does.
+        let (mut few, mut many) = (1, sentences.iter().map(Vec::len).max().unwrap_or(1).max(1));
+        while few < many {
+            let middle = usize::midpoint(few, many);
+            if grouped(middle).len() <= MOST { many = middle } else { few = middle + 1 }
         }
-        let lines = Self::numbered(text, lines(text));
-        let together = lines.len().div_ceil(MOST).max(1);
-        if together == 1 {
-            return lines;
+        let found = grouped(few);
+        if found.len() <= MOST {
+            return found;
         }
-        let groups = lines.numbered.chunks(together);
-        let joined = groups.map(|group| lines.all[group[0]].start..lines.all[group[group.len() - 1]].end);
-        Self::numbered(text, joined.collect())
+        let speaking: Vec<Range<usize>> = found.numbered.iter().map(|at| found.all[*at].clone()).collect();
+        units(speaking.chunks(speaking.len().div_ceil(MOST)).map(joined).collect())
     }
 
-    fn numbered(text: &str, all: Vec<Range<usize>>) -> Self {
+    fn numbered(text: &str, all: Vec<Range<usize>>, hidden: &[Range<usize>]) -> Self {
         let numbered = (0..all.len()).filter(|&at| speaks(&text[all[at].clone()])).collect();
-        Self { all, numbered }
+        Self { all, numbered, hidden: hidden.to_vec() }
     }
 
     /// How many parts have a number.
@@ -51,14 +63,16 @@ impl Units {
     }
 
     /// The segments of numbered parts that belong to these perspectives, from 1, or to nobody, 0. Neighbours of one
-    /// perspective are one segment, with what is between them.
+    /// perspective are one segment, with what is between them, unless that is not shown.
     pub fn segments(&self, perspectives: &[usize]) -> Vec<Segment> {
         let mut segments: Vec<Segment> = vec![];
         let mut last = 0;
         for (&at, &perspective) in self.numbered.iter().zip(perspectives) {
             let Range { start, end } = self.all[at];
             match segments.last_mut() {
-                Some(segment) if last == perspective && last > 0 => segment.end = end,
+                Some(segment) if last == perspective && last > 0 && !self.is_cut(segment.end..start) => {
+                    segment.end = end
+                }
                 _ if perspective > 0 => segments.push(Segment { start, end, perspective: perspective - 1 }),
                 _ => {}
             }
@@ -66,6 +80,17 @@ impl Units {
         }
         segments
     }
+
+    /// Whether something in a range is not shown.
+    fn is_cut(&self, range: Range<usize>) -> bool {
+        self.hidden.iter().any(|hidden| range.start <= hidden.start && hidden.end <= range.end)
+    }
+}
+
+/// The range from the first to the last of several.
+fn joined(ranges: &[Range<usize>]) -> Range<usize> {
+    let (first, last) = (ranges.first(), ranges.last());
+    first.map_or(0, |first| first.start)..last.map_or(0, |last| last.end)
 }
 
 /// Whether a part is more than tags and signs.
@@ -84,35 +109,35 @@ fn speaks(text: &str) -> bool {
     }
 }
 
-/// Lines that are not blank.
-fn lines(text: &str) -> Vec<Range<usize>> {
-    let mut start = 0;
+/// Lines that are not blank, of what is shown.
+fn lines(text: &str, hidden: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut all = vec![];
-    for line in text.split_inclusive('\n') {
-        all.extend(trimmed(text, start..start + line.len()));
-        start += line.len();
+    let ends = hidden.iter().map(|range| range.start).chain([text.len()]);
+    let starts = [0].into_iter().chain(hidden.iter().map(|range| range.end));
+    for (mut start, end) in starts.zip(ends) {
+        for line in text[start..end].split_inclusive('\n') {
+            all.extend(trimmed(text, start..start + line.len()));
+            start += line.len();
+        }
     }
     all
 }
 
-/// Sentences: lines, cut where a full stop, question mark or exclamation mark is followed by a blank.
-fn sentences(text: &str) -> Vec<Range<usize>> {
-    let cut = |line: Range<usize>| {
-        let mut all = vec![];
-        let mut start = line.start;
-        let mut ended = false;
-        for (at, c) in text[line.clone()].char_indices() {
-            if ended && c.is_whitespace() {
-                all.extend(trimmed(text, start..line.start + at));
-                start = line.start + at;
-            }
-            // A quotation mark or bracket may close after the sentence's end.
-            ended = matches!(c, '.' | '!' | '?' | '…') || ended && matches!(c, '"' | '\'' | ')' | '”' | '’' | '*');
+/// The sentences of a line, cut where a full stop, question mark or exclamation mark is followed by a blank.
+fn sentences(text: &str, line: &Range<usize>) -> Vec<Range<usize>> {
+    let mut all = vec![];
+    let mut start = line.start;
+    let mut ended = false;
+    for (at, c) in text[line.clone()].char_indices() {
+        if ended && c.is_whitespace() {
+            all.extend(trimmed(text, start..line.start + at));
+            start = line.start + at;
         }
-        all.extend(trimmed(text, start..line.end));
-        all
-    };
-    lines(text).into_iter().flat_map(cut).collect()
+        // A quotation mark or bracket may close after the sentence's end.
+        ended = matches!(c, '.' | '!' | '?' | '…') || ended && matches!(c, '"' | '\'' | ')' | '”' | '’' | '*');
+    }
+    all.extend(trimmed(text, start..line.end));
+    all
 }
 
 /// A range without the white space at its ends, if anything is left.
@@ -150,12 +175,35 @@ mod tests {
     #[test]
     fn long_traces_are_numbered_more_coarsely() {
         let sentences = |count: usize| "One. ".repeat(count);
-        assert_eq!((Units::of(&sentences(100)).len(), Units::of(&sentences(101)).len()), (100, 1));
+        assert_eq!((Units::of(&sentences(100)).len(), Units::of(&sentences(101)).len()), (100, 51));
+        // A long paragraph among short lines.
+        let text = format!("A.\n{}\nB.\n", sentences(1000));
+        let units = Units::of(&text);
+        assert_eq!((units.len(), units.lines(&text)[0].1), (2 + 1000usize.div_ceil(11), "A."));
         let text = "One. Two.\n".repeat(100);
         assert_eq!(Units::of(&text).len(), 100);
         let text = "One. Two.\n<b>\n".repeat(250);
         let units = Units::of(&text);
         assert_eq!((units.len(), units.lines(&text)[0].1), (84, "One. Two.\n<b>\nOne. Two.\n<b>\nOne. Two."));
+        assert_eq!(Units::of(&"One.\n".repeat(100_000)).len(), 100);
+    }
+
+    /// What no voice says is hidden from models as it is from the lexical judge.
+    #[test]
+    fn casts_and_answers_are_not_shown() {
+        let cast = "<cast_of_characters>\n<persona1>\nAda. Quiet.\n</persona1>\n</cast_of_characters>\n";
+        let text = format!("{cast}<think1>\nSo <answer>7</answer> it is.\n</think1>\n<answer>\n7. Or 8.");
+        let units = Units::of(&text);
+        let shown: Vec<_> = units.lines(&text).into_iter().filter_map(|(number, text)| number.map(|_| text)).collect();
+        assert_eq!(shown, ["So", "it is."]);
+        assert!(!units.lines(&text).iter().any(|(_, text)| text.contains("Ada") || text.contains('8')));
+        let spans = |parts: &[usize]| {
+            let all = units.segments(parts);
+            all.iter().map(|segment| &text[segment.start..segment.end]).collect::<Vec<_>>()
+        };
+        assert_eq!(spans(&[1, 1]), ["So", "it is."]);
+        let said = super::super::voices::speeches(&text);
+        assert_eq!(said.iter().map(|speech| &text[speech.span.clone()]).collect::<Vec<_>>(), ["So", "it is."]);
     }
 
     #[test]

@@ -50,6 +50,24 @@ pub fn speakers(speeches: &[Speech]) -> Vec<usize> {
     speakers
 }
 
+/// The bytes that are never said by a voice: answers, solutions and the cast of characters, with their tags.
+pub fn hidden(text: &str) -> Vec<Range<usize>> {
+    let (mut all, mut from) = (vec![], None);
+    for mark in marks(text) {
+        let speaks = matches!(mark.tag, Tag::Think | Tag::Turn(_) | Tag::Conversation);
+        match from {
+            None if !speaks && !mark.closes => from = Some(mark.start),
+            Some(start) if speaks || mark.closes => {
+                all.push(start..if speaks { mark.start } else { mark.end });
+                from = None;
+            }
+            _ => {}
+        }
+    }
+    all.extend(from.map(|start| start..text.len()));
+    all
+}
+
 /// The voice of a tag that somebody speaks in.
 fn voice(tag: Tag) -> Option<usize> {
     match tag {

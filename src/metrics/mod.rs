@@ -48,6 +48,27 @@ impl Metrics {
     /// # Errors
     /// The folder cannot be created, or a JSONL file cannot be read or cut.
     pub fn open(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
+        if let (true, Some((Stage::Ppo | Stage::Evaluation, step))) = (logs.jsonl, resume) {
+            let path = dir.join(JSONL);
+            let last = jsonl::last_step(&path, Stage::Ppo).unwrap_or(0);
+            let (shown, first) = (path.display(), last + 1);
+            if last < step {
+                warn(&format!("warning: {shown} has no records of the steps from {first} to {step}"));
+            }
+        }
+        Self::after(dir, logs, resume, warn)
+    }
+
+    /// Opens the logs of a run that nobody continues, to add to them.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn extend(dir: &Path, logs: Logs, warn: fn(&str)) -> Result<Self> {
+        // A step that no run comes to: nothing is after it.
+        Self::after(dir, logs, Some((Stage::Ppo, i64::MAX as u64 - 1)), warn)
+    }
+
+    fn after(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if logs.tensorboard {
@@ -57,15 +78,7 @@ impl Metrics {
             }
         }
         if logs.jsonl {
-            let path = dir.join(JSONL);
-            sinks.push(Box::new(JsonLines::open(&path, jsonl::line, resume, warn)?));
-            if let Some((Stage::Ppo | Stage::Evaluation, step)) = resume {
-                let last = jsonl::last_step(&path, Stage::Ppo).unwrap_or(0);
-                let (shown, first) = (path.display(), last + 1);
-                if last < step {
-                    warn(&format!("warning: {shown} has no records of the steps from {first} to {step}"));
-                }
-            }
+            sinks.push(Box::new(JsonLines::open(&dir.join(JSONL), jsonl::line, resume, warn)?));
             sinks.push(Box::new(JsonLines::open(&dir.join(EVALUATIONS), evaluations::lines, resume, warn)?));
         }
         Ok(Self(sinks))
@@ -85,6 +98,24 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_is_over_can_be_added_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs { tensorboard: true, jsonl: true };
+        for step in [1, 2] {
+            let mut metrics = match step {
+                1 => Metrics::open(dir.path(), logs, None, |warning| panic!("{warning}")).unwrap(),
+                _ => Metrics::extend(dir.path(), logs, |warning| panic!("{warning}")).unwrap(),
+            };
+            metrics.write(&Record::new(if step == 1 { Stage::Ppo } else { Stage::Hook }, step));
+            metrics.flush();
+        }
+        let records = jsonl::read(&dir.path().join(JSONL), |warning| panic!("{warning}")).unwrap();
+        let found: Vec<_> = records.iter().map(|record| (record.stage, record.step)).collect();
+        assert_eq!(found, [(Stage::Ppo, 1), (Stage::Hook, 2)]);
+        assert_eq!(std::fs::read_dir(dir.path().join("events/ppo")).unwrap().count(), 2);
+    }
 
     #[test]
     fn logs_that_are_switched_off_are_not_created() {

@@ -1,148 +1,118 @@
-//! The page's pictures.
+//! The page's pictures of lines.
 
-use super::hooks::Hook;
-use crate::analysis::{Arm, Look, Metric, Run, Series, svg};
-use crate::hooks::Outcome;
+use super::visible::visible;
+use crate::analysis::{Arm, ArmCurve, Look, Metric, Run, Series, arm_curves, svg};
+use crate::terminal::figure;
 use anyhow::Result;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+/// Resamples behind the bands of learning curves: enough to draw them.
+pub const RESAMPLES: usize = 500;
+
+/// Most points of a line that is shown with its runs.
+const CROWD: usize = 60;
 
 /// A picture with what a reader who does not see it needs.
 #[derive(Serialize)]
 pub struct Chart {
     pub title: String,
+    /// The SVG's first tag without its end, so that a name can be put into it.
+    pub tag: String,
+    /// What follows that tag.
     pub svg: String,
     /// First and last value of every line.
     pub text: String,
 }
 
-/// Curves that are shown if the runs have them: metric, title, axis.
-const CURVES: [(&str, &str, &str); 5] = [
+/// Curves of training that are shown if the runs have them: metric, title, axis.
+const CURVES: [(&str, &str, &str); 6] = [
+    ("critic/rewards/mean", "Reward in training", "reward"),
     ("reward/accuracy", "Accuracy in training", "accuracy, %"),
     ("reward/format", "Format in training", "format, %"),
-    ("response_length/mean", "Response length", "tokens"),
+    ("response_length/mean", "Response length in training", "tokens"),
     ("actor/reward_kl_penalty", "KL from the start", "nats"),
     ("actor/entropy", "Entropy of the policy", "nats"),
 ];
+/// What is shown of each evaluation: the last part of the metric's name, title, axis.
+const EVALUATED: [(&str, &str, &str); 4] = [
+    ("accuracy", "Accuracy", "accuracy, %"),
+    ("macro_f1", "Macro-F1", "macro-F1, %"),
+    ("reward", "Reward", "reward"),
+    ("response_length", "Response length", "tokens"),
+];
 
-/// The learning curves of all runs, validation first.
+/// The learning curves of all arms, validation first.
 ///
 /// # Errors
 /// A picture cannot be drawn.
 pub fn curves(runs: &[Run], arms: &[Arm]) -> Result<Vec<Chart>> {
-    let mut validation: Vec<String> = vec![];
-    for name in runs.iter().flat_map(Run::scalars).filter(|name| is_validation(name)) {
-        if !validation.iter().any(|known| known == name) {
-            validation.push(name.to_string());
+    let scalars: BTreeSet<&str> = runs.iter().flat_map(Run::scalars).collect();
+    let evaluations: BTreeSet<&str> =
+        scalars.iter().filter_map(|name| name.strip_prefix("val/")?.strip_suffix("/accuracy")).collect();
+    let mut wanted: Vec<(String, String, &str)> = vec![];
+    for (last, title, axis) in EVALUATED {
+        for task in &evaluations {
+            let title = format!("{title} on held-out problems: {}", task.replace('_', ", "));
+            wanted.push((format!("val/{task}/{last}"), title, axis));
         }
     }
-    let shown = |name: &String| {
-        let what = name.trim_start_matches("val/").trim_end_matches("/accuracy").replace('_', ", ");
-        (name.clone(), format!("Accuracy on held-out problems: {what}"), "accuracy, %")
-    };
-    let training = CURVES.map(|(name, title, axis)| (name.to_string(), title.to_string(), axis));
+    wanted.extend(CURVES.map(|(name, title, axis)| (name.to_string(), title.to_string(), axis)));
     let mut charts = vec![];
-    for (name, title, axis) in validation.iter().map(shown).chain(training) {
+    for (name, title, axis) in wanted.into_iter().filter(|(name, ..)| scalars.contains(name.as_str())) {
         let metric = Metric::named(&name);
-        let lines = lines(runs, arms, &metric);
+        let means = arm_curves(runs, arms, &metric, RESAMPLES);
+        let lines: Vec<Series> = arms
+            .iter()
+            .zip(means)
+            .enumerate()
+            .flat_map(|(at, (arm, mean))| lines(runs, &metric, arm, &mean, at))
+            .collect();
         charts.extend(chart(title, &lines, axis)?);
     }
     Ok(charts)
 }
 
-fn is_validation(name: &str) -> bool {
-    name.starts_with("val/") && name.ends_with("/accuracy")
-}
-
-/// A line per run, thin if its arm has several, which then have their mean.
-fn lines(runs: &[Run], arms: &[Arm], metric: &Metric) -> Vec<Series> {
-    let mut all = vec![];
-    for (colour, arm) in arms.iter().enumerate() {
-        let points: Vec<Vec<(u64, f64)>> = arm.runs.iter().map(|run| runs[*run].points(metric)).collect();
-        let floats = |points: &[(u64, f64)]| points.iter().map(|(x, y)| (*x as f64, *y)).collect::<Vec<_>>();
-        if let [only] = points.as_slice() {
-            all.push(Series { name: arm.name.clone(), points: floats(only), colour, ..Series::default() });
-            continue;
-        }
-        all.extend(points.iter().map(|run| Series {
-            points: floats(run),
-            look: Look::Thin,
-            colour,
-            ..Series::default()
-        }));
-        // The mean at the steps that all of them have.
-        let mut at: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        points.iter().flatten().for_each(|(step, value)| at.entry(*step).or_default().push(*value));
-        let complete = at.into_iter().filter(|(_, values)| values.len() == points.len());
-        let mean = complete.map(|(step, values)| (step as f64, values.iter().sum::<f64>() / values.len() as f64));
-        all.push(Series { name: arm.name.clone(), points: mean.collect(), colour, ..Series::default() });
-    }
-    all
-}
-
-/// A chart for each group of figures that a hook of a run found at more than one step: names `GROUP/LINE/MEASURE` share
-/// a chart if group and measure are the same.
-///
-/// # Errors
-/// A picture cannot be drawn.
-pub fn behaviours(runs: &[(&str, &[Hook])]) -> Result<Vec<Chart>> {
-    let mut charts = vec![];
-    for (run, hooks) in runs {
-        for hook in *hooks {
-            let mut groups: Vec<(String, Vec<Series>)> = vec![];
-            for row in &hook.rows {
-                let parts: Vec<&str> = row.name.split('/').collect();
-                let (group, line) = match parts.as_slice() {
-                    // Rates are in the table.
-                    [_, _, measure] if measure.starts_with("per_") => continue,
-                    [group, line, measure] => (format!("{group}, {measure}"), line.to_string()),
-                    _ => continue,
-                };
-                let at = groups.iter().position(|(known, _)| *known == group).unwrap_or_else(|| {
-                    groups.push((group.clone(), vec![]));
-                    groups.len() - 1
-                });
-                let colour = groups[at].1.len();
-                groups[at].1.push(series(&hook.outcomes, &row.name, line, colour));
-            }
-            for (group, lines) in groups {
-                let moves = |line: &Series| line.points.iter().any(|(_, value)| *value != 0.0);
-                if lines.iter().any(moves) {
-                    charts.extend(chart(format!("{} of {run}: {group}", hook.name), &lines, "")?);
-                }
-            }
-        }
-    }
-    Ok(charts)
-}
-
-fn series(outcomes: &[Outcome], figure: &str, name: String, colour: usize) -> Series {
-    let found = outcomes.iter().filter_map(|outcome| {
-        let figure = outcome.figures.iter().find(|found| found.name == figure)?;
-        Some((outcome.step as f64, figure))
-    });
-    let found: Vec<_> = found.collect();
-    Series {
-        name: name.replace('_', " "),
-        points: found.iter().map(|(step, figure)| (*step, figure.value)).collect(),
-        band: found.iter().filter_map(|(step, figure)| figure.interval.map(|[low, high]| (*step, low, high))).collect(),
+/// An arm's mean with its band, and if it has several runs, a thin line for each, unless so many points would hide all.
+fn lines(runs: &[Run], metric: &Metric, arm: &Arm, mean: &ArmCurve, colour: usize) -> Vec<Series> {
+    let thin = |run: &usize| Series {
+        points: runs[*run].points(metric).into_iter().map(|(step, value)| (step as f64, value)).collect(),
+        look: Look::Thin,
         colour,
         ..Series::default()
-    }
+    };
+    let several = arm.runs.len() > 1 && mean.points.len() <= CROWD;
+    let mean = Series {
+        name: arm.name.clone(),
+        points: mean.points.iter().map(|point| (point.step as f64, point.mean)).collect(),
+        band: mean.points.iter().filter_map(|p| p.band.map(|[low, high]| (p.step as f64, low, high))).collect(),
+        colour,
+        ..Series::default()
+    };
+    arm.runs.iter().filter(|_| several).map(thin).chain([mean]).collect()
 }
 
-/// A picture of the lines, if any of them has two points.
-fn chart(title: String, lines: &[Series], axis: &str) -> Result<Option<Chart>> {
-    if !lines.iter().any(|line| line.points.len() > 1) {
+/// A picture of the lines, if any of them has a point.
+///
+/// # Errors
+/// It cannot be drawn.
+pub fn chart(title: String, lines: &[Series], axis: &str) -> Result<Option<Chart>> {
+    if !lines.iter().any(|line| line.points.iter().any(|(_, y)| y.is_finite())) {
         return Ok(None);
     }
-    let named = lines.iter().filter(|line| line.look != Look::Thin);
+    let number = |value: f64| if axis.ends_with('%') { format!("{:.1} %", 100.0 * value) } else { figure(value) };
+    let named = lines.iter().filter(|line| line.look == Look::Line);
     let ends = named.filter_map(|line| {
         let ((from, first), (to, last)) = (line.points.first()?, line.points.last()?);
-        Some(format!("{}: {first:.3} at step {from}, {last:.3} at step {to}", line.name))
+        let start = format!("{} at step {from}", number(*first));
+        let end = if from == to { String::new() } else { format!(", {} at step {to}", number(*last)) };
+        Some(format!("{}: {start}{end}", line.name))
     });
     let text = ends.collect::<Vec<_>>().join("; ");
-    // The page sets the size.
-    let picture = svg(&title, lines, "PPO step", axis)?;
-    Ok(Some(Chart { svg: picture, title, text }))
+    let shown = lines.iter().map(|line| Series { name: visible(&line.name).into_owned(), ..line.clone() });
+    let shown: Vec<Series> = shown.collect();
+    // The page has the title, and sets the size.
+    let picture = svg("", &shown, "PPO step", axis)?;
+    let (tag, rest) = picture.split_once('>').unwrap_or((&picture, ""));
+    Ok(Some(Chart { title, tag: tag.into(), svg: rest.into(), text }))
 }

@@ -1,25 +1,96 @@
-//! What the hooks of a run found, step by step.
+//! What the hooks of a run found, step by step. A result that cannot be read is named and left out: the page is about
+//! the others.
 
 use crate::checkpoint::RunFolder;
 use crate::hooks::Outcome;
 use crate::hooks::schedule::Job;
 use crate::stats::Figure;
-use crate::terminal::figure;
+use crate::terminal::{counted, figure, interval};
 use anyhow::Result;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
-/// A hook with its results.
+/// The results of a run.
+#[derive(Default)]
+pub struct Found {
+    /// The judged steps of each hook.
+    pub hooks: BTreeMap<String, Vec<Judged>>,
+    /// What is missing, and why.
+    pub missing: Vec<String>,
+}
+
+/// What a hook made of a step.
+pub struct Judged {
+    pub outcome: Outcome,
+    pub folder: PathBuf,
+}
+
+impl Judged {
+    pub fn figure(&self, name: &str) -> Option<&Figure> {
+        self.outcome.figures.iter().find(|figure| figure.name == name)
+    }
+}
+
+impl Found {
+    /// # Errors
+    /// The run's folder cannot be read.
+    pub fn read(run: &RunFolder) -> Result<Self> {
+        let mut found = Self::default();
+        for job in jobs(run)? {
+            let what = format!("hook {} at step {}", job.hook, job.step);
+            if let Some(failed) = job.failed(run) {
+                let times = counted(failed.attempts, "attempt");
+                found.missing.push(format!("{what} failed, {times}: {}", failed.error));
+            }
+            if job.is_done(run) {
+                match Outcome::read(run, &job) {
+                    Ok(outcome) => {
+                        let judged = Judged { outcome, folder: job.folder(run) };
+                        found.hooks.entry(job.hook).or_default().push(judged);
+                    }
+                    Err(error) => found.missing.push(format!("{what} is left out: {error:#}")),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The judged steps of a hook.
+    pub fn of(&self, hook: &str) -> &[Judged] {
+        self.hooks.get(hook).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The jobs that left anything in the run folder, by step and hook.
+fn jobs(run: &RunFolder) -> Result<Vec<Job>> {
+    let mut jobs = BTreeSet::new();
+    let folder = run.hooks(0);
+    let Some(all) = folder.parent().filter(|all| all.is_dir()) else { return Ok(vec![]) };
+    for entry in fs::read_dir(all)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(step) = name.rsplit('_').next().and_then(|step| step.parse().ok()) else { continue };
+        if !path.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            jobs.insert((step, name.trim_end_matches(".failed.json").to_string()));
+        }
+    }
+    Ok(jobs.into_iter().map(|(step, hook)| Job { step, hook }).collect())
+}
+
+/// A hook's figures as a table.
 #[derive(Serialize)]
-pub struct Hook {
+pub struct Table {
     pub name: String,
     pub steps: Vec<usize>,
     /// What to know about the results.
     pub notes: Vec<String>,
     pub rows: Vec<Row>,
-    #[serde(skip)]
-    pub outcomes: Vec<Outcome>,
 }
 
 /// A figure over the steps, as text.
@@ -35,66 +106,44 @@ pub struct Cell {
     pub interval: String,
 }
 
-/// The hooks of a run in alphabetical order.
-///
-/// # Errors
-/// A result that cannot be read.
-pub fn read(run: &RunFolder) -> Result<Vec<Hook>> {
-    let mut all: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
-    for job in done(run)? {
-        all.entry(job.hook.clone()).or_default().push(Outcome::read(run, &job)?);
+impl Cell {
+    /// A number in the words of `number`, with its interval.
+    pub fn of(value: Option<f64>, ends: Option<[f64; 2]>) -> Self {
+        Self { value: value.map_or("–".into(), figure), interval: ends.map_or(String::new(), interval) }
     }
-    Ok(all.into_iter().map(|(name, outcomes)| hook(name, outcomes)).collect())
 }
 
-/// The jobs whose results are in the run folder, by step.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn done(run: &RunFolder) -> Result<Vec<Job>> {
-    let mut jobs = vec![];
-    let Some(all) = run.hooks(0).parent().filter(|all| all.is_dir()).map(fs::read_dir) else { return Ok(jobs) };
-    for entry in all? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(Ok(step)) = name.rsplit('_').next().map(str::parse) else { continue };
-        for entry in fs::read_dir(&path)? {
-            let job = Job { step, hook: entry?.file_name().to_string_lossy().into_owned() };
-            if job.is_done(run) {
-                jobs.push(job);
-            }
-        }
-    }
-    jobs.sort_by(|a, b| (a.step, &a.hook).cmp(&(b.step, &b.hook)));
-    Ok(jobs)
+/// A table for each hook of a run.
+pub fn tables(found: &Found) -> Vec<Table> {
+    found.hooks.iter().map(|(name, judged)| table(name, judged)).collect()
 }
 
-fn hook(name: String, outcomes: Vec<Outcome>) -> Hook {
-    let mut names: Vec<&str> = vec![];
-    for found in outcomes.iter().flat_map(|outcome| &outcome.figures) {
-        if !names.contains(&found.name.as_str()) {
-            names.push(&found.name);
-        }
+fn table(name: &str, judged: &[Judged]) -> Table {
+    let mut rows: Vec<Row> = vec![];
+    for figure in names(judged) {
+        let cell = |one: &Judged| {
+            let found = one.figure(figure);
+            Cell::of(found.map(|found| found.value), found.and_then(|found| found.interval))
+        };
+        rows.push(Row { name: figure.into(), cells: judged.iter().map(cell).collect() });
     }
-    let cell = |outcome: &Outcome, name: &str| match outcome.figures.iter().find(|found| found.name == name) {
-        Some(Figure { value, interval, .. }) => Cell {
-            value: figure(*value),
-            interval: interval.map_or(String::new(), |[low, high]| format!("{} to {}", figure(low), figure(high))),
-        },
-        None => Cell { value: "–".into(), interval: String::new() },
-    };
-    let row = |name: &str| Row { name: name.into(), cells: outcomes.iter().map(|one| cell(one, name)).collect() };
     let mut notes: Vec<String> = vec![];
-    for note in outcomes.iter().flat_map(|outcome| &outcome.notes) {
+    for note in judged.iter().flat_map(|one| &one.outcome.notes) {
         if !notes.contains(note) {
             notes.push(note.clone());
         }
     }
-    Hook {
-        rows: names.into_iter().map(row).collect(),
-        steps: outcomes.iter().map(|outcome| outcome.step).collect(),
-        notes,
-        name,
-        outcomes,
+    Table { name: name.into(), steps: judged.iter().map(|one| one.outcome.step).collect(), notes, rows }
+}
+
+/// The names of the figures of any step, in their order.
+pub fn names<'a>(judged: impl IntoIterator<Item = &'a Judged>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = vec![];
+    let mut seen = BTreeSet::new();
+    for found in judged.into_iter().flat_map(|one| &one.outcome.figures) {
+        if seen.insert(found.name.as_str()) {
+            names.push(&found.name);
+        }
     }
+    names
 }

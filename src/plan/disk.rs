@@ -7,6 +7,8 @@ use std::path::Path;
 
 /// Steps whose checkpoints may wait for hooks to judge them; then training waits.
 pub const WAITING: usize = 3;
+/// Steps whose checkpoints stay because a hook has failed on them for good; older ones go.
+pub const FAILED: usize = 3;
 
 /// Bytes in the run folder. Logs and metrics, some megabytes, are not counted.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +39,7 @@ impl Disk {
             Some(_) => actor,
         };
         let kept = &recipe.checkpoints;
-        let waiting = if recipe.hooks.are_beside() { WAITING as u64 } else { 0 };
+        let waiting = if recipe.hooks.are_beside() { (WAITING + FAILED) as u64 } else { 0 };
         let steps = recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
         let permanent = steps.checked_div(kept.keep_every).unwrap_or(0) as u64;
         let most = kept.keep_last as u64 + u64::from(kept.keep_best) + 1 + waiting + permanent;

@@ -27,7 +27,9 @@
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
 //!   bfloat16 the scores before they become float32. If tokens x V exceeds 2^25, it is done in parts of that size.
 //! - hooks beside training, if they are on the run's device: another copy of the weights, the KV cache of the sequences
-//!   that a hook decodes at a time, and one step's logits for them. A local judge's own model is not counted.
+//!   that a hook decodes at a time, and one step's logits for them; or, if that is more, a local judge's model with the
+//!   same of its own, since it is loaded when the policy is gone. A judge is taken to read at most 1,500 tokens of
+//!   questions and twice the tokens of the prompt and the response, which its own tokenizer cuts otherwise.
 //! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w per token, and its logits.
 //!
 //! Each of several devices holds all models and a share of the sequences.
@@ -40,10 +42,11 @@
 //! counted: the CUDA context and kernel workspaces, fragmentation on a GPU, batches of token ids.
 
 use super::Plan;
-use crate::model::{PRODUCTS_TOKENS, VOCABULARY_PART};
-use crate::recipe::Precision;
+use crate::model::{ModelConfig, PRODUCTS_TOKENS, VOCABULARY_PART};
+use crate::recipe::{Judge, Precision};
 use crate::rollout::PREFILL_TOKENS;
 use crate::task::settings;
+use crate::torch::Held;
 use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
 /// A phase of a run, with its own memory use.
@@ -173,10 +176,9 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
         * w;
     part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
 
-    let hooks = hooks(plan);
-    if hooks.rows > 0 {
-        let cache = hooks.rows as f64 * hooks.tokens as f64 * layers * 2.0 * kv * w;
-        part(HOOKS, parameters * w + cache + hooks.rows as f64 * v * 20.0, STEP);
+    let beside = hooks(plan).map_or(0.0, |hooks| decoding(config, w, hooks)).max(local_judge(plan));
+    if beside > 0.0 {
+        part(HOOKS, beside, STEP);
     }
 
     let response = recipe.rollout.max_response_tokens;
@@ -191,15 +193,29 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     parts
 }
 
-/// The sequences that a hook decodes at a time, and their greatest length; none if hooks are on another device.
+/// The sequences that a hook decodes at a time, and their greatest length.
+#[derive(Clone, Copy)]
 struct Beside {
     rows: usize,
     tokens: usize,
 }
 
-fn hooks(plan: &Plan) -> Beside {
+/// Bytes of a model that only decodes: weights, KV cache, one step's logits.
+fn decoding(config: &ModelConfig, w: f64, beside: Beside) -> f64 {
+    let kv = (config.num_key_value_heads * config.head_dim) as f64;
+    let (rows, layers) = (beside.rows as f64, config.num_hidden_layers as f64);
+    let cache = rows * beside.tokens as f64 * layers * 2.0 * kv * w;
+    config.parameters() as f64 * w + cache + rows * config.vocab_size as f64 * 20.0
+}
+
+/// Whether hooks are on the run's device.
+fn are_here(plan: &Plan) -> bool {
+    plan.recipe.hooks.device.as_ref().is_none_or(|device| *device == plan.recipe.machine.device)
+}
+
+/// What the policy decodes in hooks; nothing if there are none, or they are on another device.
+fn hooks(plan: &Plan) -> Option<Beside> {
     let (hooks, rollout) = (&plan.recipe.hooks, &plan.recipe.rollout);
-    let elsewhere = hooks.device.as_ref().is_some_and(|device| *device != plan.recipe.machine.device);
     let together = |all: usize| if hooks.batch == 0 { all } else { all.min(hooks.batch) };
     let persona = hooks.persona.iter().map(|hook| (together(hook.traces), plan.max_sequence_tokens()));
     let transfer = hooks.transfer.iter().map(|hook| {
@@ -207,17 +223,40 @@ fn hooks(plan: &Plan) -> Beside {
         let prompt = hook.max_prompt_tokens.unwrap_or(rollout.max_prompt_tokens);
         (together(all), prompt + hook.max_response_tokens.unwrap_or(rollout.max_response_tokens))
     });
-    let all = persona.chain(transfer).filter(|_| !elsewhere);
-    let most = all.fold((0, 0), |(rows, tokens), (more, longer)| (rows.max(more), tokens.max(longer)));
-    Beside { rows: most.0, tokens: most.1 }
+    let all = persona.chain(transfer).filter(|_| are_here(plan));
+    let most = all.reduce(|(rows, tokens), (more, longer)| (rows.max(more), tokens.max(longer)));
+    most.map(|(rows, tokens)| Beside { rows, tokens })
 }
 
-/// Bytes that a run on a CPU may hold between two micro-batches before it returns free memory: with half of the gaps
-/// that the plan counts. The other half is for those that a single micro-batch leaves.
-pub fn held_between(plan: &Plan) -> u64 {
+/// Tokens of a judge's instructions and of its longest question, with some to spare.
+const QUESTIONS: usize = 1500;
+
+/// Bytes of a local judge. A folder that cannot be read is nothing here: whoever loads it will say so.
+fn local_judge(plan: &Plan) -> f64 {
+    let Some(Judge::Local(judge)) = plan.recipe.hooks.persona.as_ref().map(|persona| &persona.judge) else {
+        return 0.0;
+    };
+    let Ok(config) = ModelConfig::from_dir(&judge.path) else { return 0.0 };
+    if !are_here(plan) {
+        return 0.0;
+    }
+    let context = usize::try_from(config.max_position_embeddings).unwrap_or(usize::MAX);
+    let tokens = (QUESTIONS + 2 * plan.max_sequence_tokens() + judge.max_tokens).min(context);
+    let w = if judge.precision == Precision::Bfloat16 { 2.0 } else { 4.0 };
+    decoding(&config, w, Beside { rows: judge.batch, tokens })
+}
+
+/// Bytes that a run on a CPU may hold before it returns free memory: between micro-batches with half of the gaps that
+/// the plan counts, the other half being for those that a single micro-batch leaves; and before an update so much that
+/// all that it makes still fits.
+pub fn held(plan: &Plan) -> Held {
     let mut parts = tensors(plan, 1);
     parts.retain(|part| part.name != HOOKS);
-    PROGRAM + (peak(&parts).1 as f64 * (1.0 + gaps(plan) / 2.0)) as u64
+    let most = peak(&parts).1;
+    let all = |gaps: f64| PROGRAM + (most as f64 * (1.0 + gaps)) as u64;
+    let resting = parts.iter().filter(|part| STEP.iter().all(|phase| part.phases.contains(phase)));
+    let made = most - resting.map(|part| part.bytes).sum::<u64>();
+    Held { within: all(gaps(plan) / 2.0), before: all(gaps(plan)) - made }
 }
 
 /// The gaps between tensors in a CPU's heap, as a share of the tensors.
@@ -242,8 +281,8 @@ const HOOKS: &str = "hooks beside training";
 
 /// Bytes of the program with libtorch, on a CPU.
 const PROGRAM: u64 = 300 << 20;
-/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16 to
-/// 0.55, and 0.01 to 0.07 with `memory.return_freed`.
+/// What the gaps between tensors in the heap may add to them, as a share. Measured on SmolLM2 (see README) it was 0.16
+/// to 0.55, and 0.01 to 0.07 with `memory.return_freed`.
 const GAPS: f64 = 0.6;
 const GAPS_RETURNED: f64 = 0.1;
 

@@ -11,9 +11,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, WAITING};
+pub use disk::{Disk, FAILED, WAITING};
 pub use fit::{Devices, Fit, fit, with_relief};
-pub use memory::{Part, Phase, estimate, held_between, on_host, peak, total};
+pub use memory::{Part, Phase, estimate, held, on_host, peak, total};
 pub use models::kind_of;
 pub use report::{json, report};
 

@@ -20,7 +20,22 @@ use toml::de::{DeTable, DeValue};
 pub fn read(path: &Path, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
     let mut sources = Sources::default();
     let files = files(&mut sources, path)?;
-    let sets: Vec<(usize, String)> = sets.iter().map(|set| sources.add_override(set)).collect();
+    merged(sources, &files, sets)
+}
+
+/// A recipe whose text is `text`, from a place called `label`, with the overrides on top.
+///
+/// # Errors
+/// As `read`.
+pub fn read_text(label: &str, text: &str, sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
+    let mut sources = Sources::default();
+    let (_, text) = sources.add(label.to_string(), text.to_string());
+    merged(sources, &[text], sets)
+}
+
+fn merged(mut sources: Sources, files: &[String], sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
+    let mut sets: Vec<(usize, String)> = sets.iter().map(|set| sources.add_override(set)).collect();
+    kinds_first(&mut sets);
     let (warmup, mut table, mut notes) = (OnceCell::new(), DeTable::new(), vec![]);
     for file in files.iter().rev() {
         let mut layer = parse(&sources, file)?;
@@ -126,6 +141,19 @@ fn parse_override<'a>(sources: &Sources, from: usize, text: &'a str) -> Result<D
     }
 }
 
+/// Moves each override of a section's `kind` before those of its other keys, which a new kind would drop.
+fn kinds_first(sets: &mut [(usize, String)]) {
+    for at in 0..sets.len() {
+        let (from, set) = &sets[at];
+        let key = set[*from..].split('=').next().unwrap_or_default().trim();
+        let Some(section) = key.strip_suffix("kind").filter(|section| section.ends_with('.')) else { continue };
+        let inside = |(from, set): &(usize, String)| set[*from..].trim_start().starts_with(section);
+        if let Some(first) = sets[..at].iter().position(inside) {
+            sets[first..=at].rotate_right(1);
+        }
+    }
+}
+
 /// Merges `over` into `base`: tables are merged, anything else is replaced, as is a table of another `kind`.
 fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
     let is_another = |below: &DeTable, above: &DeTable| {
@@ -164,4 +192,20 @@ fn read_file(path: &Path) -> Result<String, BadInput> {
         let at = e.utf8_error().valid_up_to();
         BadInput(format!("{shown} is not a text file: byte {at} is not UTF-8, expected a recipe in TOML"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_comes_before_the_other_keys_of_its_section() {
+        let mut sources = Sources::default();
+        let all = ["seed=1", "a.b.path=x", "a.bkind=2", "a.b.kind=file", "sft=unset", "a.kind=z", "hooks.kind=y"];
+        let mut sets: Vec<_> = all.iter().map(|set| sources.add_override(set)).collect();
+        kinds_first(&mut sets);
+        let texts: Vec<&str> = sets.iter().map(|(from, set)| &set[*from..]).collect();
+        let ordered = ["seed=1", "a.kind=z", "a.b.kind=file", "a.b.path=x", "a.bkind=2", "sft=unset", "hooks.kind=y"];
+        assert_eq!(texts, ordered);
+    }
 }

@@ -6,18 +6,19 @@ use super::engine::{Engine, Response};
 use super::vocabulary::Vocabulary;
 use super::writer::Writer;
 use crate::grammar::Grammar;
+use crate::hash::hash;
 use crate::model::Policy;
 use crate::rng::ChaCha8Rng;
 use crate::terminal;
 use crate::text::chat;
 use crate::torch::{padded, to_host};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::UNIX_EPOCH;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// How a model folder writes.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +31,13 @@ pub struct Manner {
     /// Replies at a time.
     pub batch: usize,
     pub precision: Kind,
+    /// Where its weights are (none: on the best device there is).
+    pub device: Option<Device>,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { temperature: 0.0, max_tokens: 1024, seed: 0, batch: 8, precision: Kind::Float }
+        Self { temperature: 0.0, max_tokens: 1024, seed: 0, batch: 8, precision: Kind::Float, device: None }
     }
 }
 
@@ -64,15 +67,8 @@ impl Author {
                 false
             }
         };
-        let policy = Mutex::new(writer.policy(manner.precision)?);
-        let identity = json!({
-            "folder": dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy(),
-            "weights": stamp(dir),
-            "temperature": manner.temperature,
-            "max_tokens": manner.max_tokens,
-            "seed": manner.seed,
-            "precision": format!("{:?}", manner.precision),
-        });
+        let policy = Mutex::new(writer.policy(manner.precision, manner.device)?);
+        let identity = identity(dir, &manner);
         let vocabulary = OnceLock::new();
         Ok(Self { dir: dir.to_path_buf(), writer, policy, manner, has_chat, identity, vocabulary, stop })
     }
@@ -90,12 +86,22 @@ impl Author {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// The tokens of a message, up to where the reply begins.
+    /// The tokens of a message, up to where the reply begins. Special tokens written out in the message are text, so
+    /// that it cannot end its own turn.
     ///
     /// # Errors
     /// Bad input: it has none, or with the longest reply more than the model reads.
     pub fn message(&self, text: &str) -> Result<Vec<i64>> {
-        if self.has_chat { self.writer.prompt(&chat(&self.dir, text)?) } else { self.writer.prompt(text) }
+        let tokenizer = &self.writer.tokenizer;
+        if !tokenizer.has_special(text) {
+            return if self.has_chat { self.writer.prompt(&chat(&self.dir, text)?) } else { self.writer.prompt(text) };
+        }
+        // The template's own special tokens stay what they are. No text has its own hash in it.
+        let mark = hash(text.as_bytes());
+        let frame = if self.has_chat { chat(&self.dir, &mark)? } else { mark.clone() };
+        let (before, after) = frame.split_once(&mark).context("the chat template does not show the message")?;
+        let parts = [tokenizer.encode_prompt(before)?, tokenizer.encode_plain(text)?, tokenizer.encode(after)?];
+        self.writer.fitting(parts.concat())
     }
 
     /// A reply to each message; `stream` returns the random stream of a message. Where `grammars` are given, one for
@@ -161,6 +167,18 @@ impl Author {
         let new = self.writer.vocabulary()?;
         Ok(self.vocabulary.get_or_init(|| new))
     }
+}
+
+/// What the replies of a model folder depend on besides the message.
+pub fn identity(dir: &Path, manner: &Manner) -> Value {
+    json!({
+        "folder": dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy(),
+        "weights": stamp(dir),
+        "temperature": manner.temperature,
+        "max_tokens": manner.max_tokens,
+        "seed": manner.seed,
+        "precision": format!("{:?}", manner.precision),
+    })
 }
 
 /// What tells other weights in the same folder: bytes of the files, and when the newest was written, in seconds.

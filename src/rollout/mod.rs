@@ -8,7 +8,7 @@ mod sampler;
 mod vocabulary;
 mod writer;
 
-pub use author::{Author, Manner};
+pub use author::{Author, Manner, identity as author_identity};
 pub use constraint::Constraint;
 pub use engine::{Engine, PREFILL_TOKENS, Response, Stop};
 pub use sampler::Sampling;

@@ -11,7 +11,7 @@ use crate::torch::device;
 use crate::{OrBadInput, bad};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
-use tch::Kind;
+use tch::{Device, Kind};
 
 /// What a folder needs to write, without its weights.
 pub struct Writer {
@@ -45,7 +45,14 @@ impl Writer {
     /// # Errors
     /// Bad input: it has none, or with the longest text more than the model reads.
     pub fn prompt(&self, prompt: &str) -> Result<Vec<i64>> {
-        let ids = self.tokenizer.encode_prompt(prompt)?;
+        self.fitting(self.tokenizer.encode_prompt(prompt)?)
+    }
+
+    /// Tokens of a prompt, if there are any and the model can read them with the longest text.
+    ///
+    /// # Errors
+    /// Bad input: it cannot.
+    pub fn fitting(&self, ids: Vec<i64>) -> Result<Vec<i64>> {
         let (read, new, limit) = (ids.len(), self.max_tokens, self.config.max_position_embeddings);
         if ids.is_empty() || (read + new) as i64 > limit {
             return Err(bad!(
@@ -55,12 +62,13 @@ impl Writer {
         Ok(ids)
     }
 
-    /// The folder's weights, on the best device there is.
+    /// The folder's weights on a device (none: on the best there is).
     ///
     /// # Errors
     /// Bad input: they cannot be read.
-    pub fn policy(&self, precision: Kind) -> Result<Policy> {
-        let weights = Weights::load(&self.dir, &self.config, Head::Language, precision, device("auto")?);
+    pub fn policy(&self, precision: Kind, on: Option<Device>) -> Result<Policy> {
+        let on = on.map_or_else(|| device("auto"), Ok)?;
+        let weights = Weights::load(&self.dir, &self.config, Head::Language, precision, on);
         Ok(Policy::new(&self.config, weights.bad_input()?))
     }
 

@@ -2,8 +2,8 @@
 
 use super::heartbeat::{Heartbeat, How};
 use crate::checkpoint::{Lock, RunFolder, is_complete};
-use crate::hooks::saved;
 use crate::hooks::schedule::{Job, due};
+use crate::hooks::{Outcome, saved};
 use crate::metrics::{Stage, jsonl};
 use crate::recipe;
 use crate::terminal::{counted, seconds};
@@ -83,6 +83,8 @@ pub struct HookHealth {
     pub state: &'static str,
     pub attempts: usize,
     pub error: Option<String>,
+    /// Of a hook that is done: what its result is not about, and why.
+    pub missing: Option<String>,
 }
 
 /// Reads the state of the run in a folder.
@@ -113,13 +115,18 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
             (None, false) => "waiting",
         };
         let attempts = failed.as_ref().map_or(0, |failed| failed.attempts);
-        HookHealth { hook: job.hook, step: job.step, state, attempts, error: failed.map(|failed| failed.error) }
+        let missing =
+            if state == "done" { Outcome::read(folder, &job).ok().and_then(|found| found.missing) } else { None };
+        let error = failed.map(|failed| failed.error);
+        HookHealth { hook: job.hook, step: job.step, state, attempts, error, missing }
     };
     let warnings = records.iter().rfind(|record| record.stage == Stage::Ppo).into_iter().flat_map(|record| {
         let on = record.scalars().filter(|(_, value)| *value > 0.0);
         on.filter_map(|(name, _)| Some(name.strip_prefix("watch/")?.to_string()))
     });
-    let beat = Heartbeat::read(folder);
+    // A process that has only just begun has not written yet.
+    let is_its = |beat: &Heartbeat| process.as_ref().is_none_or(|process| *process == beat.name());
+    let beat = Heartbeat::read(folder).filter(is_its);
     let state = match beat.as_ref().map(|beat| (beat, beat.ended.as_ref())) {
         _ if process.is_some() => Fate::Running,
         Some((_, Some(ended))) => match ended.how {
@@ -142,7 +149,7 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
         run: folder.path().display().to_string(),
         state,
         message: beat.as_ref().and_then(|beat| beat.ended.as_ref()?.message.clone()).filter(|_| process.is_none()),
-        process: process.or_else(|| running.map(|beat| format!("process {} on {}", beat.process, beat.host))),
+        process: process.or_else(|| running.map(Heartbeat::name)),
         phase: beat.as_ref().map(|beat| beat.phase),
         warm_start: warm_start.map(|beat| [beat.step, beat.steps]),
         progress: beat.as_ref().map(|beat| beat.progress),
@@ -206,6 +213,11 @@ impl fmt::Display for Health {
         for hook in self.hooks.iter().filter(|hook| hook.state == "failed") {
             let error = hook.error.as_deref().unwrap_or_default();
             write!(f, "\n  {} at step {} failed {}: {error}", hook.hook, hook.step, counted(hook.attempts, "time"))?;
+        }
+        for hook in &self.hooks {
+            if let Some(missing) = &hook.missing {
+                write!(f, "\n  {} at step {}: {missing}", hook.hook, hook.step)?;
+            }
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan, held_between, with_relief};
+use crate::plan::{Disk, Plan, held, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
@@ -59,7 +59,7 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
         return_large_blocks();
     }
     if plan.recipe.machine.device == "cpu" {
-        trim_above(held_between(plan));
+        trim_above(held(plan));
     }
     if let Some(missing) = plan.missing_weights() {
         return Err(bad!("{missing}"));
@@ -70,6 +70,11 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
     let pulse = &Pulse::new(stop, &Solo);
     let env = Environment::of(plan)?;
     env.preflight()?;
+    let lack = hooks::check(plan)?;
+    lack.warnings.iter().for_each(|warning| terminal::warn(&format!("warning: {warning}")));
+    if let Some(error) = lack.errors.first() {
+        return Err(bad!("{error}"));
+    }
     let folder = RunFolder::new(&plan.out);
     let lock = lock(&folder)?;
     let found = open(plan, &folder, resume)?;

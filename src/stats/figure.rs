@@ -1,4 +1,4 @@
-//! A number with what is known of its error.
+//! A number with what is known of its error, and where it is shown.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,5 +23,25 @@ impl Figure {
     /// A number without an interval.
     pub fn plain(name: impl Into<String>, value: f64) -> Self {
         Self { name: name.into(), value, interval: None, n: None }
+    }
+}
+
+/// Where a figure is shown: those of one picture share an axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The picture's title.
+    pub picture: String,
+    /// What the figure is called in it.
+    pub line: String,
+    /// The axis; one that ends in `%` has shares from 0 to 1.
+    pub axis: &'static str,
+    /// Whether arms are compared by it.
+    pub main: bool,
+}
+
+impl Place {
+    /// A place, its line named as people write: spaces for underlines.
+    pub fn new(picture: impl Into<String>, line: &str, axis: &'static str, main: bool) -> Self {
+        Self { picture: picture.into(), line: line.replace('_', " "), axis, main }
     }
 }

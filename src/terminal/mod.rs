@@ -144,6 +144,11 @@ pub fn warn(text: &str) {
     });
 }
 
+/// A text of somebody else's without the characters that a terminal obeys.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
 /// A number of things: "1 row", "2 rows".
 pub fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
@@ -164,15 +169,26 @@ fn figures(record: &Record) -> Vec<String> {
     found.map(|(short, value)| format!("{short} {}", figure(value))).collect()
 }
 
-/// A number in about three digits.
+/// A number in about three digits; whole numbers without a decimal point.
 pub fn figure(value: f64) -> String {
     let size = value.abs();
     match size {
         _ if value == 0.0 => "0".into(),
         _ if !value.is_finite() => format!("{value}"),
         _ if !(1e-3..1e6).contains(&size) => format!("{value:.1e}"),
+        _ if value.fract() == 0.0 => format!("{value:.0}"),
         _ => format!("{value:.*}", (2.0 - size.log10().floor()).clamp(0.0, 4.0) as usize),
     }
+}
+
+/// The ends of an interval, as numbers.
+pub fn interval([low, high]: [f64; 2]) -> String {
+    between(figure, [low, high])
+}
+
+/// The ends of an interval, in the words of `number`.
+pub fn between(number: impl Fn(f64) -> String, [low, high]: [f64; 2]) -> String {
+    format!("{} to {}", number(low), number(high))
 }
 
 /// A duration: "3.9 s", "2m 21s", "1h 04m", "2d 03h".

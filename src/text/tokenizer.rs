@@ -8,6 +8,7 @@ use super::TokenizerConfig;
 use crate::{bad, not_fetched};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Special tokens that end a text or a turn in the families we know, besides the one `tokenizer_config.json` names.
 const ENDS: [&str; 6] = ["<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>"];
@@ -21,6 +22,10 @@ pub struct Tokenizer {
     ends: Vec<i64>,
     end_token: Option<String>,
     vocab_size: i64,
+    /// How special tokens are written.
+    special: Vec<String>,
+    /// The same tokenizer, to which special tokens are text; made when it is needed.
+    plain: OnceLock<tokenizers::Tokenizer>,
 }
 
 impl Tokenizer {
@@ -54,7 +59,9 @@ impl Tokenizer {
         ends.dedup();
 
         let end_token = config.eos().map(String::from);
-        let mut tokenizer = Self { inner, path, begin: vec![], ends, end_token, vocab_size };
+        let special = added.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
+        let plain = OnceLock::new();
+        let mut tokenizer = Self { inner, path, begin: vec![], ends, end_token, vocab_size, special, plain };
         let (whole, plain) = (tokenizer.ids("a", true)?, tokenizer.ids("a", false)?);
         if let Some(at) = whole.windows(plain.len().max(1)).position(|window| window == plain) {
             tokenizer.begin = whole[..at].to_vec();
@@ -68,6 +75,26 @@ impl Tokenizer {
     /// A text for which the vocabulary has no tokens (never with a byte-level one).
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
         self.ids(text, false)
+    }
+
+    /// Whether special tokens are written out in a text.
+    pub fn has_special(&self, text: &str) -> bool {
+        self.special.iter().any(|token| text.contains(token.as_str()))
+    }
+
+    /// The ids of a text that somebody else wrote: special tokens written out in it are text like any other.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<i64>> {
+        let plain = self.plain.get_or_init(|| {
+            let mut plain = self.inner.clone();
+            plain.set_encode_special_tokens(true);
+            plain
+        });
+        let encoding = plain.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| bad!("encoding with {}: {error}", self.path.display()))?;
+        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 
     /// The ids of a prompt: `encode`, after the tokenizer's begin token if it has one and the text does not.
@@ -292,6 +319,16 @@ mod tests {
             let error = TOKENIZER.decode(&[id]).unwrap_err();
             assert!(error.is::<crate::BadInput>() && error.to_string().contains(&format!("token id {id} ")), "{error}");
         }
+    }
+
+    #[test]
+    fn special_tokens_of_a_text_can_be_plain_text() {
+        let t = &*TOKENIZER;
+        let (text, end) = ("12 no<|endoftext|>\n", t.id("<|endoftext|>").unwrap());
+        assert!(t.has_special(text) && !t.has_special("12 no") && t.encode(text).unwrap().contains(&end));
+        let plain = t.encode_plain(text).unwrap();
+        assert!(!plain.contains(&end) && t.decode(&plain).unwrap() == text);
+        assert_eq!(t.encode_plain("12 no").unwrap(), t.encode("12 no").unwrap());
     }
 
     #[test]

@@ -43,18 +43,33 @@ pub fn return_large_blocks() {
     }
 }
 
-/// Bytes that the program may hold before `trim` returns what is free.
-static HELD: AtomicU64 = AtomicU64::new(u64::MAX);
-
-/// Lets `trim` return what is free whenever the program holds more than `bytes`.
-pub fn trim_above(bytes: u64) {
-    HELD.store(bytes, Ordering::Relaxed);
+/// Bytes that a run may hold before it returns what is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Between micro-batches of an update, which find most of what they need in what the last one left.
+    pub within: u64,
+    /// Before an update, when gradients and activations have yet to be made, of sizes that nothing left.
+    pub before: u64,
 }
 
-/// Returns the heap's free memory to the system if the program holds more than `trim_above` allows. To be called where
-/// much has just been freed and the next tensors will have other sizes.
+static WITHIN: AtomicU64 = AtomicU64::new(u64::MAX);
+static BEFORE: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Lets `trim` and `make_room` return what is free whenever the program holds more than that.
+pub fn trim_above(held: Held) {
+    WITHIN.store(held.within, Ordering::Relaxed);
+    BEFORE.store(held.before, Ordering::Relaxed);
+}
+
+/// Returns the heap's free memory to the system if the program holds more than it should between micro-batches. To be
+/// called where much has just been freed and the next tensors will have other sizes.
 pub fn trim() {
-    trim_to(HELD.load(Ordering::Relaxed));
+    trim_to(WITHIN.load(Ordering::Relaxed));
+}
+
+/// The same before an update.
+pub fn make_room() {
+    trim_to(BEFORE.load(Ordering::Relaxed));
 }
 
 fn trim_to(most: u64) {

@@ -12,7 +12,7 @@ mod neighbours;
 pub use allocator::Heap;
 pub use device::{DEVICES, device, named_device};
 pub use fault::{Fault, catching, report_panics};
-pub use heap::{keep_freed_memory, return_large_blocks, trim, trim_above};
+pub use heap::{Held, keep_freed_memory, make_room, return_large_blocks, trim, trim_above};
 pub use neighbours::share_cpu;
 
 use anyhow::{Context, Result};

@@ -13,7 +13,7 @@ use std::path::Path;
 /// A file of rows, as the recipe names it.
 pub struct Source<'a> {
     pub path: &'a Path,
-    /// The file whose traces give these their lengths.
+    /// The file of the other arm, in the same order.
     pub partner: Option<&'a Path>,
     /// How many rows the recipe wants, and the key that says so.
     pub wanted: (&'static str, usize),
@@ -81,7 +81,7 @@ fn first_rows(
         let place = place(path, number);
         let partner = match &mut partners {
             None => None,
-            Some(rows) => Some(rows.next().with_context(|| format!("{place}: the file to match has no such row"))??.1),
+            Some(rows) => Some(rows.next().with_context(|| format!("{place}: the partner's file has no such row"))??.1),
         };
         let trace = if has_trace(&row) { tasks.trace(&row, partner.as_ref()) } else { from_row(&row, chat) };
         match trace {
@@ -221,6 +221,7 @@ mod tests {
             response: response.into(),
             problem: prompt.into(),
             index: None,
+            wanted: None,
             place: format!("{}, line 1", path.display()),
         };
         assert_eq!(

@@ -104,8 +104,8 @@ fn read(plan: &Plan, sft: &Sft, env: &Environment, part: Part, count: usize) -> 
         Some(SftData::File(data)) => data,
     };
     let (path, partner, wanted) = match part {
-        Part::Train => (Some(&data.path), &data.match_lengths, ("sft.train", sft.train)),
-        Part::Validation => (data.validation.as_ref(), &data.match_validation, ("sft.validation", sft.validation)),
+        Part::Train => (Some(&data.path), &data.partner, ("sft.train", sft.train)),
+        Part::Validation => (data.validation.as_ref(), &data.partner_validation, ("sft.validation", sft.validation)),
     };
     let Some(path) = path.filter(|_| count > 0) else { return Ok(Found::default()) };
     let tasks = Tasks::new(data, &env.tokenizer, &plan.tokenizer_dir)?;
@@ -196,10 +196,12 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
                 _ => Ok(response),
             }
         };
+        let mut wanted = None;
         let response = if solver.match_lengths {
             let dialogue = attempt(&SolverData { style: TraceStyle::Dialogue, ..solver.clone() }, 0)?;
-            let wanted = env.tokenizer.encode(&dialogue)?.len();
-            nearest(&env.tokenizer, wanted, (0..).map(|more| attempt(solver, more)))?
+            let tokens = env.tokenizer.encode(&dialogue)?.len();
+            wanted = Some(tokens);
+            nearest(&env.tokenizer, tokens, (0..).map(|more| attempt(solver, more)))?
         } else {
             attempt(solver, 0)?
         };
@@ -209,6 +211,7 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
             prompt: prompt.text,
             problem: env.task.variables(Split::Train, index).to_string(),
             index: Some(index),
+            wanted,
             place: format!("the solver's row {row}"),
         })
     };

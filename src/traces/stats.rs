@@ -45,6 +45,9 @@ pub struct Stats {
     pub prompt_tokens: Spread,
     /// Under the recipe's tokenizer, with the end token, after rows were cut.
     pub response_tokens: Spread,
+    /// How many tokens rows that were made as long as their partners are off, either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub off_partner: Option<Spread>,
     /// Number of personas -> number of rows; rows in the persona layout alone.
     pub personas: BTreeMap<usize, usize>,
     /// Utterances of the rows in the persona layout.
@@ -72,6 +75,7 @@ impl Stats {
             words: Spread::of(traces.iter().map(|trace| trace.response.split_whitespace().count())),
             prompt_tokens: Spread::of(sequences.iter().map(|row| row.prompt.len())),
             response_tokens: Spread::of(sequences.iter().map(|row| row.response.len())),
+            off_partner: off_partner(traces, sequences),
             personas: BTreeMap::new(),
             turns: Spread::default(),
             answered: 0,
@@ -133,6 +137,7 @@ impl Stats {
             vec!["response tokens".into(), spread(&self.response_tokens)],
             vec!["cut off".into(), self.cut.to_string()],
         ];
+        table.extend(self.off_partner.map(|off| vec!["off their partners".into(), format!("{} tokens", spread(&off))]));
         if !personas.is_empty() {
             table.push(vec!["personas".into(), personas.join(", ")]);
             table.push(vec!["utterances".into(), spread(&self.turns)]);
@@ -144,6 +149,14 @@ impl Stats {
         table.push(vec!["traces".into(), format!("sha256 {}", self.traces_sha256)]);
         table
     }
+}
+
+/// How far the responses, without their end tokens, are from the lengths they should have; none if they need not.
+fn off_partner(traces: &[Trace], sequences: &[Sequence]) -> Option<Spread> {
+    let off = traces.iter().zip(sequences);
+    let off: Vec<usize> =
+        off.filter_map(|(t, s)| Some(t.wanted?.abs_diff(s.response.len().saturating_sub(1)))).collect();
+    (!off.is_empty()).then(|| Spread::of(off.into_iter()))
 }
 
 #[cfg(test)]

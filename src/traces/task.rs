@@ -39,33 +39,36 @@ impl<'a> Tasks<'a> {
         Ok(Self { data, template: PromptTemplate::new(&data.template, tokenizer_dir)?, tokenizer })
     }
 
-    /// The trace of a row, as long as that of its `partner` if there is one.
+    /// The trace of a row; if the recipe says so, as long as that of its `partner`.
     ///
     /// # Errors
-    /// `Unreadable`: a layout that cannot be read, with tag and place. Else: a missing or empty key; a partner that
-    /// solves another task.
+    /// `Unreadable`: a layout that cannot be read, the partner's included, with tag and place. Else: a missing or empty
+    /// key; a partner that solves another task.
     pub fn trace(&self, row: &Map<String, Value>, partner: Option<&Map<String, Value>>) -> Result<Trace> {
         let (task, answer) = (text(row, "task")?, answer(row)?);
         let solved = Solved::of(row)?;
-        let mut response = solved.write(self.data);
+        let (mut response, mut wanted) = (solved.write(self.data), None);
         if let Some(partner) = partner {
             let (other_task, other_answer) = (text(partner, "task")?, self::answer(partner)?);
-            ensure!(task == other_task, "key `task`: the partner to be matched solves another task");
-            ensure!(answer == other_answer, "key `answer`: {answer}, but {other_answer} in the partner to be matched");
-            let other = Solved::of(partner).context("in the partner to be matched")?.write(self.data);
-            response = self.as_long_as(&solved, &other, response)?;
+            ensure!(task == other_task, "key `task`: the partner solves another task");
+            ensure!(answer == other_answer, "key `answer`: {answer}, but {other_answer} in the partner");
+            let other = Solved::of(partner).context("in the partner")?.write(self.data);
+            if self.data.match_lengths {
+                let tokens = self.tokenizer.encode(&other)?.len();
+                response = self.as_long_as(&solved, tokens, response)?;
+                wanted = Some(tokens);
+            }
         }
         let prompt = self.template.render(&json!({ "task": task }))?;
         if opens_think(&prompt) {
             response = after_open_think(&response).to_string();
         }
         let problem = json!([task, answer]).to_string();
-        Ok(Trace { prompt, response, problem, ..Trace::default() })
+        Ok(Trace { prompt, response, problem, wanted, ..Trace::default() })
     }
 
-    /// `solved` as long in tokens as `other`; `plain` is its text as it is.
-    fn as_long_as(&self, solved: &Solved, other: &str, plain: String) -> Result<String> {
-        let wanted = self.tokenizer.encode(other)?.len();
+    /// `solved` in as nearly `wanted` tokens as can be; `plain` is its text as it is.
+    fn as_long_as(&self, solved: &Solved, wanted: usize, plain: String) -> Result<String> {
         let longer = self.tokenizer.encode(&plain)?.len() > wanted;
         // What is right already stays as it is, to the letter.
         let first = std::iter::once(plain);
@@ -209,20 +212,24 @@ mod tests {
         assert_eq!(plain("dialogue", DIALOGUE, "merge_utterances = true"), merged);
     }
 
+    const MATCHED: &str = "match_lengths = true";
+
     #[test]
     fn traces_get_the_length_of_their_partners() {
         let (_, dialogue) = response("dialogue", DIALOGUE, "", None).unwrap();
         let (_, monologue) = response("monologue", MONOLOGUE, "", None).unwrap();
         assert!(monologue < dialogue);
-        let (text, longer) = response("monologue", MONOLOGUE, "", Some(("dialogue", DIALOGUE))).unwrap();
+        let (text, longer) = response("monologue", MONOLOGUE, MATCHED, Some(("dialogue", DIALOGUE))).unwrap();
         assert!(text.contains("That is 4.\n\nLet me go over this once more.\n\nIt may be 1+2."), "{text}");
         assert!(longer.abs_diff(dialogue) < monologue.abs_diff(dialogue) / 3, "{longer} {dialogue}");
-        let (text, shorter) = response("dialogue", DIALOGUE, "", Some(("monologue", MONOLOGUE))).unwrap();
+        let (text, shorter) = response("dialogue", DIALOGUE, MATCHED, Some(("monologue", MONOLOGUE))).unwrap();
         assert!(!text.contains("2+2.") && text.contains("1+2?") && text.contains("That is 4."), "{text}");
         assert!(shorter < dialogue);
         let long = MONOLOGUE.replace("No", &"No, no, no. ".repeat(30));
-        let unchanged = response("dialogue", DIALOGUE, "", Some(("monologue", &long))).unwrap();
+        let unchanged = response("dialogue", DIALOGUE, MATCHED, Some(("monologue", &long))).unwrap();
         assert_eq!(unchanged, (DIALOGUE.to_string(), dialogue));
+        let paired = response("monologue", MONOLOGUE, "", Some(("dialogue", DIALOGUE))).unwrap();
+        assert_eq!(paired, (MONOLOGUE.to_string(), monologue));
     }
 
     #[test]
@@ -235,6 +242,6 @@ mod tests {
             assert_eq!(response(key, text, "", None).unwrap_err(), message);
         }
         let error = response("monologue", MONOLOGUE, "", Some(("dialogue", "x"))).unwrap_err();
-        assert!(error.starts_with("in the partner to be matched: key `dialogue`, line 1"), "{error}");
+        assert!(error.starts_with("in the partner: key `dialogue`, line 1"), "{error}");
     }
 }

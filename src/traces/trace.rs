@@ -9,6 +9,8 @@ pub struct Trace {
     pub problem: String,
     /// The training problem of the run's task, if it is one.
     pub index: Option<usize>,
+    /// The length in tokens of the partner that it was made as long as.
+    pub wanted: Option<usize>,
     /// Where it comes from, for messages.
     pub place: String,
 }

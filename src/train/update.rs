@@ -13,7 +13,7 @@ use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, catching, to_host, trim};
+use crate::torch::{AdamWStep, catching, make_room, to_host, trim};
 use anyhow::Result;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ pub fn descend(
     let first = batch.first_slot(mini.start) as i64;
     let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
     let own = |micro: &MicroBatch| weights.index_select(0, &(&micro.slots - first));
+    make_room();
     for step in &mut *steps {
         step.optimizer.begin()?;
     }

@@ -122,8 +122,8 @@ fn read(warning: Warning, watch: &Watch, ppo: &Ppo, record: &Record, first: Opti
     if warning == Warning::CriticMisleads && record.step <= ppo.critic_warmup_steps as u64 {
         return None;
     }
-    let figures = metrics(warning).iter().filter_map(|name| Some((*name, record.get(name)?)));
-    let (metric, value) = figures.filter(|(_, value)| !value.is_nan()).next()?;
+    let mut figures = metrics(warning).iter().filter_map(|name| Some((*name, record.get(name)?)));
+    let (metric, value) = figures.find(|(_, value)| !value.is_nan())?;
     // The state of a run is JSON, which has no infinity.
     let value = value.clamp(f64::MIN, f64::MAX);
     let (beyond, threshold) = compare(warning, watch, value, first.unwrap_or(value)).unwrap_or_else(|| {

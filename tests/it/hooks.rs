@@ -67,10 +67,14 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
     let page = fs::read_to_string(page).unwrap();
     // The one address is the name of SVG's vocabulary, which nothing fetches.
     assert_eq!(page.matches("://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
-    assert!(!page.contains("<script") && page.contains("score of run") && page.contains("<td>task.max_number</td>"));
+    assert!(
+        !page.contains("<script")
+            && page.contains("score of run")
+            && page.contains("<th scope=\"row\">task.max_number</th>")
+    );
 
     let missing = String::from_utf8(run(2, &["judge", &shown, "--steps", "2", "--again"]).stderr).unwrap();
-    assert!(missing.contains("has no checkpoint of step 2, but of 0, 4"), "{missing}");
+    assert!(missing.contains("has no checkpoint of step 2; it has 0 and 4"), "{missing}");
     let unknown = String::from_utf8(run(2, &["judge", &shown, "--steps", "4", "--hook", "scare"]).stderr).unwrap();
     assert!(unknown.contains("no hook `scare`; did you mean `score`?"), "{unknown}");
 }
@@ -78,12 +82,13 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
 #[test]
 fn a_hook_that_fails_is_tried_again_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let more =
-        "[hooks]\nattempts = 2\n[hooks.external.broken]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\n[ppo]\nsteps = 2\n";
+    let more = "[hooks]\nattempts = 2\npause = 0.1\n[hooks.external.broken]\ncommand = [\"sh\", \"-c\", \"echo no weights >&2; exit 3\"]\n[ppo]\n\
+                steps = 2\n";
     let output = train(0, dir.path(), more, &[]);
     let shown = String::from_utf8(output.stderr).unwrap();
     assert_eq!(shown.matches("hook broken at step 2 failed").count(), 2, "{shown}");
-    assert!(shown.contains("ended with exit status: 3"), "{shown}");
+    assert!(shown.contains("ended with exit status: 3: no weights"), "{shown}");
+    assert!(shown.contains("step_000002/broken.log\n") && shown.contains("--steps 2 --hook broken"), "{shown}");
     let folder = dir.path().join("run").display().to_string();
     let status = stdout(&run(0, &["status", &folder]));
     assert!(status.contains("2 hooks: 0 done, 2 failed"), "{status}");
@@ -96,6 +101,124 @@ fn a_hook_that_fails_is_tried_again_and_harms_nothing() {
     let set = "hooks.external.broken.command=[\"sh\", \"-c\", \"echo '{\\\"x\\\": 1}'\"]";
     run(0, &["judge", &folder, "--set", set]);
     assert!(stdout(&run(0, &["status", &folder])).contains("2 hooks: 2 done\n"));
+}
+
+/// The program's file may be gone or another one by the time a hook is due: what runs judges.
+#[cfg(target_os = "linux")]
+#[test]
+fn hooks_are_run_by_the_program_that_trains() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let own = dir.path().join("ppo-train");
+    fs::hard_link(env!("CARGO_BIN_EXE_ppo-train"), &own).unwrap();
+    let gate = dir.path().join("begun");
+    let more = format!(
+        "[ppo]\nsteps = 2\n[hooks]\nattempts = 1\n[hooks.external.score]\nsteps = [1]\n\
+         command = [\"sh\", \"-c\", \"touch {}; sleep 1; echo '{{\\\"x\\\": 1}}'\"]\n",
+        gate.display()
+    );
+    let arguments = arguments_of(dir.path(), &more, &[]);
+    let mut command = std::process::Command::new(&own);
+    command
+        .args(program(&arguments).get_args())
+        .envs(program(&arguments).get_envs().filter_map(|(k, v)| Some((k, v?))));
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, &gate);
+    fs::remove_file(&own).unwrap();
+    fs::write(&own, "#!/bin/sh\nexit 1\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(records(dir.path()).iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn what_takes_too_long_ends_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[ppo]\nsteps = 1\n[hooks]\nattempts = 3\npause = 0.0\n[hooks.external.slow]\ntimeout = 1\n\
+                command = [\"sh\", \"-c\", \"sleep 60 & sleep 60\"]\n[hooks.transfer]\nproblems = 2\n\
+                task = { kind = \"countdown\", numbers = [2], max_number = 9, targets = [2, 50], train = 8, \
+                validation = 8, test = 8 }\n";
+    let output = train(0, dir.path(), more, &[]);
+    let shown = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(shown.matches("hook slow at step 1 failed").count(), 3, "{shown}");
+    assert!(shown.contains("it was stopped after 1 s"), "{shown}");
+    let run_folder = dir.path().join("run").display().to_string();
+    // The others are done although one fails, and what failed is named.
+    let judged = run(1, &["judge", &run_folder, "--again"]);
+    let said = String::from_utf8(judged.stderr).unwrap();
+    assert!(said.contains("error: 2 of 4 hooks failed:\n  slow at step 0: "), "{said}");
+    assert!(stdout_of(&judged.stdout).contains("hook transfer at step 1: "));
+    // The new results are in the logs too.
+    assert_eq!(records(dir.path()).len(), 4);
+}
+
+fn stdout_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What is judged is not taken for what other settings would say.
+#[test]
+fn other_settings_do_not_get_the_old_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    train(0, dir.path(), "[ppo]\nsteps = 1\n[hooks.persona]\ntraces = 4\nevery = 1\n", &[]);
+    let folder = dir.path().join("run").display().to_string();
+    let set = ["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=3"];
+    let error = String::from_utf8(run(2, &set).stderr).unwrap();
+    assert!(error.contains("persona at step 1 is judged already, with another traces: --again"), "{error}");
+    run(0, &["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=4"]);
+    run(0, &[&set[..], &["--out", &dir.path().join("other").display().to_string()]].concat());
+    run(0, &[&set[..], &["--again"]].concat());
+    // Only what is due is judged unless steps are named.
+    let all = json(&run(0, &["judge", &folder, "--set", "hooks.persona.traces=3", "--again", "--json"]));
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    // Judged traces that cannot be compared are refused.
+    let (empty, wrong) = (dir.path().join("empty.jsonl"), dir.path().join("wrong.jsonl"));
+    fs::write(&empty, "").unwrap();
+    let traces = fs::read_to_string(dir.path().join("run/hooks/step_000001/persona/traces.jsonl")).unwrap();
+    let mut line: Value = serde_json::from_str(traces.lines().next().unwrap()).unwrap();
+    line["judgement"]["segments"] = serde_json::json!([{ "start": 5, "end": 2, "perspective": 0 }]);
+    fs::write(&wrong, line.to_string()).unwrap();
+    for (file, message) in
+        [(empty, "has no judged traces"), (wrong, "line 1 is not a judged trace: the segment from 5")]
+    {
+        let file = file.display().to_string();
+        for flag in ["--agree", "--differ"] {
+            let error = String::from_utf8(run(2, &["judge", flag, &file, &file]).stderr).unwrap();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}
+
+/// Texts of a file are judged by command, and two files are told apart.
+#[test]
+fn texts_of_a_file_are_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &dyn Fn(usize) -> String| {
+        let rows = (0..20).map(|at| serde_json::json!({ "text": text(at), "problem": "3 + 4?" }).to_string());
+        let path = dir.path().join(name);
+        fs::write(&path, rows.collect::<Vec<_>>().join("\n")).unwrap();
+        path.display().to_string()
+    };
+    let talk = file("talk.jsonl", &|at| {
+        format!("<think1>{}Is it {at}?</think1><think2>No, it is 7.</think2>", "a ".repeat(at))
+    });
+    let plain = file("plain.jsonl", &|at| format!("<think>{}It is {at}.</think>", "a ".repeat(at + 5)));
+    let out = dir.path().join("out").display().to_string();
+    let judged = json(&run(0, &["judge", "--traces", &talk, "--against", &plain, "--out", &out, "--json"]));
+    let of = |list: &str, name: &str| {
+        judged[list].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone()
+    };
+    assert_eq!(of("figures", "perspectives/mean")["value"], 2.0);
+    assert_eq!(of("against", "conversational/conflict")["auc"], 1.0);
+    let shown = stdout(&run(0, &["judge", "--traces", &talk]));
+    assert!(shown.contains("perspectives/two_or_more") && shown.contains("note: the lexical judge"), "{shown}");
+    run(0, &["judge", "--agree", &out, &out]);
+    for (arguments, message) in [
+        (vec!["--column", "txt"], "none of the columns"),
+        (vec!["--set", "hooks.persona.judge.kind=lexicl"], "cannot be \"lexicl\""),
+    ] {
+        let error =
+            String::from_utf8(run(2, &[&["judge", "--traces", &talk], &arguments[..]].concat()).stderr).unwrap();
+        assert!(error.contains(message) || error.contains("expected a text in `txt`"), "{error}");
+    }
 }
 
 fn wait_for(child: &mut Child, path: &Path) {
@@ -188,7 +311,7 @@ fn personas_are_judged_at_checkpoints() {
 fn hooks_that_cannot_be_are_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
     for (more, message) in [
-        ("[hooks.external.persona]\ncommand = [\"true\"]\n", "`persona` is the name of a hook that there is"),
+        ("[hooks.external.persona]\ncommand = [\"true\"]\n", "`persona` is already a built-in hook"),
         ("[hooks.external.\"a b\"]\ncommand = [\"true\"]\n", "expected letters, digits"),
         ("[hooks.external.a]\ncommand = []\n", "the command is empty"),
         ("[hooks.external.a]\ncommand = [\"true\"]\nsteps = [999]\n", "step 999 never comes"),
@@ -205,6 +328,29 @@ fn hooks_that_cannot_be_are_refused_with_their_line() {
             "99 problems, but hooks.transfer.task.test is 3",
         ),
         ("[hooks]\ndevice = \"gpu\"\n", "there is no device `gpu`"),
+        (
+            "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"example.org\" }\n",
+            "does not begin with http://",
+        ),
+        (
+            "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"http://a\", body = \"3\" }\n",
+            "expected a JSON object in quotes",
+        ),
+        (
+            "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"http://a\", \
+             prompts = \"none\" }\n",
+            "there is no folder none",
+        ),
+        (
+            "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"http://a\", \
+             key_env = \"NO_SUCH_KEY_HERE\" }\n",
+            "the environment variable NO_SUCH_KEY_HERE is not set",
+        ),
+        (
+            "[hooks.transfer]\nproblems = 4\nmax_prompt_tokens = 3\ntask = { kind = \"countdown\", numbers = [2], \
+             max_number = 9, targets = [2, 50], train = 8, validation = 8, test = 8 }\n",
+            "hooks.transfer.max_prompt_tokens is 3",
+        ),
     ] {
         let output = train(2, dir.path(), more, &[]);
         let error = String::from_utf8(output.stderr).unwrap();

@@ -2,9 +2,8 @@
 
 use crate::server::Manner::{BreaksOff, CutOff, Say, Slow, Status};
 use crate::server::{Manner, Seen, Server};
-use crate::support::{SMOKE, program};
 use ppo_train::endpoint::Settings;
-use ppo_train::judge::{Endpoint, Judge, Judgement, Prompts, Refusal, Segment, Trace};
+use ppo_train::judge::{Endpoint, Judge, Judged, Judgement, Missing, Prompts, Refusal, Segment, Trace, figures};
 use ppo_train::{BadInput, Stopped};
 use serde_json::json;
 use std::path::Path;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-const KEY: &str = "sk-0123456789-secret";
+pub const KEY: &str = "sk-0123456789-secret";
 
 fn settings(server: &Server) -> Settings {
     let (timeout, backoff) = (Duration::from_secs(5), Duration::from_millis(20));
@@ -31,7 +30,7 @@ fn traces(count: usize) -> Vec<Trace> {
 }
 
 /// A right reply to a question. Of two perspectives, the first asks and the second answers.
-fn right(seen: &Seen) -> String {
+pub fn right(seen: &Seen) -> String {
     let layout = seen.prompt().trim_end().lines().last().unwrap();
     match layout {
         _ if layout.starts_with("{\"perspectives\"") => {
@@ -128,9 +127,9 @@ fn a_broken_reply_is_sent_back_once() {
 #[test]
 fn a_trace_whose_replies_are_broken_twice_is_missing_and_not_zero() {
     for (bad, message) in [
-        (Say("I would rather not.".into()), "roles: there is no JSON object in it"),
-        (Say("{\"agrees\": 1}".into()), "roles: `shows_solidarity` is missing"),
-        (CutOff("{\"shows_solidarity\": 1".into()), "roles: it was cut off at the longest length"),
+        (Say("I would rather not.".into()), "there is no JSON object in it"),
+        (Say("{\"agrees\": 1}".into()), "`shows_solidarity` is missing"),
+        (CutOff("{\"shows_solidarity\": 1".into()), "it was cut off at the longest length"),
     ] {
         let (number, text) = (traces(2)[1].text.clone(), bad.clone());
         let lines = number.lines().nth(1).unwrap().to_string();
@@ -140,14 +139,61 @@ fn a_trace_whose_replies_are_broken_twice_is_missing_and_not_zero() {
         });
         let dir = tempfile::tempdir().unwrap();
         let judged = open(settings(&server), dir.path()).judge(&traces(2)).unwrap();
-        assert!(judged[0].is_ok(), "{judged:?}");
-        assert_eq!(judged[1], Err(Refusal(message.into())));
-        // Five questions, and of the other trace the first and the broken one, twice.
-        assert_eq!(server.seen().len(), 8);
-        // It is no other judgement the second time, and no other request.
+        assert_eq!(judged[0].as_ref().unwrap().missing, []);
+        // The one part is missing, and all the others are there.
+        let other = judged[1].as_ref().unwrap();
+        assert_eq!((other.roles, other.conversational, other.segments.len()), (None, Some([1; 4]), 2));
+        assert_eq!(other.missing, [Missing { part: "roles".into(), why: message.into() }]);
+        // Five questions of each trace, and the broken one twice.
+        assert_eq!(server.seen().len(), 11);
+        // Later only that question is asked again.
         assert_eq!(open(settings(&server), dir.path()).judge(&traces(2)).unwrap(), judged);
-        assert_eq!(server.seen().len(), 8);
+        assert_eq!(server.seen().len(), 13);
     }
+}
+
+/// Whose the parts are is asked of traces with several voices only: such traces must not go missing by it.
+#[test]
+fn a_trace_whose_parts_cannot_be_told_apart_keeps_its_voices() {
+    let server = Server::start(|number, seen| match seen.prompt().contains("{\"1\": P") {
+        true => Say("{\"1\": 1}".into()),
+        false => good(number, seen),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let judged = open(settings(&server), dir.path()).judge(&traces(3)).unwrap();
+    for judgement in &judged {
+        let judgement = judgement.as_ref().unwrap();
+        assert_eq!((judgement.perspectives.as_ref().unwrap().len(), judgement.segments.len()), (2, 0));
+        assert_eq!(judgement.missing, [Missing { part: "segments".into(), why: "`2` is missing".into() }]);
+    }
+    let all = traces(3);
+    let views: Vec<_> = all
+        .iter()
+        .zip(&judged)
+        .map(|(trace, judgement)| {
+            let judgement = judgement.as_ref().ok();
+            Judged { text: &trace.text, tokens: 9, judgement, embeddings: None }
+        })
+        .collect();
+    let found = figures(&views, 0);
+    let value = |name: &str| found.iter().find(|figure| figure.name == name).map(|figure| (figure.value, figure.n));
+    assert_eq!(value("perspectives/mean"), Some((2.0, Some(3))));
+    assert_eq!((value("missing"), value("missing/segments")), (Some((0.0, Some(3))), Some((3.0, Some(3)))));
+}
+
+/// A reply that was of no use is not used again: another attempt may succeed.
+#[test]
+fn what_was_of_no_use_is_asked_again() {
+    let server = Server::start(|number, seen| match number < 2 {
+        true => Say("Sorry?".into()),
+        false => good(number, seen),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(settings(&server), dir.path()).judge(&traces(1)).unwrap();
+    assert_eq!(first[0].as_ref().unwrap().missing[0].part, "conversational");
+    let second = open(settings(&server), dir.path()).judge(&traces(1)).unwrap();
+    assert_eq!(second[0].as_ref().unwrap().missing, []);
+    assert_eq!(server.seen().len(), 7);
 }
 
 #[test]
@@ -178,6 +224,8 @@ fn a_server_that_never_answers_costs_the_trace() {
     assert!(judged[0].is_ok());
     let expected = "conversational: no reply within 0.2 s (tried 2 times)";
     assert_eq!(judged[1], Err(Refusal(expected.into())));
+    // Two tries at the first question, and none at the others: they hold the same text.
+    assert_eq!(server.seen().iter().filter(|seen| seen.prompt().contains("Is it 1?")).count(), 2);
     // A request that is refused by itself costs its trace too.
     let picky = Server::start(|_, _| Status(400, "", "{\"error\": \"too long\"}".into()));
     let settings = Settings { url: picky.url.clone(), ..settings };
@@ -216,6 +264,16 @@ fn a_wrong_key_or_address_is_the_users_to_mend() {
 }
 
 #[test]
+fn a_server_that_says_nothing_is_given_up() {
+    let server = Server::start(|_, _| Slow(Duration::from_secs(60), String::new()));
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { timeout: Duration::from_millis(100), retries: 100, ..settings(&server) };
+    let error = open(settings, dir.path()).judge(&traces(9)).unwrap_err().to_string();
+    assert!(error.contains("no reply within 0.1 s, nor to any of the"), "{error}");
+    assert!(server.seen().len() < 20);
+}
+
+#[test]
 fn a_signal_ends_it_soon() {
     let stop = Arc::new(AtomicBool::new(false));
     let (flag, count) = (Arc::clone(&stop), AtomicUsize::new(0));
@@ -249,49 +307,4 @@ fn settings_reach_the_server() {
     assert!(last.prompt().contains("\nAgain: 2 of them.\n") && last.authorization.is_none(), "{}", last.prompt());
     let format = &last.body["response_format"]["json_schema"];
     assert_eq!((&format["name"], &format["schema"]["required"]), (&json!("segments"), &json!(["1", "2"])));
-}
-
-/// As a hook of a run, by its recipe; judging again asks nothing, and the key is in no file of the run.
-#[test]
-fn a_run_is_judged_by_an_endpoint() {
-    let server = Server::start(|_, seen| {
-        let parts = seen.prompt().split("from \"1\" to \"").nth(1).and_then(|rest| rest.split('"').next());
-        // All parts of a trace are the first perspective's.
-        Say(parts.map_or_else(
-            || right(seen),
-            |parts| {
-                let all = (1..=parts.parse().unwrap()).map(|part: usize| (part.to_string(), json!(1)));
-                serde_json::Value::Object(all.collect()).to_string()
-            },
-        ))
-    });
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run").display().to_string();
-    let url = format!("hooks.persona.judge.url={}", server.url);
-    let judge = ["hooks.persona.judge.kind=endpoint", "hooks.persona.judge.model=tiny", "hooks.persona.traces=4", &url];
-    let sets = |sets: &[&str]| sets.iter().flat_map(|set| ["--set".to_string(), set.to_string()]).collect::<Vec<_>>();
-    let run = |arguments: Vec<String>| {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let output = program(&arguments).env("OPENAI_API_KEY", KEY).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let said = run([vec![SMOKE.into(), "--out".into(), out.clone()], sets(&judge), sets(&["ppo.steps=1"])].concat());
-    let text = std::fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
-    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let hooks: Vec<_> = rows.iter().filter(|row| row["stage"] == "hook").collect();
-    assert_eq!(hooks.len(), 2, "{said}");
-    for row in hooks {
-        let figure = |name: &str| row[format!("hooks/persona/{name}")].as_f64().unwrap();
-        assert_eq!((figure("roles/agrees/mean"), figure("conversational/conflict/prevalence")), (1.0, 1.0));
-        assert_eq!((figure("perspectives/mean"), figure("missing")), (2.0, 0.0));
-        // Marks of 2 throughout and of 5 throughout: with one item reversed, both are in the middle.
-        assert_eq!((figure("personality/openness/mean"), figure("personality/openness/diversity")), (3.0, 0.0));
-    }
-    let asked = server.seen().len();
-    assert!(server.seen().iter().all(|seen| seen.authorization.as_deref() == Some(&*format!("Bearer {KEY}"))));
-    run(["judge", &out, "--steps", "1", "--again"].map(String::from).to_vec());
-    assert_eq!(server.seen().len(), asked);
-    let files = std::process::Command::new("grep").args(["-rl", KEY, &out]).output().unwrap();
-    assert!(files.stdout.is_empty(), "{}", String::from_utf8_lossy(&files.stdout));
 }

@@ -13,6 +13,7 @@ mod hooks;
 mod house;
 mod judge;
 mod judge_local;
+mod judged_runs;
 mod memory;
 mod politifact;
 mod program;

@@ -70,6 +70,7 @@ pub fn judgement(text: &str) -> Judgement {
         cognitive: Some(listener.cognitive),
         perspectives: Some(vec![Perspective::default(); speakers.len()]),
         segments: speeches.iter().map(segment).collect(),
+        ..Judgement::default()
     }
 }
 

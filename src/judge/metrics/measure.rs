@@ -46,7 +46,7 @@ impl Measure {
 }
 
 /// The categories of Bales in four groups, each with the indices of its roles in `ROLES`.
-const ROLE_GROUPS: [(&str, std::ops::Range<usize>); 4] =
+pub const ROLE_GROUPS: [(&str, std::ops::Range<usize>); 4] =
     [("positive", 0..3), ("give", 3..6), ("ask", 6..9), ("negative", 9..12)];
 
 /// How often roles of a group occur, in the order of `ROLE_GROUPS`.

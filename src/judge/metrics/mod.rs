@@ -12,22 +12,26 @@
 //! | `personality/TRAIT/mean` | mean over all voices |
 //! | `expertise/diversity` | mean cosine distance of the voices' expertise to their centroid, mean over traces |
 //! | `collectivity` | "we" per 100 words said, over the words of all traces |
-//! | `missing` | how many traces the judge refused |
+//! | `missing` | how many traces the judge said nothing about |
+//! | `missing/PART` | how many of the others have no such part, if any: `segments`, `roles` and so on |
 //!
 //! What a judge cannot see has no figure. Traces that are missing are left out and counted, never taken as zero. The
 //! intervals are 95 % percentile intervals of a bootstrap over traces.
 
 mod measure;
 mod personality;
+mod places;
 #[cfg(test)]
 mod tests;
 
 pub use measure::Judged;
 pub use personality::{expertise_diversity, trait_diversity, traits};
+pub use places::place;
 
 use crate::stats::{Bins, Bootstrap, Figure, percentile_interval};
 use measure::{Measure, measures};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The figures of judged traces, named as in the table above, in a fixed order, without those that nothing is known
 /// about. Counts of traces have no interval, nor has what fewer than two traces are behind. `resamples`: of the
@@ -51,7 +55,21 @@ pub fn figures(traces: &[Judged], resamples: usize) -> Vec<Figure> {
     let mut figures: Vec<Figure> = measures.iter().zip(drawn).filter_map(figure).collect();
     let missing = (traces.len() - judged.len()) as f64;
     figures.push(Figure { n: Some(traces.len()), ..Figure::plain("missing", missing) });
+    let parts = missing_parts(&judged).into_iter();
+    figures.extend(parts.map(|(part, count)| Figure {
+        n: Some(judged.len()),
+        ..Figure::plain(format!("missing/{part}"), count as f64)
+    }));
     figures
+}
+
+/// In how many of the traces that were judged a part of the judgement is missing, by the part's name.
+pub fn missing_parts(traces: &[Judged]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for missing in traces.iter().filter_map(|trace| trace.judgement).flat_map(|judgement| &judgement.missing) {
+        *counts.entry(missing.part.clone()).or_default() += 1;
+    }
+    counts
 }
 
 /// A figure of two sets of traces (two checkpoints, two arms), as it is and at matched length.

@@ -42,7 +42,7 @@ fn made(n: usize, seed: u64) -> Vec<Made> {
             roles: Some(roles),
             cognitive: Some(cognitive),
             perspectives,
-            segments: vec![],
+            ..Judgement::default()
         };
         let text = format!("<think>{}{}</think>", "we go ".repeat(at % 4), "a ".repeat(tokens / 2));
         Made { text, tokens, judgement: (at % 7 != 6).then_some(judgement), embeddings }

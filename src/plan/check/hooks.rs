@@ -1,14 +1,26 @@
 //! Checks of the hooks that run beside training.
 
 use crate::BadInput;
+use crate::endpoint::check_url;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::similar;
 use crate::recipe::{Judge, Recipe, Sources};
 use crate::task::settings;
 use crate::torch::{DEVICES, named_device};
+use serde_json::{Map, Value};
+use std::path::Path;
 
 /// The hooks that are ours, which a user's cannot be called.
 const OURS: [&str; 2] = ["persona", "transfer"];
+
+/// A judge's folder of prompts.
+fn prompts(judge: &Judge) -> Option<&Path> {
+    match judge {
+        Judge::Lexical => None,
+        Judge::Endpoint(judge) => judge.prompts.as_deref(),
+        Judge::Local(judge) => judge.prompts.as_deref(),
+    }
+}
 
 pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     let hooks = &recipe.hooks;
@@ -30,6 +42,17 @@ pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), 
             let what = format!("there is no model folder {}{}", path.display(), similar(path));
             at.ensure(path.join("config.json").is_file(), key, what)?;
         }
+        if let Judge::Endpoint(judge) = &persona.judge {
+            let url = check_url(&judge.url).map_err(|error| at.bad("hooks.persona.judge.url", error));
+            url?;
+            let body = serde_json::from_str::<Map<String, Value>>(&judge.body);
+            let what = "expected a JSON object in quotes\nfor example '{\"seed\": 1}'";
+            at.ensure(body.is_ok(), "hooks.persona.judge.body", what)?;
+        }
+        if let Some(prompts) = prompts(&persona.judge) {
+            let what = format!("there is no folder {}{}", prompts.display(), similar(prompts));
+            at.ensure(prompts.is_dir(), "hooks.persona.judge.prompts", what)?;
+        }
         at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
     }
     if let Some(transfer) = &hooks.transfer {
@@ -47,7 +70,7 @@ pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), 
     }
     for (name, external) in &hooks.external {
         let key = format!("hooks.external.{name}");
-        at.ensure(!OURS.contains(&name.as_str()), &key, format_args!("`{name}` is the name of a hook that there is"))?;
+        at.ensure(!OURS.contains(&name.as_str()), &key, format_args!("`{name}` is already a built-in hook"))?;
         let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
         let what = format!("`{name}` names a folder and metrics: expected letters, digits, `_` and `-`");
         at.ensure(plain, &key, what)?;

@@ -55,6 +55,18 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
                     sft.validation
                 ),
             )?;
+            at.ensure(
+                !file.match_lengths || file.partner.is_some(),
+                "sft.data.match_lengths",
+                "there are no partners whose lengths could be matched\nset sft.data.partner, or match_lengths = false",
+            )?;
+            for (key, path) in
+                [("sft.data.partner", &file.partner), ("sft.data.partner_validation", &file.partner_validation)]
+            {
+                let Some(path) = path else { continue };
+                let what = format!("there is no file {}{}", path.display(), similar(path));
+                at.ensure(path.is_file(), key, what)?;
+            }
             if let Some(path) = &file.validation {
                 let what = format!("there is no file {}{}", path.display(), similar(path));
                 at.ensure(path.is_file(), "sft.data.validation", what)?;

@@ -29,6 +29,14 @@ pub struct Hooks {
     #[serde_inline_default(3)]
     #[schemars(range(min = 1, max = 100))]
     pub attempts: usize,
+    /// Seconds from a failure to the next try.
+    #[serde_inline_default(30.0)]
+    #[schemars(range(min = 0.0, max = 86400.0))]
+    pub pause: f64,
+    /// Seconds after which a try of `persona` or `transfer` has failed; commands have their own.
+    #[serde_inline_default(7200)]
+    #[schemars(range(min = 1))]
+    pub timeout: u64,
     pub persona: Option<Persona>,
     pub transfer: Option<Transfer>,
     /// Commands of your own, by name: the results of `[hooks.external.NAME]` are shown as `hooks/NAME/*`.
@@ -62,6 +70,10 @@ pub struct Persona {
     #[serde_inline_default(64)]
     #[schemars(range(min = 1))]
     pub traces: usize,
+    /// Share of the traces that may be left without a judgement; if there are more, the hook has failed.
+    #[serde_inline_default(0.5)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_missing: f64,
     /// Who judges (default: the lexical judge).
     #[serde(default)]
     pub judge: Judge,
@@ -89,7 +101,7 @@ pub struct EndpointJudge {
     pub url: String,
     /// The model's name there.
     pub model: String,
-    /// The environment variable that holds the key; none is sent if it is not set.
+    /// The environment variable that holds the key. If the default is not set, no key is sent; any other must be set.
     #[serde_inline_default("OPENAI_API_KEY".into())]
     pub key_env: String,
     /// More keys of each request, as a JSON object; null takes one out. A `response_format` of `"json_schema"` becomes
@@ -112,9 +124,9 @@ pub struct EndpointJudge {
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.001, max = 86400.0))]
     pub backoff: f64,
-    /// Most requests per checkpoint, retries included (default: no limit).
+    /// Most requests per try at a checkpoint, retries included (default: no limit).
     pub max_requests: Option<u64>,
-    /// Tokens per checkpoint, prompts and replies together, after which nothing more is asked (default: no limit).
+    /// Tokens per try at a checkpoint, prompts and replies together, after which nothing more is asked (default: no limit).
     pub max_tokens: Option<u64>,
     /// A folder of prompts of your own, named as those in src/judge/prompts; what it does not have is ours.
     pub prompts: Option<PathBuf>,
@@ -175,7 +187,7 @@ pub struct Transfer {
 }
 
 /// A command of your own. It gets the checkpoint's folder as its last argument (and in `PPO_TRAIN_CHECKPOINT`, with
-/// `PPO_TRAIN_RUN` and `PPO_TRAIN_STEP`), and prints a JSON object of numbers.
+/// `PPO_TRAIN_MODEL`, `PPO_TRAIN_RUN` and `PPO_TRAIN_STEP`), and prints a JSON object of numbers.
 #[serde_inline_default]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -134,11 +134,15 @@ pub struct FileData {
     /// A trace's conclusion is put in `<answer>` tags, whatever tags it has in the file.
     #[serde(default)]
     pub answer_tags: bool,
-    /// The file of the other arm, with the same tasks in the same order: each trace is made as long in tokens as its
-    /// partner there. Whole utterances or paragraphs are left out, or a monologue's paragraphs are repeated.
-    pub match_lengths: Option<PathBuf>,
+    /// The file of the other arm, with the same tasks in the same order: a row whose partner there cannot be read is
+    /// left out here too, so that both arms keep the same problems.
+    pub partner: Option<PathBuf>,
     /// The same for the validation rows.
-    pub match_validation: Option<PathBuf>,
+    pub partner_validation: Option<PathBuf>,
+    /// Each trace is made as long in tokens as its partner: whole utterances or paragraphs are left out, or a
+    /// monologue's paragraphs are repeated.
+    #[serde(default)]
+    pub match_lengths: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -1,0 +1,84 @@
+//! What can be known about hooks before a run begins, and is not said by the recipe alone: whether the prompts of a
+//! judge render, whether its key is there, whether the problems of another task can be asked.
+//!
+//! `ppo-train plan` shows all of it; a run that lacks something does not begin. What is certain to fail hours later is
+//! an error now.
+
+use super::judges::asked;
+use super::transfer;
+use crate::endpoint::Settings;
+use crate::judge::Prompts;
+use crate::plan::Plan;
+use crate::recipe::Judge;
+use anyhow::{Context, Result};
+
+/// The variable that most servers' keys are in; many servers want none.
+const USUAL_KEY: &str = "OPENAI_API_KEY";
+
+/// What a run lacks, in sentences for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lack {
+    /// Without this it cannot do what it is asked for.
+    pub errors: Vec<String>,
+    /// This may be meant so.
+    pub warnings: Vec<String>,
+}
+
+/// Checks the hooks of a plan.
+///
+/// # Errors
+/// Bad input: prompts, a body or problems that cannot be used.
+pub fn check(plan: &Plan) -> Result<Lack> {
+    let hooks = &plan.recipe.hooks;
+    let mut lack = Lack::default();
+    let prompts = match hooks.persona.as_ref().map(|persona| &persona.judge) {
+        Some(Judge::Endpoint(endpoint)) => {
+            key(&asked(endpoint)?, &mut lack)?;
+            endpoint.prompts.as_deref()
+        }
+        Some(Judge::Local(local)) => local.prompts.as_deref(),
+        Some(Judge::Lexical) | None => None,
+    };
+    Prompts::new(prompts).context("hooks.persona.judge.prompts")?;
+    if let Some(settings) = &hooks.transfer {
+        transfer::check(plan, settings)?;
+    }
+    Ok(lack)
+}
+
+/// Whether the key that an endpoint may want is in the environment.
+fn key(settings: &Settings, lack: &mut Lack) -> Result<()> {
+    if settings.key()?.is_some() {
+        return Ok(());
+    }
+    let name = &settings.key_env;
+    if name != USUAL_KEY {
+        let what = format!("the environment variable {name} is not set, which hooks.persona.judge.key_env names");
+        lack.errors.push(what);
+    } else if !settings.is_here() {
+        let what = format!("the environment variable {name} is not set: {} gets no key", settings.url);
+        lack.warnings.push(what);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_named_must_be_there() {
+        let of = |url: &str, name: &str| {
+            let mut lack = Lack::default();
+            let settings = Settings { key_env: name.into(), ..Settings::new(url, "tiny") };
+            key(&settings, &mut lack).unwrap();
+            (lack.errors.len(), lack.warnings.len())
+        };
+        assert_eq!(of("https://example.org/v1", "PPO_TRAIN_TEST_NO_SUCH_KEY"), (1, 0));
+        if std::env::var_os(USUAL_KEY).is_none() {
+            assert_eq!(of("https://example.org/v1", USUAL_KEY), (0, 1));
+            assert_eq!(of("http://localhost:8000/v1", USUAL_KEY), (0, 0));
+            assert_eq!(of("http://127.0.0.1:8000/v1", USUAL_KEY), (0, 0));
+        }
+    }
+}
