@@ -11,7 +11,7 @@ use crate::train::trainer::Halted;
 use crate::{Stopped, json, terminal};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process;
 use std::sync::PoisonError;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -186,7 +186,7 @@ impl Drop for Heart {
     }
 }
 
-fn write(heartbeat: &Heartbeat, path: &PathBuf, writes: &mut bool) {
+fn write(heartbeat: &Heartbeat, path: &Path, writes: &mut bool) {
     // Cannot fail: numbers, texts and lists of them.
     let text = serde_json::to_string_pretty(heartbeat).unwrap_or_default();
     let written = replace_file(path, format!("{text}\n"));

@@ -234,13 +234,13 @@ mod tests {
             [
                 (
                     5,
-                    "warning: kl_high since step 4: actor/reward_kl_penalty is 1.30, threshold 1.00 (watch.kl_high); \
+                    "warning: kl_high since step 4: actor/reward_kl_penalty is 1.30, threshold 1 (watch.kl_high); \
                      usually the actor learns too fast, or little holds it back: see ppo.actor_lr, ppo.kl_coef"
                         .to_string()
                 ),
                 (
                     10,
-                    "kl_high, on since step 4, is over at step 10: actor/reward_kl_penalty is 0.400, threshold 1.00"
+                    "kl_high, on since step 4, is over at step 10: actor/reward_kl_penalty is 0.400, threshold 1"
                         .to_string()
                 ),
             ]
