@@ -128,11 +128,14 @@ mod tests {
         run(Command::new("sh").args(["-c", script]), Duration::from_secs(limit), 100, stop)
     }
 
-    /// Whether a process that was named in a file is there.
+    /// Whether a process that was named in a file is there for some seconds: killing takes a moment.
     fn lives(file: &std::path::Path) -> bool {
         let pid = std::fs::read_to_string(file).unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        !status.is_empty() && !status.contains(") Z ")
+        (0..100).all(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !status.is_empty() && !status.contains(") Z ")
+        })
     }
 
     #[test]

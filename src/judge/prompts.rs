@@ -80,8 +80,8 @@ impl Prompts {
         &self.hash
     }
 
-    /// A trace as every question shows it. `lines`: its parts in order, numbered from 1; what is nobody's has none. What
-    /// frames them has a `mark` that depends on all of it, so that no text can end its own frame.
+    /// A trace as every question shows it. `lines`: its parts in order, numbered from 1; what is nobody's has none.
+    /// Their frame has a `mark` that depends on all of it, so that no text can end its own frame.
     ///
     /// # Errors
     /// Bad input: a template names an unknown variable.

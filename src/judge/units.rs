@@ -1,8 +1,8 @@
 //! The parts of a trace that a judge can name: its sentences, numbered, so that nobody has to count bytes.
 //!
-//! Lines that are only tags are shown without a number: they are nobody's. Answers, solutions and the cast of characters
-//! are not shown: no voice says them. In a trace of very many sentences several of a line have one number, as few as
-//! will do, and in one of very many lines several lines have.
+//! Lines that are only tags are shown without a number: they are nobody's. Answers, solutions and the cast of
+//! characters are not shown: no voice says them. In a trace of very many sentences several of a line have one
+//! number, as few as will do, and in one of very many lines several lines have.
 
 use super::interface::Segment;
 use super::voices::hidden;

@@ -48,15 +48,16 @@ impl Metrics {
     /// # Errors
     /// The folder cannot be created, or a JSONL file cannot be read or cut.
     pub fn open(dir: &Path, logs: Logs, resume: Option<(Stage, u64)>, warn: fn(&str)) -> Result<Self> {
+        let metrics = Self::after(dir, logs, resume, warn)?;
         if let (true, Some((Stage::Ppo | Stage::Evaluation, step))) = (logs.jsonl, resume) {
             let path = dir.join(JSONL);
             let last = jsonl::last_step(&path, Stage::Ppo).unwrap_or(0);
-            let (shown, first) = (path.display(), last + 1);
             if last < step {
+                let (shown, first) = (path.display(), last + 1);
                 warn(&format!("warning: {shown} has no records of the steps from {first} to {step}"));
             }
         }
-        Self::after(dir, logs, resume, warn)
+        Ok(metrics)
     }
 
     /// Opens the logs of a run that nobody continues, to add to them.

@@ -82,8 +82,8 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
 #[test]
 fn a_hook_that_fails_is_tried_again_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let more = "[hooks]\nattempts = 2\npause = 0.1\n[hooks.external.broken]\ncommand = [\"sh\", \"-c\", \"echo no weights >&2; exit 3\"]\n[ppo]\n\
-                steps = 2\n";
+    let more = "[hooks]\nattempts = 2\npause = 0.1\n[hooks.external.broken]\n\
+                command = [\"sh\", \"-c\", \"echo no weights >&2; exit 3\"]\n[ppo]\nsteps = 2\n";
     let output = train(0, dir.path(), more, &[]);
     let shown = String::from_utf8(output.stderr).unwrap();
     assert_eq!(shown.matches("hook broken at step 2 failed").count(), 2, "{shown}");
@@ -333,7 +333,8 @@ fn hooks_that_cannot_be_are_refused_with_their_line() {
             "does not begin with http://",
         ),
         (
-            "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"http://a\", body = \"3\" }\n",
+            "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"http://a\", \
+             body = \"3\" }\n",
             "expected a JSON object in quotes",
         ),
         (

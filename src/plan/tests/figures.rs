@@ -63,12 +63,12 @@ fn memory_adds_up() {
     assert_eq!(beside(&[&hooks[..], &["machine.device=cuda", "hooks.device=cpu"]].concat()), None);
     assert_eq!(beside(&hooks[..1]), None);
     // A local judge is loaded when the policy is gone: 4 replies of at most 1,500 + 2 x 64 + 100 tokens, or as many as
-    // it reads, in float32.
+    // it reads, in bfloat16 unless its own key says otherwise.
     let path = format!("hooks.persona.judge.path={}", plan.recipe.model.path.display());
     let judge = ["hooks.persona.judge.kind=local", &path, "hooks.persona.judge.batch=4"];
     let tokens = (1500 + 2 * 64 + 100).min(plan.config.max_position_embeddings as u64);
     let with = [&hooks[..], &judge, &["hooks.persona.judge.max_tokens=100"]].concat();
-    assert_eq!(beside(&with), Some(4 * p + 4 * tokens * 2 * 2 * 32 * 4 + 4 * 512 * 20));
+    assert_eq!(beside(&with), Some(2 * p + 4 * tokens * 2 * 2 * 32 * 2 + 4 * 512 * 20));
 
     let plan = bench.load(bench.good(), &["machine.precision=float32", "ppo.advantage=grpo", "ppo.kl_in=off"]).unwrap();
     let parts = estimate(&plan, 1);

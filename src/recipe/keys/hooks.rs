@@ -126,7 +126,7 @@ pub struct EndpointJudge {
     pub backoff: f64,
     /// Most requests per try at a checkpoint, retries included (default: no limit).
     pub max_requests: Option<u64>,
-    /// Tokens per try at a checkpoint, prompts and replies together, after which nothing more is asked (default: no limit).
+    /// Tokens per try at a checkpoint, prompts and replies together, after which nothing is asked (default: no limit).
     pub max_tokens: Option<u64>,
     /// A folder of prompts of your own, named as those in src/judge/prompts; what it does not have is ours.
     pub prompts: Option<PathBuf>,
