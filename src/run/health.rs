@@ -124,7 +124,9 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
         let on = record.scalars().filter(|(_, value)| *value > 0.0);
         on.filter_map(|(name, _)| Some(name.strip_prefix("watch/")?.to_string()))
     });
-    let beat = Heartbeat::read(folder);
+    // A process that has only just begun has not written yet.
+    let is_its = |beat: &Heartbeat| process.as_ref().is_none_or(|process| *process == beat.name());
+    let beat = Heartbeat::read(folder).filter(is_its);
     let state = match beat.as_ref().map(|beat| (beat, beat.ended.as_ref())) {
         _ if process.is_some() => Fate::Running,
         Some((_, Some(ended))) => match ended.how {
@@ -147,7 +149,7 @@ pub fn health(folder: &RunFolder) -> Result<Health> {
         run: folder.path().display().to_string(),
         state,
         message: beat.as_ref().and_then(|beat| beat.ended.as_ref()?.message.clone()).filter(|_| process.is_none()),
-        process: process.or_else(|| running.map(|beat| format!("process {} on {}", beat.process, beat.host))),
+        process: process.or_else(|| running.map(Heartbeat::name)),
         phase: beat.as_ref().map(|beat| beat.phase),
         warm_start: warm_start.map(|beat| [beat.step, beat.steps]),
         progress: beat.as_ref().map(|beat| beat.progress),

@@ -120,6 +120,11 @@ impl Heartbeat {
         json::read(&folder.heartbeat()).ok()
     }
 
+    /// Its process, as the lock of the run folder names it.
+    pub fn name(&self) -> String {
+        format!("process {} on {}", self.process, self.host)
+    }
+
     /// Whether its process may still be there, as seen from this host; `is_locked`: somebody holds the run's lock.
     pub fn may_live(&self, is_locked: bool) -> bool {
         // Some file systems keep the locks of each host apart.

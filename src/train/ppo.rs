@@ -45,6 +45,7 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
     let (samples, temperature) = (plan.recipe.rollout.samples_per_prompt, plan.recipe.rollout.temperature);
     let mut progress = Progress::resumed(trainer.state.step as u64, ppo.steps as u64, "step");
     pulse.count(Stage::Ppo, trainer.state.step, ppo.steps);
+    trainer.show_warnings();
     if trainer.state.unevaluated {
         trainer.call(hooks, metrics)?;
     }
@@ -169,6 +170,15 @@ impl Trainer<'_> {
             kl_coef: self.state.kl_coefficient,
         };
         experience(ppo, &scored, estimates)
+    }
+
+    /// Says which warnings of the steps before are on.
+    fn show_warnings(&self) {
+        let on: Vec<_> = self.state.watchdogs.on().collect();
+        for (warning, since) in &on {
+            terminal::warn(&format!("warning: {} is on since step {since}", warning.name()));
+        }
+        self.pulse.warn(on.iter().map(|(warning, _)| warning.name().to_string()).collect());
     }
 
     /// Takes note that a step is done: adapts the KL coefficient for the next one.

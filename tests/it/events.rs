@@ -48,7 +48,9 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     let mut metrics = open(Some((Stage::Ppo, 2)));
     metrics.write(&step(Stage::Ppo, 3, 0.25));
     drop(metrics);
+    // It was stopped in the evaluation of the step that it goes on after.
     let mut metrics = open(Some((Stage::Ppo, 2)));
+    metrics.write(&step(Stage::Evaluation, 2, 0.5));
     metrics.write(&step(Stage::Ppo, 3, 0.5));
     let mut last = step(Stage::Ppo, 4, 0.5);
     last.set("actor/grad_norm", f64::NAN);
@@ -63,7 +65,7 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     let sft = json!([[1, "1.0"], [2, "2.0"], [3, "3.0"], [4, "4.0"], [5, "5.0"]]);
     assert_eq!(found["sft"]["scalars"], json!({"sft/loss": sft}));
     let ppo = json!({
-        "val/countdown/accuracy": [[0, "0.0"], [4, "4.5"]],
+        "val/countdown/accuracy": [[0, "0.0"], [2, "2.5"], [4, "4.5"]],
         "critic/score/mean": [[1, "1.0"], [2, "2.0"], [3, "3.5"], [4, "4.5"]],
         "actor/grad_norm": [[4, "nan"]],
         "actor/lr": [[4, "inf"]],
@@ -88,6 +90,6 @@ fn tensorboard_reads_what_was_written_and_no_step_twice() {
     let records = analysis::read_jsonl(&dir.path().join("metrics.jsonl"), |warning| panic!("{warning}")).unwrap();
     let scores = analysis::points(&records, Stage::Ppo, "critic/score/mean");
     assert_eq!(scores, [(1.0, 1.0), (2.0, 2.0), (3.0, 3.5), (4.0, 4.5)]);
-    assert_eq!(records.len(), 5 + 2 + 4);
+    assert_eq!(records.len(), 5 + 3 + 4);
     assert!(records.iter().any(|record| record.get("actor/grad_norm").is_some_and(f64::is_nan)));
 }

@@ -42,6 +42,7 @@ fn a_warning_ends_a_run_that_wants_it_and_is_resumed_exactly() {
     // A person may go on; it is the run that it would have been.
     let resumed = said(&run(0, &[&arguments(&parts, &[])[..], &["--resume"]].concat()));
     assert!(!resumed.contains(begins), "it has begun before: {resumed}");
+    assert!(resumed.contains("warning: reward_constant is on since step 1\n"), "{resumed}");
     assert_eq!(steps(&whole), steps(&parts));
     let state = |out: &Path| fs::read(out.join("step_000004/state.json")).unwrap();
     assert!(state(&whole) == state(&parts));
