@@ -32,9 +32,6 @@ pub struct OptimizerStep<'a> {
 /// `loss`, which gets the weight of each of their tokens, [n], and adds its figures to `sums`. Returns the norms of the
 /// gradients before clipping.
 ///
-/// If memory runs out, the gradient is computed anew in smaller micro-batches: the losses weigh every token in advance,
-/// so that it stays the same but for rounding.
-///
 /// # Errors
 /// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
 /// for single sequences, and `Stopped` if the batch is told so between its micro-batches; the weights stay unchanged.
@@ -48,7 +45,45 @@ pub fn descend(
 ) -> Result<Vec<f64>> {
     let first = batch.first_slot(mini.start) as i64;
     let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
-    let own = |micro: &MicroBatch| weights.index_select(0, &(&micro.slots - first));
+    let mut loss =
+        |micro: &MicroBatch, sums: &mut Sums| loss(micro, &weights.index_select(0, &(&micro.slots - first)), sums);
+    gather(batch, &mini, steps, sums, &mut loss)?;
+    // Zero, or not finite if the loss is not.
+    let mut total = sums.loss.shallow_clone();
+    batch.comm.sum(&mut total)?;
+    let guard = total * 0.0;
+    let mut norms = Vec::with_capacity(steps.len());
+    for at in 0..steps.len() {
+        let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
+        optimizer.sum_gradient(batch.comm)?;
+        let figures = to_host(&Tensor::stack(&optimizer.step(*max_norm, *hyper, &guard)?, 0));
+        let [norm, sum] = [figures[0], figures[1]].map(f64::from);
+        if !norm.is_finite() {
+            let broken = sums.broken();
+            let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
+            return Err(culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?.into());
+        }
+        if !sum.is_finite() {
+            return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
+        }
+        norms.push(norm);
+    }
+    Ok(norms)
+}
+
+/// Gathers the gradients of a mini-batch in the optimizers, micro-batch by micro-batch. If memory runs out, they are
+/// computed anew in smaller ones: the losses weigh every token in advance, so that the sum stays the same but for
+/// rounding.
+///
+/// # Errors
+/// Memory that runs out for single sequences; `Stopped`, after which the optimizers hold no gradient.
+fn gather(
+    batch: &Batch,
+    mini: &Range<usize>,
+    steps: &mut [OptimizerStep],
+    sums: &mut Sums,
+    loss: &mut impl FnMut(&MicroBatch, &mut Sums) -> Tensor,
+) -> Result<()> {
     make_room();
     for step in &mut *steps {
         step.optimizer.begin()?;
@@ -58,7 +93,7 @@ pub fn descend(
             if !batch.goes_on() {
                 break;
             }
-            let loss = loss(&micro, &own(&micro), sums);
+            let loss = loss(&micro, sums);
             sums.loss = &sums.loss + loss.detach();
             loss.backward();
             for step in &mut *steps {
@@ -79,27 +114,7 @@ pub fn descend(
         steps.iter_mut().try_for_each(|step| step.optimizer.abandon())?;
         return Err(stopped);
     }
-    let mut total = sums.loss.shallow_clone();
-    batch.comm.sum(&mut total)?;
-    let guard = total * 0.0;
-    let mut norms = Vec::with_capacity(steps.len());
-    for at in 0..steps.len() {
-        let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
-        optimizer.sum_gradient(batch.comm)?;
-        let figures = to_host(&Tensor::stack(&optimizer.step(*max_norm, *hyper, &guard)?, 0));
-        let [norm, sum] = [figures[0], figures[1]].map(f64::from);
-        if !norm.is_finite() {
-            let broken = sums.broken();
-            let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
-            let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, &own(micro), sums))?;
-            return Err(found.into());
-        }
-        if !sum.is_finite() {
-            return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
-        }
-        norms.push(norm);
-    }
-    Ok(norms)
+    Ok(())
 }
 
 /// Named figures of one update.
