@@ -29,13 +29,17 @@ impl Hook for Checkpoint {
         let kept = &recipe.checkpoints;
         let due = moment.is_due(kept.every) || kept.is_permanent(step) || is_wanted(recipe, moment.folder, step);
         // One that is there was written before its step was evaluated.
-        if step > 0 && (due || moment.folder.complete(step).is_some()) {
+        let wanted = step > 0 && (due || moment.folder.complete(step).is_some());
+        if wanted && moment.comm.is_first() {
             save(moment, moment.last)?;
         }
         Ok(())
     }
 
     fn stop(&mut self, moment: &mut Moment) -> Result<()> {
+        if !moment.comm.is_first() {
+            return Ok(());
+        }
         if let Some(interrupted) = moment.interrupted {
             moment.pulse.enter(Phase::Saving);
             moment.metrics.flush();

@@ -8,7 +8,7 @@ use super::experience::Experience;
 use super::learner::{Estimator, Learner, Models};
 use super::not_finite::{NotFinite, culprit};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
-use crate::dist::Comm;
+use crate::dist::{Comm, Elsewhere};
 use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
@@ -35,6 +35,7 @@ pub struct OptimizerStep<'a> {
 /// # Errors
 /// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
 /// for single sequences, and `Stopped` if the batch is told so between its micro-batches; the weights stay unchanged.
+/// `Elsewhere` if it is another rank that knows where a gradient comes from.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
@@ -61,7 +62,10 @@ pub fn descend(
         if !norm.is_finite() {
             let broken = sums.broken();
             let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
-            return Err(culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?.into());
+            let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?;
+            let known = !found.sequences.is_empty();
+            let elsewhere = batch.comm.any(known)? && !known;
+            return Err(if elsewhere { Elsewhere.into() } else { found.into() });
         }
         if !sum.is_finite() {
             return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
