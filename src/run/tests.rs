@@ -142,8 +142,8 @@ fn trained_by(ranks: usize, out: &Path) -> (BTreeMap<String, f64>, Vec<f32>) {
     let sets = [
         "machine.threads=1",
         "ppo.steps=2",
-        // Adam makes steps of the learning rate's size of gradients that are rounding, and whitening makes advantages of
-        // the rounding of rewards that are all 0.
+        // Adam makes steps of the learning rate's size of gradients that are rounding, and whitening makes
+        // advantages of the rounding of rewards that are all 0.
         "sft.lr=1e-4",
         "ppo.actor_lr=1e-5",
         "ppo.critic_lr=1e-5",

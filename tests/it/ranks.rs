@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 fn arguments(out: &Path) -> Vec<&str> {
     let sets = [
         "machine.threads=1",
-        // Adam makes steps of the learning rate's size of gradients that are rounding, and whitening makes advantages of
-        // the rounding of rewards that are all 0.
+        // Adam makes steps of the learning rate's size of gradients that are rounding, and whitening makes
+        // advantages of the rounding of rewards that are all 0.
         "sft.lr=1e-4",
         "ppo.actor_lr=1e-5",
         "ppo.critic_lr=1e-5",
