@@ -90,14 +90,16 @@ impl Compare {
         }
         folders.extend(self.runs.iter().cloned());
         let mut runs = Run::read_all(&folders)?;
-        let arms = Arms::of(&runs, forced, &Allowed { keys: self.allow.clone(), any: self.any })?;
-        let metric = match self.metric.as_deref() {
-            Some(name) if compared::is_of_hook(name) => compared::choose(&mut runs, name, self.decoding)?,
-            name => Metric::choose(&runs[0], name, self.decoding)?,
+        let allowed = Allowed { keys: self.allow.clone(), any: self.any };
+        let arms = Arms::of(&runs, forced, &allowed)?;
+        let (metric, notes) = match self.metric.as_deref() {
+            Some(name) if compared::is_of_hook(name) => compared::choose(&mut runs, name, self.decoding, &allowed)?,
+            name => (Metric::choose(&runs[0], name, self.decoding)?, vec![]),
         };
         let settings =
             Settings { steps: self.steps.clone(), thresholds: self.thresholds.clone(), resamples: self.resamples };
         let mut comparison = Comparison::of(&runs, arms, &metric, &settings)?;
+        comparison.notes.extend(notes);
         comparison.notes.extend(reference.as_ref().and_then(|reference| reference.warning(metric.figure())));
         comparison.reference = reference;
         Ok(comparison)

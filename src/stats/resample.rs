@@ -241,10 +241,10 @@ mod tests {
         let (mut left_out, mut kept) = (0, 0);
         for draw in Bootstrap::new(200, 3).draws([2, 2], 3) {
             let (mut total, mut whole) = (0.0, true);
-            for seed in 0..2 {
+            for seed in [0, 1] {
                 for _ in 0..draw.seeds[0][seed] as usize {
                     let (mut above, mut below, mut sum) = (0.0, 0.0, 0.0);
-                    for problem in 0..3 {
+                    for problem in [0, 1, 2] {
                         for _ in 0..draw.problems[problem] as usize {
                             let (numerator, denominator) = parts[seed][problem].unwrap_or_default();
                             above += numerator;

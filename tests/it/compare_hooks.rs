@@ -53,7 +53,7 @@ impl Bench {
         let outcome = Outcome {
             hook: hook.into(),
             step,
-            identity: json!({}),
+            identity: json!({ "prompt": "p", "seed": seed }),
             summary: String::new(),
             missing: None,
             notes: vec![],
@@ -237,6 +237,16 @@ fn arms_are_compared_by_judged_traces() {
     let said = String::from_utf8(bench.compare(2, "hooks/persona/perspectives", &["--decoding", "greedy"]).stderr);
     assert!(said.unwrap().contains("--decoding does not fit the metric"));
 
+    // Traces that do not make the figure are not taken for those behind it.
+    let file = bench.folder(1, 0).hooks(40).join("persona/traces.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    fs::write(&file, whole.lines().skip(1).collect::<Vec<_>>().join("\n")).unwrap();
+    let output = bench.compare(0, "hooks/persona/perspectives", &["--json"]);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(said.contains("warning: dia-1: the single results in ") && said.contains("was recorded; only"), "{said}");
+    assert_eq!(json(&output)["arms"][1]["points"][1]["over"], "seeds");
+    fs::write(&file, whole).unwrap();
+
     // Of a step that one run does not have, the tables say nothing; a damaged file leaves the means.
     fs::remove_dir_all(bench.folder(1, 1).hooks(40)).unwrap();
     let file = bench.folder(0, 0).hooks(0).join("persona/traces.jsonl");
@@ -307,6 +317,28 @@ fn arms_are_compared_by_their_answers_to_another_task() {
     assert_eq!(found["notes"].as_array().unwrap().len(), 1, "{}", found["notes"]);
     let said = String::from_utf8(bench.compare(2, "hooks/transfer/acuracy", &[]).stderr).unwrap();
     assert!(said.contains("has no metric hooks/transfer/acuracy; did you mean hooks/transfer/accuracy?"), "{said}");
+
+    // A result that depends on something else is refused by name; another seed is not something else.
+    let job = Job { step: 40, hook: "transfer".into() };
+    let depends_on = |prompt: &str| {
+        let run = bench.folder(1, 1);
+        let outcome = Outcome::read(&run, &job).unwrap();
+        let answers = fs::read(job.folder(&run).join("answers.jsonl")).unwrap();
+        write_folder(&job.folder(&run), |folder| {
+            fs::write(folder.join("answers.jsonl"), &answers)?;
+            Outcome { identity: json!({ "prompt": prompt, "seed": 1 }), ..outcome.clone() }.write(folder)
+        })
+        .unwrap();
+    };
+    depends_on("q");
+    let said = String::from_utf8(bench.compare(2, "hooks/transfer/accuracy", &[]).stderr).unwrap();
+    assert!(said.contains("depend on different things:\n  another prompt in dia-2 than first in mono-1\n"), "{said}");
+    for allowed in [&["--allow", "hooks"][..], &["--any"], &["--allow", "prompt.template"]] {
+        let found = json(&bench.compare(0, "hooks/transfer/accuracy", &[&["--json"], allowed].concat()));
+        let note = "results of the hook transfer depend on another prompt in dia-2 than first in mono-1";
+        assert_eq!(found["notes"].as_array().unwrap().last().unwrap(), note);
+    }
+    depends_on("p");
 
     // Answers to other problems are not paired.
     let file = bench.folder(1, 0).hooks(40).join("transfer/answers.jsonl");
