@@ -5,11 +5,14 @@ mod beside;
 mod check;
 mod checkpoint;
 mod command;
+pub mod compared;
 #[cfg(test)]
 #[path = "../../tests/toy/count_steps.rs"]
 mod count_steps;
 mod evaluation;
 mod external;
+pub mod found;
+mod identity;
 pub mod judges;
 mod outcome;
 pub mod persona;

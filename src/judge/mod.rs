@@ -27,6 +27,6 @@ pub use interface::{
 };
 pub use lexical::Lexical;
 pub use local::Local;
-pub use metrics::{Difference, Judged, differences, figures};
+pub use metrics::{Difference, Judged, differences, figures, parts};
 pub use prompts::{Prompts, Question};
 pub use separate::{Auc, separate};

@@ -3,6 +3,7 @@
 mod bounds;
 mod checkpoints;
 mod compare;
+mod compare_hooks;
 mod dialogues;
 mod disk;
 mod durability;
