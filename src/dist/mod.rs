@@ -4,57 +4,21 @@
 //! Decided: one operation, the sum, carries everything (a rank that has nothing to add adds zeros), so that another
 //! means of communication is one function. A rank that fails ends all of them: there is no step without its share.
 
+mod comm;
+mod gather;
 mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod part;
 #[cfg(test)]
 pub mod threads;
 
+pub use comm::{Comm, Elsewhere, Solo, share, share_of};
+pub use gather::gathered;
 pub use launcher::{Local, local};
+pub use part::Part;
 
 use anyhow::Result;
-use std::fmt;
-use tch::{Device, Kind, Tensor};
-
-/// A group of ranks, numbered from 0. All of them make the same calls in the same order.
-pub trait Comm {
-    fn rank(&self) -> usize;
-
-    fn size(&self) -> usize;
-
-    /// Replaces `tensor` by the sum of the tensors of all ranks, which have equal shapes and kinds. All ranks get the
-    /// same bits.
-    ///
-    /// # Errors
-    /// A rank that does not answer.
-    fn sum(&self, tensor: &mut Tensor) -> Result<()>;
-
-    /// Ends the processes of all ranks, at once.
-    fn abort(&self, code: u8) -> !;
-
-    /// Whether this is the rank that writes files and talks.
-    fn is_first(&self) -> bool {
-        self.rank() == 0
-    }
-
-    /// Whether any rank says yes.
-    ///
-    /// # Errors
-    /// Those of `sum`.
-    fn any(&self, yes: bool) -> Result<bool> {
-        let mut votes = Tensor::full([1], i64::from(yes), (Kind::Int64, Device::Cpu));
-        self.sum(&mut votes)?;
-        Ok(votes.int64_value(&[0]) > 0)
-    }
-
-    /// Waits until all ranks are here.
-    ///
-    /// # Errors
-    /// Those of `sum`.
-    fn wait(&self) -> Result<()> {
-        self.any(false).map(drop)
-    }
-}
 
 /// The ranks that this process was started with: those of `mpirun` or `srun`, or none but itself.
 ///
@@ -69,47 +33,4 @@ pub fn join() -> Result<Box<dyn Comm>> {
         "this is one of {size} processes, which would all do the same: this build has no MPI to divide the work with \
          (docs/clusters.md: build with --features mpi)"
     ))
-}
-
-/// A rank's share of `items`: every `size`-th. If the items are sorted by cost, the shares cost about the same.
-pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
-    share_of(comm.rank(), comm.size(), items).copied().collect()
-}
-
-/// The share of any rank of so many.
-pub fn share_of<T>(rank: usize, size: usize, items: &[T]) -> impl Iterator<Item = &T> {
-    items.iter().skip(rank).step_by(size)
-}
-
-/// Another rank has failed, and says why.
-#[derive(Debug)]
-pub struct Elsewhere;
-
-impl fmt::Display for Elsewhere {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("another process of the run has failed, and says why")
-    }
-}
-
-impl std::error::Error for Elsewhere {}
-
-/// A single process.
-pub struct Solo;
-
-impl Comm for Solo {
-    fn rank(&self) -> usize {
-        0
-    }
-
-    fn size(&self) -> usize {
-        1
-    }
-
-    fn sum(&self, _: &mut Tensor) -> Result<()> {
-        Ok(())
-    }
-
-    fn abort(&self, code: u8) -> ! {
-        std::process::exit(code.into())
-    }
 }

@@ -3,16 +3,17 @@
 //! Tensors of a GPU go through the host. Errors of MPI end all ranks (MPI_ERRORS_ARE_FATAL, the standard's default):
 //! without one of them there is no sum.
 
-use super::Comm;
+use super::comm::Comm;
+use super::part::Part;
 use crate::bad;
-use crate::torch::numbers_mut;
+use crate::torch::{bytes_mut, numbers_mut};
 use anyhow::{Context, Result};
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::datatype::Equivalence;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
@@ -74,14 +75,56 @@ impl Comm for Mpi {
             Kind::Int64 => self.sum_of::<i64>(&mut host),
             _ => self.sum_of::<f32>(&mut host),
         }
-        if host.data_ptr() != tensor.data_ptr() {
-            tch::no_grad(|| tensor.copy_(&host));
+        put_back(&host, tensor);
+        Ok(())
+    }
+
+    fn sum_parts(&self, tensor: &mut Tensor) -> Result<()> {
+        let mut host = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        let numbers = numbers_mut::<f32>(&mut host);
+        for rank in 0..self.size() {
+            let root = self.world.process_at_rank(rank as i32);
+            for part in own(numbers, rank, self.size()).chunks_mut(PART) {
+                let sent = part.to_vec();
+                match rank == self.rank() {
+                    true => root.reduce_into_root(&sent[..], part, SystemOperation::sum()),
+                    false => root.reduce_into(&sent[..], SystemOperation::sum()),
+                }
+            }
         }
+        put_back(&host, tensor);
+        Ok(())
+    }
+
+    fn share_parts(&self, tensor: &mut Tensor) -> Result<()> {
+        let mut host = tensor.detach().to_device(Device::Cpu).contiguous();
+        let (total, width) = (host.numel() as i64, host.kind().elt_size_in_bytes());
+        let bytes = bytes_mut(&mut host);
+        for rank in 0..self.size() {
+            let Part { first, len, .. } = Part::of(rank, self.size(), total);
+            let part = &mut bytes[first as usize * width..][..len as usize * width];
+            let root = self.world.process_at_rank(rank as i32);
+            part.chunks_mut(4 * PART).for_each(|part| root.broadcast_into(part));
+        }
+        put_back(&host, tensor);
         Ok(())
     }
 
     fn abort(&self, code: u8) -> ! {
         self.world.abort(code.into())
+    }
+}
+
+/// A rank's part of some numbers.
+fn own(numbers: &mut [f32], rank: usize, size: usize) -> &mut [f32] {
+    let Part { first, len, .. } = Part::of(rank, size, numbers.len() as i64);
+    &mut numbers[first as usize..][..len as usize]
+}
+
+/// Copies what was computed on the host to where it belongs, unless it is there.
+fn put_back(host: &Tensor, tensor: &mut Tensor) {
+    if host.data_ptr() != tensor.data_ptr() {
+        tch::no_grad(|| tensor.copy_(host));
     }
 }
 

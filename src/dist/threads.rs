@@ -1,6 +1,6 @@
 //! Ranks as threads of one process, for tests.
 
-use super::Comm;
+use super::comm::Comm;
 use anyhow::Result;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use tch::Tensor;

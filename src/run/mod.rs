@@ -149,7 +149,7 @@ fn go_on(
         return Ok(());
     };
     pulse.check()?;
-    let mut models = Models::new(plan, ppo, start);
+    let mut models = Models::new(plan, ppo, start, comm);
     let mut unfinished = None;
     if let Some(checkpoint) = &checkpoint {
         let from = || format!("cannot resume from {}", checkpoint.path().display());

@@ -2,7 +2,7 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_tensors, save_model, save_tensors, write_file,
+    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_parts, save_model, save_tensors, write_file,
     write_folder, write_text,
 };
 use crate::env::Environment;
@@ -64,7 +64,7 @@ impl WarmUp<'_> {
                 if self.pulse.comm().is_first() {
                     write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
                 }
-                let mut learner = Learner::policy(plan, weights);
+                let mut learner = Learner::policy(plan, weights, self.pulse.comm());
                 self.restore(&mut learner)?;
                 let seed = plan.recipe.warm_start_seed();
                 let keep = |done: &Done, learner: &Learner<Policy>| self.keep(done, learner);
@@ -123,11 +123,12 @@ impl WarmUp<'_> {
             return Ok(());
         }
         learner.model.weights.fill(&kept.model(), &self.plan.config)?;
-        load_tensors(&kept.optimizer(), &mut learner.optimizer.state())
+        load_parts(&kept.optimizer(), learner.optimizer.state())
     }
 
-    /// Keeps what has been learnt.
+    /// Keeps what has been learnt; called by all ranks.
     fn keep(&self, done: &Done, learner: &Learner<Policy>) -> Result<()> {
+        let state = learner.optimizer.whole_state(self.pulse.comm())?;
         if !self.pulse.comm().is_first() {
             return Ok(());
         }
@@ -135,7 +136,7 @@ impl WarmUp<'_> {
         write_folder(self.folder.unfinished_start().path(), |dir| {
             let kept = Checkpoint::at(dir);
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
-            save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
+            save_tensors(&kept.optimizer(), &state)?;
             write_text(&kept.recipe(), &plan.text)?;
             write_text(&kept.state(), &serde_json::to_string(done)?)
         })

@@ -241,6 +241,19 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const u8, length) }
 }
 
+/// The bytes of a contiguous tensor on the CPU, to be overwritten.
+///
+/// # Panics
+/// As `bytes`.
+pub fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
+    let length = bytes(tensor).len();
+    if length == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `bytes`; other tensors may share the memory, but nobody reads it while its only thread is here.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut u8, length) }
+}
+
 /// The numbers of a contiguous tensor on the CPU.
 ///
 /// # Panics

@@ -165,8 +165,8 @@ impl<'a> Batch<'a> {
         self.micro_tokens.set(largest / 2);
         let rank = if self.comm.size() > 1 { format!(" on rank {}", self.comm.rank()) } else { String::new() };
         terminal::say(&format!(
-            "warning: {error}, for a micro-batch of {largest} tokens{rank}: it is done again, and micro-batches have at most \
-             {} tokens from here on",
+            "warning: {error}, for a micro-batch of {largest} tokens{rank}: it is done again, and micro-batches have \
+             at most {} tokens from here on",
             largest / 2
         ));
         Ok(())

@@ -56,8 +56,7 @@ pub fn descend(
     let mut norms = Vec::with_capacity(steps.len());
     for at in 0..steps.len() {
         let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
-        optimizer.sum_gradient(batch.comm)?;
-        let figures = to_host(&Tensor::stack(&optimizer.step(*max_norm, *hyper, &guard)?, 0));
+        let figures = to_host(&Tensor::stack(&optimizer.step(batch.comm, *max_norm, *hyper, &guard)?, 0));
         let [norm, sum] = [figures[0], figures[1]].map(f64::from);
         if !norm.is_finite() {
             let broken = sums.broken();
@@ -226,7 +225,8 @@ impl Updates<'_> {
                 let Learner { model, optimizer } = &mut **critic;
                 self.learn_values(optimizer, done, |micro| model.values(&micro.ids, &micro.read))
             }
-            Some(Estimator::Head(Learner { model, optimizer })) if alone => {
+            Some(Estimator::Head(head)) if alone => {
+                let Learner { model, optimizer } = &mut **head;
                 self.learn_values(optimizer, done, |micro| {
                     model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))
                 })
@@ -260,7 +260,7 @@ impl Updates<'_> {
     pub fn actor(&self, models: &mut Models, done: &mut Vec<Scalars>) -> Result<()> {
         let Learner { model: policy, optimizer } = &mut models.actor;
         let mut head = match &mut models.critic {
-            Some(Estimator::Head(head)) => Some(head),
+            Some(Estimator::Head(head)) => Some(&mut **head),
             _ => None,
         };
         let mut names = ACTOR.to_vec();
