@@ -11,6 +11,7 @@ use super::outcome::Outcome;
 use super::schedule::{Job, due, pending};
 use crate::checkpoint::RunFolder;
 use crate::dist::Comm;
+use crate::files::program;
 use crate::metrics::Metrics;
 use crate::plan::{FAILED, Plan, WAITING};
 use crate::terminal;
@@ -21,7 +22,6 @@ use anyhow::{Context, Result};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -250,7 +250,7 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
     fs::create_dir_all(run.hooks(job.step))
         .with_context(|| format!("cannot create {}", run.hooks(job.step).display()))?;
     let log = File::create(job.log(run)).with_context(|| format!("cannot write {}", job.log(run).display()))?;
-    Command::new(program()?)
+    Command::new(program().context("this program's own path is not known")?)
         .arg0("ppo-train")
         .arg("judge")
         .arg(run.path())
@@ -263,16 +263,6 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
             let own = std::env::current_exe().unwrap_or_default();
             format!("cannot start {}, this program, once more", own.display())
         })
-}
-
-/// The program that this process runs: the very file that was started, whatever is at its path by now; where the system
-/// does not have that, its path.
-fn program() -> Result<PathBuf> {
-    let running = Path::new("/proc/self/exe");
-    if cfg!(target_os = "linux") && running.exists() {
-        return Ok(running.to_path_buf());
-    }
-    std::env::current_exe().context("this program's own path is not known")
 }
 
 /// How long the process of a job may take.

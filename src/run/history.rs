@@ -8,7 +8,7 @@
 
 use super::warm_start::weights_sha256;
 use crate::checkpoint::{Checkpoint, RunFolder};
-use crate::files::append_line;
+use crate::files::{append_line, program_file};
 use crate::hash::{hash, hash_of_files};
 use crate::metrics::Stage;
 use crate::plan::Plan;
@@ -78,8 +78,7 @@ pub struct ModelHashes {
 impl Program {
     /// This one.
     pub fn this() -> Self {
-        // The file that runs, whatever is at its path by now.
-        let own = hash_of_files([Path::new("/proc/self/exe")]);
+        let own = program_file().and_then(|file| hash_of_files([file]));
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("PPO_TRAIN_COMMIT").into(),
