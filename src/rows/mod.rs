@@ -2,7 +2,7 @@
 
 mod table;
 
-pub use table::table;
+pub use table::{delimited, table};
 
 use crate::json::Object;
 use crate::{not_fetched, open};
@@ -38,9 +38,12 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
         bail!(instead);
     }
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl") => Ok(Box::new(json_rows(path)?)),
+        Some("jsonl") => {
+            let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            Ok(Box::new(lines(BufReader::new(file), path)))
+        }
         Some("json") => {
-            let rows = list(path).with_context(|| format!("in {}", path.display()))?;
+            let rows = json_file(path).with_context(|| format!("in {}", path.display()))?;
             Ok(Box::new(rows))
         }
         Some("parquet") => {
@@ -73,10 +76,17 @@ pub fn integer(value: &Value) -> Result<i64> {
 }
 
 /// The objects of a JSON file that is a list of them.
-fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+fn json_file(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let file = open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_JSON, "larger than {MAX_JSON} bytes: make it a .jsonl file");
-    let text = std::io::read_to_string(file).context("cannot be read")?;
+    list(&std::io::read_to_string(file).context("cannot be read")?)
+}
+
+/// The objects of a text that is a list of them.
+///
+/// # Errors
+/// The text is something else.
+pub fn list(text: &str) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let rows: Vec<Object> =
         serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of objects")?;
     Ok(rows.into_iter().zip(1..).map(|(Object(row), number)| Ok((number, row))))
@@ -146,17 +156,15 @@ fn value(field: &Field, name: &str) -> Result<Value> {
     })
 }
 
-/// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.
+/// The objects of JSONL, which messages call `path`, with their line numbers, from 1; empty lines are skipped.
 ///
 /// # Errors
 /// As items: a line that is too long, not UTF-8 or not a JSON object, with file and line.
-fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-    let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let mut reader = BufReader::new(file);
+pub fn lines<R: BufRead>(mut reader: R, path: &Path) -> impl Iterator<Item = Result<Row>> + use<R> {
     let path = path.to_owned();
     let mut number = 0;
     let mut failed = false;
-    Ok(std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         while !failed {
             number += 1;
             match json_row(&mut reader) {
@@ -170,7 +178,7 @@ fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
             }
         }
         None
-    }))
+    })
 }
 
 enum Line {

@@ -322,10 +322,11 @@ mod tests {
 
     #[test]
     fn each_error_is_one_clear_message() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 7] = [
             ("{{ target }}\n{{ nubmers }}", &["line 2", "`nubmers`", "the variables are: numbers, target"]),
             ("{% if nubmers %}x{% endif %}", &["line 1", "`nubmers`", "the variables are: numbers, target"]),
             ("a\nb {{ target", &["line 2", "prompt.html", "end"]),
+            ("a\nb {%} c", &["line 2", "prompt.html", "`}`"]),
             ("{% include 'prompt.html' %}", &["line 1", "prompt.html"]),
             (
                 "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",

@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         let content = &self.text[open.end..end];
         let mut text = content.trim();
         if let Some((before, stray)) = text.rsplit_once("</")
-            && stray.find('>') == Some(stray.len() - 1)
+            && stray.strip_suffix('>').is_some_and(|name| !name.contains('>'))
         {
             text = before.trim_end();
         }
