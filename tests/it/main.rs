@@ -20,6 +20,7 @@ mod memory;
 mod politifact;
 mod program;
 mod replay;
+mod seeds;
 mod server;
 mod signals;
 mod support;
