@@ -12,6 +12,7 @@ mod judge;
 mod lexical;
 mod log;
 mod overrides;
+mod parquet;
 mod problems;
 mod recipe;
 mod reward;
@@ -24,8 +25,11 @@ mod wire;
 
 use std::fmt::Display;
 
+/// Takes an input, and panics if something does not hold.
+pub type Target = fn(&[u8]);
+
 /// The targets with their names, which are those of their files and of their folders of seeds.
-pub const ALL: [(&str, fn(&[u8])); 20] = [
+pub const ALL: [(&str, Target); 21] = [
     ("chat", chat::run),
     ("claims", claims::run),
     ("config", config::run),
@@ -37,6 +41,7 @@ pub const ALL: [(&str, fn(&[u8])); 20] = [
     ("lexical", lexical::run),
     ("log", log::run),
     ("overrides", overrides::run),
+    ("parquet", parquet::run),
     ("problems", problems::run),
     ("recipe", recipe::run),
     ("reward", reward::run),

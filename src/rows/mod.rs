@@ -5,6 +5,7 @@ mod table;
 pub use table::{delimited, table};
 
 use crate::json::Object;
+use crate::panics::damaged;
 use crate::{not_fetched, open};
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -102,7 +103,7 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     };
     ensure!(mark(SeekFrom::Start(0)), "it is not a parquet file ({} bytes)", file.metadata()?.len());
     ensure!(mark(SeekFrom::End(-4)), "it ends early: was it fetched completely? ({} bytes)", file.metadata()?.len());
-    let reader = SerializedFileReader::new(file)?;
+    let reader = damaged(|| SerializedFileReader::new(file))??;
     let schema = reader.metadata().file_metadata().schema().clone();
     if let Some(name) = doubled(&schema) {
         bail!("it has the column `{name}` twice");
@@ -114,9 +115,17 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     }
     let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build()?;
     let path = path.to_owned();
-    let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted))?;
+    let mut rows = Some(damaged(|| RowIter::from_file_into(Box::new(reader)).project(Some(wanted)))??);
+    // The crate panics on pages that are damaged, and its reader is of no use then.
+    let rows = std::iter::from_fn(move || match damaged(|| rows.as_mut()?.next()) {
+        Ok(row) => Some(row?.map_err(anyhow::Error::from)),
+        Err(error) => {
+            rows = None;
+            Some(Err(error))
+        }
+    });
     Ok(rows.zip(1..).map(move |(row, number)| {
-        let row = row.map_err(anyhow::Error::from).and_then(|row| object(&row, ""));
+        let row = row.and_then(|row| object(&row, ""));
         Ok((number, row.with_context(|| place(&path, number))?))
     }))
 }
