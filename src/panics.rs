@@ -48,6 +48,6 @@ mod tests {
         assert_eq!(error(&plain), "it is damaged (no room)");
         assert!(expected.get() && !are_expected());
         assert_eq!(error(&|| panic!("{} of\n{}", 1, 2)), "it is damaged (1 of)");
-        assert_eq!(damaged(|| damaged(|| panic!("a")).is_err() && are_expected()).unwrap(), true);
+        assert!(damaged(|| damaged(|| panic!("a")).is_err() && are_expected()).unwrap());
     }
 }
