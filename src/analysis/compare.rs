@@ -16,6 +16,9 @@ const PAPER: [u64; 4] = [40, 70, 150, 250];
 /// Most steps of a table if none are asked for.
 const MOST_STEPS: usize = 6;
 
+/// The band of a single run, as its hook recorded it.
+const RECORDED: &str = "as the hook drew";
+
 /// What a user can choose.
 pub struct Settings {
     /// Steps of the tables.
@@ -69,7 +72,7 @@ pub struct Point {
     pub step: u64,
     pub mean: f64,
     pub band: Option<[f64; 2]>,
-    /// What the bootstrap draws: `seeds`, `problems`, `seeds and problems`, or nothing.
+    /// What the bootstrap draws: `seeds`, `problems`, `seeds and problems`, or nothing; or `RECORDED`.
     pub over: Option<&'static str>,
 }
 
@@ -112,10 +115,10 @@ impl Comparison {
         notes.extend(ends(&data, &common));
         notes.extend(pairs::unpaired(&data, &arms));
         let bootstrap = Bootstrap::new(settings.resamples, data.problems());
-        let usual: &[f64] = if metric.is_share() || metric.figure() == "reward" { &[0.25, 0.5] } else { &[] };
+        let usual: &[f64] = if metric.is_share || metric.figure() == "reward" { &[0.25, 0.5] } else { &[] };
         Ok(Self {
             metric: metric.name.clone(),
-            shares: metric.is_share(),
+            shares: metric.is_share,
             runs: run_curves(&data, &arms),
             arms: arms.iter().map(|arm| arm_curve(&data, arm, &bootstrap)).collect(),
             differences: pairs::differences(&data, &arms, &steps, &common, &bootstrap),
@@ -199,7 +202,14 @@ pub fn arm_curves(runs: &[Run], arms: &[Arm], metric: &Metric, resamples: usize)
 fn arm_curve(data: &Data, arm: &Arm, bootstrap: &Bootstrap) -> ArmCurve {
     let point = |step: u64| {
         let grid = data.grids(&[&arm.runs], step)?.pop()?;
-        Some(Point { step, mean: grid.mean(), band: bootstrap.mean(&grid), over: drawn(&grid) })
+        // Of one value there is nothing to draw; a hook may have drawn before.
+        let recorded = |run: usize| Some((Some(data.recorded(run, step)?), Some(RECORDED)));
+        let known = match arm.runs.as_slice() {
+            [only] if grid.problems() == 1 => recorded(*only),
+            _ => None,
+        };
+        let (band, over) = known.unwrap_or_else(|| (bootstrap.mean(&grid), drawn(&grid)));
+        Some(Point { step, mean: grid.mean(), band, over })
     };
     let steps = data.common_steps(&arm.runs);
     ArmCurve { arm: arm.name.clone(), points: steps.into_iter().filter_map(point).collect() }

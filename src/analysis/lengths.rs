@@ -6,7 +6,8 @@
 use super::arms::Arm;
 use super::data::Data;
 use super::pairs::two_by_two;
-use crate::metrics::{Outcomes, Stage};
+use super::singles::Singles;
+use crate::metrics::Stage;
 use crate::stats::{Bins, Bootstrap, Draw, mean, percentile_interval};
 use serde::Serialize;
 
@@ -46,12 +47,12 @@ pub fn matched(data: &Data, arms: &[Arm], steps: &[u64], bootstrap: &Bootstrap) 
     for (first, second) in two_by_two(arms) {
         let runs = data.pairs(first, second);
         for step in steps {
-            let Some(outcomes) = data.evaluations(&[&runs.first[..], &runs.second].concat(), *step) else { continue };
-            let (a, b) = outcomes.split_at(runs.first.len());
-            let responses = Responses::of(a, b);
+            let Some(singles) = data.singles(&[&runs.first[..], &runs.second].concat(), *step) else { continue };
+            let (a, b) = singles.split_at(runs.first.len());
+            let Some(responses) = Responses::of(a, b) else { continue };
             let Some([one, other]) = responses.accuracies(&Weights::ones(a, b)) else { continue };
             let seeds = if runs.paired { [a.len(), 0] } else { [a.len(), b.len()] };
-            let differences = bootstrap.draws(seeds, outcomes[0].len()).filter_map(|draw| {
+            let differences = bootstrap.draws(seeds, singles[0].len()).filter_map(|draw| {
                 responses.accuracies(&Weights::drawn(&draw, runs.paired)).map(|[one, other]| other - one)
             });
             all.push(Matched {
@@ -72,8 +73,8 @@ pub fn matched(data: &Data, arms: &[Arm], steps: &[u64], bootstrap: &Bootstrap) 
 }
 
 /// The mean of a figure over all responses of an arm.
-fn over(arm: &[&Outcomes], figure: &str) -> f64 {
-    mean(&arm.iter().filter_map(|outcomes| outcomes.figure(figure)).flatten().collect::<Vec<_>>())
+fn over(arm: &[&Singles], figure: &str) -> f64 {
+    mean(&arm.iter().filter_map(|singles| singles.values(figure)).flatten().collect::<Vec<_>>())
 }
 
 /// The responses of two arms by length, in the order of runs and problems.
@@ -84,14 +85,12 @@ struct Responses {
 }
 
 impl Responses {
-    fn of(first: &[&Outcomes], second: &[&Outcomes]) -> Self {
-        let arms = [first, second];
-        let lengths = arms.map(|runs| {
-            let all = runs.iter().flat_map(|run| run.response_length.iter().map(|length| *length as f64));
-            all.collect::<Vec<_>>()
-        });
-        let accuracy = arms.map(|runs| runs.iter().map(|run| run.accuracy.clone()).collect());
-        Self { bins: Bins::new([&lengths[0], &lengths[1]]), accuracy }
+    /// `None` if responses are not known by their accuracy and length.
+    fn of(first: &[&Singles], second: &[&Singles]) -> Option<Self> {
+        let figure = |arm: &[&Singles], name| arm.iter().map(|run| run.values(name)).collect::<Option<Vec<_>>>();
+        let lengths = |arm| figure(arm, "response_length").map(|runs| runs.concat());
+        let accuracy = [figure(first, "accuracy")?, figure(second, "accuracy")?];
+        Some(Self { bins: Bins::new([&lengths(first)?, &lengths(second)?]), accuracy })
     }
 
     /// The mean accuracy over bins of each arm, with responses weighted. `None` if no bin is left.
@@ -112,7 +111,7 @@ struct Weights {
 }
 
 impl Weights {
-    fn ones(first: &[&Outcomes], second: &[&Outcomes]) -> Self {
+    fn ones(first: &[&Singles], second: &[&Singles]) -> Self {
         Self { seeds: [vec![1.0; first.len()], vec![1.0; second.len()]], problems: vec![1.0; first[0].len()] }
     }
 
@@ -125,7 +124,8 @@ impl Weights {
 
 /// Format and accuracy of each arm, at the evaluations behind a validation metric.
 pub fn layout(data: &Data, arms: &[Arm], steps: &[u64]) -> Vec<Layout> {
-    if data.metric.stage != Stage::Evaluation {
+    let is_hook = data.metric.stage == Stage::Hook;
+    if data.metric.stage != Stage::Evaluation && !is_hook {
         return vec![];
     }
     let [format, accuracy] = ["format", "accuracy"].map(|figure| data.metric.with_figure(figure));
@@ -135,28 +135,35 @@ pub fn layout(data: &Data, arms: &[Arm], steps: &[u64]) -> Vec<Layout> {
         for arm in arms {
             let value = |data: &Data| data.grids(&[&arm.runs], *step).map(|grids| grids[0].mean());
             let (Some(format), Some(accuracy)) = (value(&formats), value(&accuracies)) else { continue };
-            let fourfold = data.evaluations(&arm.runs, *step).map(|outcomes| shares(&outcomes));
+            let fourfold = data.singles(&arm.runs, *step).and_then(|singles| shares(&singles));
+            // What a hook of the user's calls so may be anything.
+            if is_hook && fourfold.is_none() {
+                continue;
+            }
             all.push(Layout { step: *step, arm: arm.name.clone(), format, accuracy, fourfold });
         }
     }
     all
 }
 
-fn shares(outcomes: &[&Outcomes]) -> [f64; 4] {
-    let cells = outcomes.iter().flat_map(|run| run.accuracy.iter().zip(&run.format)).map(|(right, laid_out)| {
+fn shares(singles: &[&Singles]) -> Option<[f64; 4]> {
+    let both = singles.iter().map(|run| Some((run.values("accuracy")?, run.values("format")?)));
+    let both = both.collect::<Option<Vec<_>>>()?;
+    let cells = both.iter().flat_map(|(accuracy, format)| accuracy.iter().zip(format)).map(|(right, laid_out)| {
         [right * laid_out, right * (1.0 - laid_out), (1.0 - right) * laid_out, (1.0 - right) * (1.0 - laid_out)]
     });
     let cells: Vec<[f64; 4]> = cells.collect();
-    [0, 1, 2, 3].map(|cell| mean(&cells.iter().map(|own| own[cell]).collect::<Vec<_>>()))
+    Some([0, 1, 2, 3].map(|cell| mean(&cells.iter().map(|own| own[cell]).collect::<Vec<_>>())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Outcomes;
 
-    fn outcomes(lengths: Vec<u64>, accuracy: Vec<f64>, format: Vec<f64>) -> Outcomes {
+    fn outcomes(lengths: Vec<u64>, accuracy: Vec<f64>, format: Vec<f64>) -> Singles {
         let n = lengths.len();
-        Outcomes {
+        Singles::of(&Outcomes {
             task: "t".into(),
             decoding: "greedy".into(),
             problems: "p".into(),
@@ -167,7 +174,7 @@ mod tests {
             response_length: lengths,
             accuracy,
             format,
-        }
+        })
     }
 
     #[test]
@@ -179,7 +186,7 @@ mod tests {
             outcomes(lengths.clone(), right, vec![1.0; 20])
         };
         let (never, odd, early) = (run(|_| false), run(|i| i % 2 == 1), run(|i| i < 10));
-        let responses = Responses::of(&[&never, &odd], &[&early, &early]);
+        let responses = Responses::of(&[&never, &odd], &[&early, &early]).unwrap();
         let plain = responses.accuracies(&Weights::ones(&[&never, &odd], &[&early, &early])).unwrap();
         assert_eq!(plain, [0.25, 0.5]);
         let problems: Vec<f64> = (0..20).map(|i| f64::from(u8::from(i % 5 == 1))).collect();
@@ -193,6 +200,6 @@ mod tests {
     #[test]
     fn shares_of_accuracy_and_format_add_up() {
         let run = outcomes(vec![1; 4], vec![1.0, 1.0, 0.0, 0.0], vec![1.0, 0.0, 1.0, 1.0]);
-        assert_eq!(shares(&[&run]), [0.25, 0.25, 0.5, 0.0]);
+        assert_eq!(shares(&[&run]), Some([0.25, 0.25, 0.5, 0.0]));
     }
 }

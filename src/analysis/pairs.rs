@@ -2,7 +2,7 @@
 
 use super::arms::Arm;
 use super::data::{Data, Pairs};
-use crate::stats::{Bootstrap, Grid, area_weights, mcnemar, sign_flip};
+use crate::stats::{Bootstrap, Grid, Part, area_weights, mcnemar, sign_flip};
 use crate::terminal::figure;
 use serde::Serialize;
 
@@ -62,7 +62,8 @@ impl Paired {
     /// empty, or have other values. `bootstrap` is one of as many problems.
     pub fn of(first: &[f64], second: &[f64], bootstrap: &Bootstrap) -> Option<Self> {
         let differences = Grid::new(vec![first.to_vec()])?.minus(&Grid::new(vec![second.to_vec()])?)?;
-        let [both, only_first, only_second, neither] = fourfold(first, second)?;
+        let parts = |values: &[f64]| values.iter().map(|value| Some((*value, 1.0))).collect::<Vec<Part>>();
+        let [both, only_first, only_second, neither] = fourfold(&parts(first), &parts(second))?;
         Some(Self {
             difference: differences.mean(),
             interval: bootstrap.mean(&differences),
@@ -170,12 +171,11 @@ pub fn exact(data: &Data, arms: &[Arm], steps: &[u64]) -> Vec<Exact> {
         }
         for step in steps {
             for (a, b) in runs.first.iter().zip(&runs.second) {
-                let values = data.evaluations(&[*a, *b], *step).and_then(|outcomes| {
-                    Some([outcomes[0].figure(data.metric.figure())?, outcomes[1].figure(data.metric.figure())?])
+                let counts = data.singles(&[*a, *b], *step).and_then(|singles| {
+                    let [a, b] = [singles[0], singles[1]].map(|own| own.parts(data.metric.of_singles()));
+                    fourfold(a?, b?)
                 });
-                let Some([both, only_first, only_second, neither]) = values.and_then(|[a, b]| fourfold(&a, &b)) else {
-                    continue;
-                };
+                let Some([both, only_first, only_second, neither]) = counts else { continue };
                 all.push(Exact {
                     step: *step,
                     first: first.name.clone(),
@@ -194,12 +194,17 @@ pub fn exact(data: &Data, arms: &[Arm], steps: &[u64]) -> Vec<Exact> {
     all
 }
 
-/// How many problems are 1 for both, only the first, only the second, neither; `None` if a value is neither 0 nor 1.
-fn fourfold(first: &[f64], second: &[f64]) -> Option<[u64; 4]> {
+/// How many problems are 1 for both, only the first, only the second, neither, of those that neither lacks; `None` if
+/// a value is neither 0 nor 1, or there is none.
+fn fourfold(first: &[Part], second: &[Part]) -> Option<[u64; 4]> {
     let mut counts = [0; 4];
-    for (a, b) in first.iter().zip(second) {
-        let is_one = |value: f64| if value == 1.0 { Some(true) } else { (value == 0.0).then_some(false) };
-        let cell = match (is_one(*a)?, is_one(*b)?) {
+    for (a, b) in first.iter().zip(second).filter_map(|(a, b)| a.zip(*b)) {
+        let is_one = |part: (f64, f64)| match part {
+            (1.0, 1.0) => Some(true),
+            (0.0, 1.0) => Some(false),
+            _ => None,
+        };
+        let cell = match (is_one(a)?, is_one(b)?) {
             (true, true) => 0,
             (true, false) => 1,
             (false, true) => 2,
@@ -207,7 +212,7 @@ fn fourfold(first: &[f64], second: &[f64]) -> Option<[u64; 4]> {
         };
         counts[cell] += 1;
     }
-    Some(counts)
+    (counts != [0; 4]).then_some(counts)
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use super::curve::points;
 use super::read_jsonl;
+use super::singles::Singles;
 use crate::checkpoint::RunFolder;
 use crate::metrics::{Outcomes, Record, Stage, evaluations, validation};
 use crate::recipe::spelling::{nearest, similar};
 use crate::recipe::{self, Decoding, Recipe};
+use crate::stats::{HIGH, LOW};
 use crate::{OrBadInput, bad, instead_of_file, terminal};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,8 @@ pub struct Run {
     pub recipe: Result<Recipe, String>,
     records: Vec<Record>,
     evaluations: Vec<(u64, Outcomes)>,
+    /// Of each hook, what it recorded problem by problem.
+    singles: BTreeMap<String, BTreeMap<u64, Singles>>,
 }
 
 impl Run {
@@ -48,7 +52,18 @@ impl Run {
             recipe: recipe::stored(&folder.recipe()).map_err(|error| format!("{error:#}")),
             records: read_jsonl(&folder.metrics(), terminal::warn).bad_input()?,
             evaluations,
+            singles: BTreeMap::new(),
         })
+    }
+
+    /// Adds a record that is in the run folder, but perhaps not in its metrics.jsonl; of a step it wins.
+    pub fn add(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    /// Adds what a hook recorded problem by problem at a step.
+    pub fn add_singles(&mut self, hook: &str, step: u64, singles: Singles) {
+        self.singles.entry(hook.into()).or_default().insert(step, singles);
     }
 
     /// Reads several runs; no two have the same name.
@@ -86,14 +101,14 @@ impl Run {
         points(&self.records, metric.stage, &metric.name).into_iter().map(|(x, y)| (x as u64, y)).collect()
     }
 
-    /// The evaluations behind a metric by their steps, if it is the mean of one; a later line of a step wins.
-    pub fn evaluations(&self, metric: &Metric) -> BTreeMap<u64, &Outcomes> {
+    /// The single problems behind a metric by step, if it is of an evaluation; a later line of a step wins.
+    pub fn singles(&self, metric: &Metric) -> BTreeMap<u64, Singles> {
+        if let Some((hook, _)) = metric.of_hook() {
+            return self.singles.get(hook).cloned().unwrap_or_default();
+        }
         let behind = |outcomes: &Outcomes| metric.prefix() == validation(&outcomes.task, &outcomes.decoding);
-        self.evaluations.iter().filter(|(_, o)| behind(o)).map(|(step, outcomes)| (*step, outcomes)).collect()
-    }
-
-    pub fn has_evaluations(&self) -> bool {
-        !self.evaluations.is_empty()
+        let evaluations = self.evaluations.iter().filter(|(_, outcomes)| behind(outcomes));
+        evaluations.map(|(step, outcomes)| (*step, Singles::of(outcomes))).collect()
     }
 }
 
@@ -102,22 +117,32 @@ impl Run {
 pub struct Metric {
     pub name: String,
     pub stage: Stage,
+    /// Whether its values are shares from 0 to 1.
+    pub is_share: bool,
 }
+
+/// The part of a metric's name that may be left out.
+const MEAN: &str = "/mean";
 
 impl Metric {
     /// The metric that a user means. `name`: a scalar's name, or the last part of a validation metric (default:
-    /// `accuracy`); `decoding`: that of a validation metric (default: the first that the run has).
+    /// `accuracy`), `/mean` at the end of a longer name may be left out; `decoding`: that of a validation metric
+    /// (default: the first that the run has).
     ///
     /// # Errors
     /// Bad input: a metric that the first run does not have.
     pub fn choose(run: &Run, name: Option<&str>, decoding: Option<Decoding>) -> Result<Self> {
         let scalars = run.scalars();
         let shown = run.dir.display();
-        if let Some(full) = name.filter(|name| name.contains('/')) {
-            if !scalars.contains(full) {
-                let hint = nearest(full, &scalars).map_or(String::new(), |known| format!("; did you mean {known}?"));
-                return Err(bad!("{shown} has no metric {full}{hint}"));
-            }
+        if let Some(asked) = name.filter(|name| name.contains('/')) {
+            let mean = format!("{asked}{MEAN}");
+            let Some(full) = [asked, &mean].into_iter().find(|name| scalars.contains(name)) else {
+                let ends = [LOW, HIGH].map(|end| format!("/{end}"));
+                let known = || scalars.iter().filter(|name| !ends.iter().any(|end| name.ends_with(end)));
+                let near = nearest(asked, known()).or_else(|| nearest(&mean, known()));
+                let hint = near.map_or(String::new(), |known| format!("; did you mean {known}?"));
+                return Err(bad!("{shown} has no metric {asked}{hint}"));
+            };
             let metric = Self::named(full);
             if decoding.is_some_and(|decoding| metric.stage != Stage::Evaluation || metric.decoding() != decoding) {
                 return Err(bad!("--decoding does not fit the metric {full}: name one of the two"));
@@ -150,9 +175,24 @@ impl Metric {
         let stage = match name.split('/').next() {
             Some("val") => Stage::Evaluation,
             Some("sft") => Stage::Sft,
+            Some("hooks") => Stage::Hook,
             _ => Stage::Ppo,
         };
-        Self { name: name.into(), stage }
+        let last = name.rsplit('/').next().unwrap_or_default();
+        let known = ["accuracy", "format", "clip_ratio", "macro_f1", "unanswered"];
+        // Hooks have names of their own.
+        let is_share = stage != Stage::Hook && (known.contains(&last) || last.starts_with("f1_"));
+        Self { name: name.into(), stage, is_share }
+    }
+
+    /// The hook that a figure is of, and the figure's name there.
+    pub fn of_hook(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix("hooks/").filter(|_| self.stage == Stage::Hook)?.split_once('/')
+    }
+
+    /// What the figure of single problems is called.
+    pub fn of_singles(&self) -> &str {
+        self.of_hook().map_or(self.figure(), |(_, figure)| figure)
     }
 
     /// What it measures: the last part of its name.
@@ -162,7 +202,7 @@ impl Metric {
 
     /// The same evaluation's metric of another figure.
     pub fn with_figure(&self, figure: &str) -> Self {
-        Self { name: format!("{}/{figure}", self.prefix()), stage: self.stage }
+        Self::named(&format!("{}/{figure}", self.prefix()))
     }
 
     fn prefix(&self) -> &str {
@@ -173,12 +213,5 @@ impl Metric {
     pub fn decoding(&self) -> Decoding {
         let sampled = format!("_{}", Decoding::Sampled.name());
         if self.prefix().ends_with(&sampled) { Decoding::Sampled } else { Decoding::Greedy }
-    }
-
-    /// Whether its values are shares from 0 to 1.
-    pub fn is_share(&self) -> bool {
-        let figure = self.figure();
-        let known = ["accuracy", "format", "clip_ratio", "macro_f1", "unanswered"];
-        known.contains(&figure) || figure.starts_with("f1_")
     }
 }

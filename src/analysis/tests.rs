@@ -218,7 +218,7 @@ fn what_an_older_folder_lacks_is_said_and_left_out() {
     let dirs = folder.arms(&[]);
     fs::remove_file(dirs[3].join("evaluations.jsonl")).unwrap();
     let found = compare(&dirs, &Allowed::default()).unwrap();
-    assert!(found.notes.iter().any(|note| note.starts_with("without an evaluations.jsonl: dia-2;")));
+    assert!(found.notes.iter().any(|note| note.starts_with("without single problems in evaluations.jsonl: dia-2;")));
     // The pair that has problems is compared by them; everything else by means.
     assert_eq!(found.exact.len(), 2);
     assert!(found.matched.is_empty());

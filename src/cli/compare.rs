@@ -8,6 +8,7 @@ use ppo_train::analysis::{
     Allowed, Arm, Arms, Comparison, Metric, Reference, Run, Settings, csv, markdown, picture, png, text,
 };
 use ppo_train::checkpoint::write_file;
+use ppo_train::hooks::compared;
 use ppo_train::recipe::Decoding;
 use ppo_train::stats::RESAMPLES;
 use ppo_train::{OrBadInput, bad};
@@ -35,7 +36,7 @@ pub struct Compare {
     #[arg(long)]
     any: bool,
     /// A scalar from metrics.jsonl, or a figure of the evaluations: accuracy, format, reward, response_length,
-    /// clip_ratio (default: accuracy).
+    /// clip_ratio (default: accuracy); or a hook's figure, such as hooks/persona/perspectives/mean.
     #[arg(long)]
     metric: Option<String>,
     /// The decoding mode of the evaluations (default: the recipe's first).
@@ -88,12 +89,17 @@ impl Compare {
             folders.extend(list);
         }
         folders.extend(self.runs.iter().cloned());
-        let runs = Run::read_all(&folders)?;
-        let arms = Arms::of(&runs, forced, &Allowed { keys: self.allow.clone(), any: self.any })?;
-        let metric = Metric::choose(&runs[0], self.metric.as_deref(), self.decoding)?;
+        let mut runs = Run::read_all(&folders)?;
+        let allowed = Allowed { keys: self.allow.clone(), any: self.any };
+        let arms = Arms::of(&runs, forced, &allowed)?;
+        let (metric, notes) = match self.metric.as_deref() {
+            Some(name) if compared::is_of_hook(name) => compared::choose(&mut runs, name, self.decoding, &allowed)?,
+            name => (Metric::choose(&runs[0], name, self.decoding)?, vec![]),
+        };
         let settings =
             Settings { steps: self.steps.clone(), thresholds: self.thresholds.clone(), resamples: self.resamples };
         let mut comparison = Comparison::of(&runs, arms, &metric, &settings)?;
+        comparison.notes.extend(notes);
         comparison.notes.extend(reference.as_ref().and_then(|reference| reference.warning(metric.figure())));
         comparison.reference = reference;
         Ok(comparison)

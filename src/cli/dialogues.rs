@@ -114,7 +114,7 @@ struct ServerArgs {
     /// Seconds before it is sent again, doubled each time up to 60; `Retry-After` may ask for more.
     #[arg(long, default_value_t = 1.0)]
     backoff: f64,
-    /// Most requests, retries included.
+    /// Most requests to the teacher, retries included; of a local model, replies.
     #[arg(long, value_name = "REQUESTS")]
     request_budget: Option<u64>,
     /// Tokens, prompts and replies together, after which no further request is sent.
@@ -179,6 +179,15 @@ impl Dialogues {
             if !(0.001..=86_400.0).contains(&seconds) {
                 return Err(bad!("--{name} {seconds}: expected 0.001 to 86400 seconds"));
             }
+        }
+        let budgets = [("request", self.server.request_budget), ("token", self.server.token_budget)];
+        if let (Some((what, _)), None, None) =
+            (budgets.iter().find(|(_, most)| most.is_some()), &self.server.url, &self.teacher)
+        {
+            return Err(bad!(
+                "--{what}-budget bounds what a teacher costs, and our solver sends no requests: --limit says how many \
+                 problems it gets"
+            ));
         }
         if self.rows == 0 && self.validation == 0 {
             return Err(bad!("--rows and --validation are both 0: there would be nothing to keep"));

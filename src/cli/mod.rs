@@ -16,7 +16,7 @@ mod schema;
 mod status;
 mod train;
 
-pub use common::Silent;
+pub use common::report;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};

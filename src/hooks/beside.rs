@@ -10,6 +10,7 @@
 use super::outcome::Outcome;
 use super::schedule::{Job, due, pending};
 use crate::checkpoint::RunFolder;
+use crate::dist::Comm;
 use crate::metrics::Metrics;
 use crate::plan::{FAILED, Plan, WAITING};
 use crate::terminal;
@@ -32,8 +33,9 @@ const POLL: Duration = Duration::from_millis(50);
 const AROUND: Duration = Duration::from_secs(60);
 
 /// The jobs that are due, and the one under way.
-#[derive(Default)]
 pub struct Beside {
+    /// Whether this process runs them; of several ranks the first does.
+    runs: bool,
     queue: VecDeque<Waiting>,
     running: Option<Running>,
     /// Whether what an earlier process of this run left to do is in the queue.
@@ -61,6 +63,9 @@ struct Running {
 
 impl Hook for Beside {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
+        if !self.runs {
+            return Ok(());
+        }
         let (plan, run, step) = (moment.plan, moment.folder, moment.state.step);
         let steps = plan.recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
         self.recover(plan, run, step)?;
@@ -85,6 +90,9 @@ impl Hook for Beside {
     }
 
     fn finish(&mut self, end: &mut End) -> Result<()> {
+        if !self.runs {
+            return Ok(());
+        }
         self.recover(end.plan, end.folder, usize::MAX)?;
         if self.jobs().count() > 0 {
             let all: Vec<String> = self.jobs().map(Job::to_string).collect();
@@ -104,6 +112,11 @@ impl Hook for Beside {
 }
 
 impl Beside {
+    /// That of this rank.
+    pub fn of(comm: &dyn Comm) -> Self {
+        Self { runs: comm.is_first(), queue: VecDeque::new(), running: None, recovered: false }
+    }
+
     /// Puts into the queue what an earlier process left to do before `step`, once.
     fn recover(&mut self, plan: &Plan, run: &RunFolder, step: usize) -> Result<()> {
         if !self.recovered {

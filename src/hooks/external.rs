@@ -1,12 +1,12 @@
 //! A command of the user's as a hook: it gets the checkpoint's folder and prints a JSON object of numbers.
 
 use super::command::run as run_command;
-use super::outcome::{HIGH, LOW, Outcome};
+use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::checkpoint::Checkpoint;
 use crate::json::Object;
 use crate::recipe::External;
-use crate::stats::Figure;
+use crate::stats::{Figure, HIGH, LOW};
 use crate::{Stopped, bad};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};

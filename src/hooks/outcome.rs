@@ -5,17 +5,13 @@ use crate::bad;
 use crate::checkpoint::{RunFolder, Verdict, verify};
 use crate::json;
 use crate::metrics::{Record, Stage};
-use crate::stats::Figure;
+use crate::stats::{Figure, HIGH, LOW};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
 const FILE: &str = "result.json";
-/// What the names of an interval's ends end with.
-pub const LOW: &str = "low";
-/// As `LOW`.
-pub const HIGH: &str = "high";
 
 /// The result of a job.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

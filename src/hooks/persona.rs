@@ -1,6 +1,7 @@
 //! Whether personas emerge: a judge reads responses to held-out problems. Each trace with its judgement is a line of
 //! `traces.jsonl` in the job's folder.
 
+use super::identity::of_responses;
 use super::judges::{Panel, identities};
 use super::outcome::Outcome;
 use super::schedule::Job;
@@ -139,16 +140,14 @@ pub fn judge(
 /// What a result depends on besides the checkpoint.
 ///
 /// # Errors
-/// Those of the judge.
+/// Those of the judge, and a prompt template that cannot be read.
 pub fn identity(plan: &Plan, settings: &Persona) -> Result<Value> {
     let (judge, embeddings) = identities(&settings.judge)?;
-    let rollout = &plan.recipe.rollout;
-    Ok(json!({
-        "judge": judge,
-        "embeddings": embeddings,
-        "traces": settings.traces,
-        "tokens": [rollout.max_prompt_tokens, rollout.max_response_tokens],
-    }))
+    let mut identity = of_responses(plan, Decoding::Sampled)?;
+    identity.insert("judge".into(), judge);
+    identity.insert("embeddings".into(), json!(embeddings));
+    identity.insert("traces".into(), json!(settings.traces));
+    Ok(identity.into())
 }
 
 /// What is not known about judged traces.

@@ -3,6 +3,7 @@
 //! taken for which. `with_answer` is the share of responses with an answer tag; `unanswered`, of a task with classes,
 //! the share of those whose answer is none of the classes.
 
+use super::identity::of_responses;
 use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::analysis::Answers;
@@ -31,7 +32,29 @@ pub const CLASSES: &str = "classes.json";
 pub struct Answer {
     pub problem: String,
     pub accuracy: f64,
+    pub format: Option<f64>,
+    pub reward: Option<f64>,
+    pub with_answer: Option<bool>,
+    /// Length in tokens.
+    pub tokens: Option<usize>,
+    /// The problem's class, if the task has classes.
+    pub truth: Option<String>,
+    /// The class that was answered, if it is one.
+    pub given: Option<String>,
 }
+
+/// What is known of an answer under a figure's name.
+type Kept = (&'static str, fn(&Answer) -> Option<f64>);
+
+/// The figures that are means over answers, by what is kept of each.
+pub const KEPT: [Kept; 6] = [
+    ("accuracy", |answer| Some(answer.accuracy)),
+    ("format", |answer| answer.format),
+    ("reward", |answer| answer.reward),
+    ("with_answer", |answer| answer.with_answer.map(|with| f64::from(u8::from(with)))),
+    ("response_length", |answer| answer.tokens.map(|tokens| tokens as f64)),
+    ("unanswered", |answer| answer.truth.as_ref().map(|_| f64::from(u8::from(answer.given.is_none())))),
+];
 
 /// The answers in the folder of a job.
 ///
@@ -49,6 +72,7 @@ pub fn place(name: &str) -> Option<Place> {
         }
         "macro_f1" => Some(Place::new("Macro-F1 on the other task", "macro-F1", "macro-F1, %", true)),
         "response_length" => Some(Place::new("Response length on the other task", name, "tokens", true)),
+        "unanswered" => Some(Place::new("Answers that are none of the classes", name, "answers, %", false)),
         "reward" => Some(Place::new("Reward on the other task", name, "reward", false)),
         _ => Some(Place::new("F1 by class on the other task", name.strip_prefix("f1_")?, "F1, %", false)),
     }
@@ -89,7 +113,7 @@ pub fn evaluate_on(
     Ok(Outcome {
         hook: job.hook.clone(),
         step: job.step,
-        identity: identity(plan, settings),
+        identity: identity(plan, settings)?,
         summary: format!("{}: accuracy {accuracy:.1} % on {count} problems", env.task.name()),
         missing: None,
         notes,
@@ -128,12 +152,16 @@ pub fn check(plan: &Plan, settings: &Transfer) -> Result<()> {
 }
 
 /// What a result depends on besides the checkpoint.
-pub fn identity(plan: &Plan, settings: &Transfer) -> Value {
+///
+/// # Errors
+/// Bad input: a prompt template that cannot be read.
+pub fn identity(plan: &Plan, settings: &Transfer) -> Result<Value> {
     let Transfer { task, decoding, problems, .. } = settings;
     let problems = if *problems == 0 { task_settings(task).sizes()[2] } else { *problems };
-    let rollout = other(plan, settings).recipe.rollout;
-    let tokens = [rollout.max_prompt_tokens, rollout.max_response_tokens];
-    json!({ "task": task, "decoding": decoding, "problems": problems, "tokens": tokens })
+    let mut identity = of_responses(&other(plan, settings), *decoding)?;
+    identity.insert("decoding".into(), json!(decoding));
+    identity.insert("problems".into(), json!(problems));
+    Ok(identity.into())
 }
 
 /// A row per answer. `truth` is the problem's class by name, and `given` the one that was answered, `null` if it names

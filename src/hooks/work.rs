@@ -60,13 +60,13 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
 /// What the result of a job would depend on besides the checkpoint, without doing it.
 ///
 /// # Errors
-/// Bad input: a hook that the recipe does not have; prompts or a body that cannot be used.
+/// Bad input: a hook that the recipe does not have; a template, prompts or a body that cannot be used.
 pub fn identity(plan: &Plan, job: &Job) -> Result<Value> {
     let hooks = &plan.recipe.hooks;
     match (job.hook.as_str(), hooks.external.get(&job.hook)) {
         (_, Some(external)) => Ok(external::identity(external)),
         (PERSONA, _) if let Some(persona) = &hooks.persona => persona::identity(plan, persona),
-        (TRANSFER, _) if let Some(transfer) = &hooks.transfer => Ok(transfer::identity(plan, transfer)),
+        (TRANSFER, _) if let Some(transfer) = &hooks.transfer => transfer::identity(plan, transfer),
         _ => Err(unknown(hooks, &job.hook)),
     }
 }

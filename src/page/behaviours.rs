@@ -2,26 +2,11 @@
 //! one for each main figure, with a line for each arm, whatever the number of seeds.
 
 use super::charts::{Chart, RESAMPLES, chart};
-use super::hooks::{Found, Judged, names};
 use crate::analysis::{Arm, Look, Series};
-use crate::hooks::schedule::{PERSONA, TRANSFER};
-use crate::hooks::transfer;
-use crate::judge::metrics;
+use crate::hooks::found::{Found, Judged, names, place};
 use crate::stats::{Bootstrap, Figure, Grid, Place};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Where a hook's figure is shown. Figures of a command of the user's share a picture with what has the same start.
-fn place(hook: &str, name: &str) -> Option<Place> {
-    match hook {
-        PERSONA => metrics::place(name),
-        TRANSFER => transfer::place(name),
-        _ => {
-            let (start, line) = name.rsplit_once('/').unwrap_or((name, name));
-            Some(Place::new(format!("{hook}: {}", start.replace('_', " ")), line, "", true))
-        }
-    }
-}
 
 /// The pictures of a run alone: of main figures, and of others.
 ///

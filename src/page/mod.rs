@@ -17,12 +17,12 @@ mod visible;
 
 use crate::analysis::{Allowed, Arm, Arms, Run, thinned};
 use crate::checkpoint::RunFolder;
+use crate::hooks::found::{self, Found};
 use crate::hooks::persona::{self, Judged};
 use crate::hooks::schedule::PERSONA;
 use crate::recipe::identity::Difference;
 use crate::terminal;
 use anyhow::{Context, Result};
-use hooks::Found;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Output, State, Value, context, escape_formatter};
 use profile::{Profile, profile};
@@ -131,7 +131,7 @@ fn render(context: Value) -> Result<String> {
 /// The judged traces of some steps of a run, with the first and the last. What cannot be read is told to `missing`.
 fn traces(found: &Found, missing: &mut Vec<String>) -> Traces {
     let mut all = Traces::new();
-    let steps: Vec<&hooks::Judged> = found.of(PERSONA).iter().collect();
+    let steps: Vec<&found::Judged> = found.of(PERSONA).iter().collect();
     for judged in thinned(&steps, PROFILES) {
         let step = judged.outcome.step;
         match persona::read(&judged.folder) {

@@ -1,8 +1,9 @@
 //! The table of transfer: what was answered on the other task at each judged step, which class was taken for which, and
 //! whether the last step is better than the first.
 
-use super::hooks::{Cell, Found, Judged};
+use super::hooks::Cell;
 use crate::analysis::{Paired, Summary};
+use crate::hooks::found::{Found, Judged};
 use crate::hooks::schedule::TRANSFER;
 use crate::hooks::transfer::{CLASSES, read};
 use crate::json;

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 /// Resamples behind the intervals of figures.
 pub const RESAMPLES: usize = 2000;
 
+/// What the name of an interval's lower end ends with, where it is a scalar of its own.
+pub const LOW: &str = "low";
+/// As `LOW`, of the upper end.
+pub const HIGH: &str = "high";
+
 /// A named number, with its 95 % interval if it has one.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

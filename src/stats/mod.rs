@@ -8,6 +8,6 @@ mod resample;
 mod statistics;
 
 pub use bins::Bins;
-pub use figure::{Figure, Place, RESAMPLES};
-pub use resample::{Bootstrap, Draw, Grid};
+pub use figure::{Figure, HIGH, LOW, Place, RESAMPLES};
+pub use resample::{Bootstrap, Draw, Grid, Part};
 pub use statistics::{area_weights, auc, first_at_least, mcnemar, mean, percentile_interval, quantile, sign_flip};

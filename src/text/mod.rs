@@ -10,7 +10,7 @@ pub mod tags;
 mod tokenizer;
 
 pub use ends::{EndTokens, Ends};
-pub use prompt::{BUILT_IN, PromptTemplate, chat, chat_messages, opens_think};
+pub use prompt::{BUILT_IN, PromptTemplate, chat, chat_messages, opens_think, source_of};
 pub use tokenizer::Tokenizer;
 
 use crate::{OrBadInput, json};

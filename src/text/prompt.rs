@@ -47,14 +47,7 @@ impl PromptTemplate {
     /// # Errors
     /// Bad input: neither a built-in name nor a readable file; a syntax error, with its line.
     pub fn new(template: &str, tokenizer_dir: &Path) -> Result<Self> {
-        let built_in = BUILT_IN.iter().find(|(name, _)| *name == template);
-        let source = match built_in {
-            Some((_, source)) => (*source).to_string(),
-            None => read(Path::new(template)).map_err(|error| {
-                let names = BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-                bad!("prompt template `{template}` is neither built in ({names}) nor a readable file: {error}")
-            })?,
-        };
+        let source = source_of(template)?;
         let mut prompt = parse(format!("prompt template `{template}`"), source, UndefinedBehavior::Strict)
             .map_err(|message| bad!("{message}"))?;
         // A missing or broken chat template matters only to a template that uses it.
@@ -96,6 +89,20 @@ impl PromptTemplate {
     fn run(&self, context: Value) -> Result<String, Error> {
         self.environment.get_template(&self.name)?.render(context)
     }
+}
+
+/// The source of a built-in template by its name, or else of the file at that path.
+///
+/// # Errors
+/// Bad input: neither a built-in name nor a readable file.
+pub fn source_of(template: &str) -> Result<String> {
+    if let Some((_, source)) = BUILT_IN.iter().find(|(name, _)| *name == template) {
+        return Ok((*source).to_string());
+    }
+    read(Path::new(template)).map_err(|error| {
+        let names = BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        bad!("prompt template `{template}` is neither built in ({names}) nor a readable file: {error}")
+    })
 }
 
 /// A user message in the chat template of a tokenizer's folder, up to where the answer begins.

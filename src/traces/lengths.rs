@@ -3,25 +3,34 @@
 use crate::text::Tokenizer;
 use anyhow::Result;
 
+/// A text with its number of tokens, so that no text is encoded twice to be measured.
+pub struct Measured {
+    pub text: String,
+    pub tokens: usize,
+}
+
+impl Measured {
+    /// # Errors
+    /// A text that cannot be encoded.
+    pub fn of(tokenizer: &Tokenizer, text: String) -> Result<Self> {
+        Ok(Self { tokens: tokenizer.encode(&text)?.len(), text })
+    }
+}
+
 /// Of a series of texts, each next one longer or each shorter, the one whose number of tokens is nearest to `wanted`.
 ///
 /// # Errors
-/// That of a text; none at all; a text that cannot be encoded.
-pub fn nearest(
-    tokenizer: &Tokenizer,
-    wanted: usize,
-    texts: impl IntoIterator<Item = Result<String>>,
-) -> Result<String> {
-    let mut best: Option<(usize, String)> = None;
+/// That of a text; none at all.
+pub fn nearest(wanted: usize, texts: impl IntoIterator<Item = Result<Measured>>) -> Result<String> {
+    let mut best: Option<Measured> = None;
     for text in texts {
         let text = text?;
-        let distance = tokenizer.encode(&text)?.len().abs_diff(wanted);
         match &best {
-            Some((nearer, _)) if distance >= *nearer => break,
-            _ => best = Some((distance, text)),
+            Some(nearer) if text.tokens.abs_diff(wanted) >= nearer.tokens.abs_diff(wanted) => break,
+            _ => best = Some(text),
         }
     }
-    best.map(|(_, text)| text).ok_or_else(|| anyhow::anyhow!("there is no text to choose from"))
+    best.map(|best| best.text).ok_or_else(|| anyhow::anyhow!("there is no text to choose from"))
 }
 
 /// Lists of `units` with ever fewer of them: from the middle, so that a beginning and an end are left.
@@ -58,11 +67,10 @@ mod tests {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
         let tokenizer = Tokenizer::from_dir(&dir).unwrap();
         // One token per number, and one for the blank before it.
-        let text = |count: usize| Ok(vec!["7"; count].join("+"));
+        let text = |count: usize| Measured::of(&tokenizer, vec!["7"; count].join("+"));
         let tokens = |text: &str| tokenizer.encode(text).unwrap().len();
-        let chosen =
-            |wanted, counts: Vec<usize>| tokens(&nearest(&tokenizer, wanted, counts.into_iter().map(text)).unwrap());
-        assert_eq!(tokens(&text(4).unwrap()), 7);
+        let chosen = |wanted, counts: Vec<usize>| tokens(&nearest(wanted, counts.into_iter().map(text)).unwrap());
+        assert_eq!(text(4).unwrap().tokens, 7);
         for (wanted, length) in [(0, 1), (7, 7), (8, 7), (9, 9), (99, 19)] {
             assert_eq!(chosen(wanted, (1..=10).collect()), length, "{wanted}");
             assert_eq!(

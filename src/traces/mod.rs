@@ -24,7 +24,7 @@ use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
 use anyhow::Result;
 use file::{Found, Source};
-use lengths::nearest;
+use lengths::{Measured, nearest};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -187,7 +187,7 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
     let write = |row: usize| {
         let index = row % env.task.len(Split::Train);
         let prompt = env.prompt(Split::Train, index)?;
-        let attempt = |solver: &SolverData, more: usize| {
+        let attempt = |solver: &SolverData, more: usize| -> Result<String> {
             let mut rng = rng::stream(seed, Purpose::Traces, 0, row as u64);
             let response = env.task.trace(index, solver, more, &mut rng);
             let response =
@@ -202,7 +202,8 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
             let dialogue = attempt(&SolverData { style: TraceStyle::Dialogue, ..solver.clone() }, 0)?;
             let tokens = env.tokenizer.encode(&dialogue)?.len();
             wanted = Some(tokens);
-            nearest(&env.tokenizer, tokens, (0..).map(|more| attempt(solver, more)))?
+            let measured = |more| Measured::of(&env.tokenizer, attempt(solver, more)?);
+            nearest(tokens, (0..).map(measured))?
         } else {
             attempt(solver, 0)?
         };

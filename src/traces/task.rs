@@ -1,7 +1,7 @@
 //! Traces of tasks, as priming sets have them: rows with a `task`, its `answer`, and how it was solved, as a `dialogue`
 //! of personas or a `monologue`.
 
-use super::lengths::{lengthened, nearest, shortened};
+use super::lengths::{Measured, lengthened, nearest, shortened};
 use super::trace::Trace;
 use crate::recipe::FileData;
 use crate::task::layout::after_open_think;
@@ -69,9 +69,10 @@ impl<'a> Tasks<'a> {
 
     /// `solved` in as nearly `wanted` tokens as can be; `plain` is its text as it is.
     fn as_long_as(&self, solved: &Solved, wanted: usize, plain: String) -> Result<String> {
-        let longer = self.tokenizer.encode(&plain)?.len() > wanted;
+        let plain = Measured::of(self.tokenizer, plain)?;
+        let longer = plain.tokens > wanted;
         // What is right already stays as it is, to the letter.
-        let first = std::iter::once(plain);
+        let first = std::iter::once(Ok(plain));
         let texts: Box<dyn Iterator<Item = String>> = match solved {
             Solved::Dialogue(dialogue) if longer => Box::new(shortened(&dialogue.turns).skip(1).map(|turns| {
                 let shorter = Dialogue { turns, ..dialogue.clone() };
@@ -93,7 +94,7 @@ impl<'a> Tasks<'a> {
                 Box::new(lists.into_iter().map(write))
             }
         };
-        nearest(self.tokenizer, wanted, first.chain(texts).map(Ok))
+        nearest(wanted, first.chain(texts.map(|text| Measured::of(self.tokenizer, text))))
     }
 }
 

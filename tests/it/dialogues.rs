@@ -310,6 +310,12 @@ fn the_solver_writes_dialogues_of_countdown() {
     std::fs::write(&problems, rows).unwrap();
     let args = ["dialogues", problems.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
     let report = support::json(&support::run(0, &args));
+    // Our solver sends no requests, so that there is nothing for a budget to count.
+    assert_eq!((&report["spent"]["requests"], &report["spent"]["from_cache"]), (&Value::from(0), &Value::from(0)));
+    for budget in ["--request-budget", "--token-budget"] {
+        let said = stderr(&support::run(2, &[&args[..], &[budget, "2"]].concat()));
+        assert!(said.contains(&format!("{budget} bounds what a teacher costs, and our solver sends no")), "{said}");
+    }
     // 3 and 4 do not make 13.
     assert_eq!(report["solved"], serde_json::json!({"both": 3, "dialogue_only": 0, "monologue_only": 0, "neither": 1}));
     assert_eq!(report["dropped"][0]["dialogue"]["detail"], "it has no solution within bounds");
@@ -321,7 +327,7 @@ fn the_solver_writes_dialogues_of_countdown() {
     );
     assert!(row["dialogue"].as_str().unwrap().starts_with("<cast_of_characters>\n<persona1>\n"));
     // A run that finds less replaces nothing, one that is asked for less does.
-    let less = support::run(1, &[&args[..], &["--seed", "5", "--request-budget", "2"]].concat());
+    let less = support::run(1, &[&args[..], &["--seed", "5", "--limit", "1"]].concat());
     assert!(stderr(&less).contains("holds 3 pairs, and only 1 were found now"), "{}", stderr(&less));
     assert!(std::fs::read_to_string(out.join("dialogue_train.jsonl")).unwrap() == text);
     let report = support::json(&support::run(0, &[&args[..], &["--rows", "1", "--validation", "0"]].concat()));
@@ -336,6 +342,12 @@ fn a_local_model_is_a_teacher_too() {
     let mut args = vec!["dialogues", problems.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
     args.extend(["--dialogue-prompt", prompt.to_str().unwrap()]);
     args.extend(["--teacher", "checkpoints/countdown-base", "--max-tokens", "12", "--temperature", "1"]);
+    let little = support::json(&support::run(1, &[&args[..], &["--batch", "1", "--request-budget", "1"]].concat()));
+    assert_eq!(
+        (&little["ended"], &little["spent"]["requests"]),
+        (&"the budget of 1 requests is spent".into(), &1.into())
+    );
+    std::fs::remove_dir_all(&out).unwrap();
     let first = support::run(1, &[&args[..], &["--batch", "2"]].concat());
     assert!(stderr(&first).contains("has no `chat_template`"), "{}", stderr(&first));
     let report = support::json(&first);

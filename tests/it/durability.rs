@@ -134,6 +134,31 @@ fn seeds_share_a_warm_start_that_they_do_not_reach() {
     assert!(fs::read(other.join("start/model.safetensors")).unwrap() == weights(1));
 }
 
+/// A recipe that shares its warm start between seeds gives each seed its own without that key.
+#[test]
+fn seeds_vary_the_warm_start_if_its_seed_is_unset() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, recipe) = (dir.path().join("run"), dir.path().join("recipe.toml"));
+    let base = fs::canonicalize(SMOKE).unwrap();
+    fs::write(&recipe, format!("extends = {base:?}\n[sft]\nseed = 5\n[model]\nrandom_weights = false\n")).unwrap();
+    let args = [recipe.to_str().unwrap(), "--out", out.to_str().unwrap(), "--seeds", "1..3"];
+    run(0, &[&args[..], &["--set", "ppo.steps=1", "--set", "sft.seed=unset"]].concat());
+    let folder = |seed: u64| out.with_file_name(format!("run-{seed}"));
+    let weights = |seed| fs::read(folder(seed).join("start/model.safetensors")).unwrap();
+    assert!(weights(1) != weights(2) && weights(2) != weights(3) && weights(1) != weights(3));
+    for seed in 1..=3 {
+        assert!(fs::read_to_string(folder(seed).join("metrics.jsonl")).unwrap().contains("sft/loss"));
+        let record = fs::read_to_string(folder(seed).join("start/warm_start.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!((&record["seed"], &record["sft"]["seed"]), (&seed.into(), &serde_json::Value::Null));
+    }
+    // They are still one arm.
+    let folders: Vec<String> = (1..=3).map(|seed| folder(seed).display().to_string()).collect();
+    let compared = run(0, &["compare", "--json", &folders[0], &folders[1], &folders[2]]);
+    let compared: serde_json::Value = serde_json::from_slice(&compared.stdout).unwrap();
+    assert_eq!((compared["arms"].as_array().unwrap().len(), compared["runs"].as_array().unwrap().len()), (1, 3));
+}
+
 #[test]
 fn a_run_under_nohup_outlives_its_terminal() {
     let dir = tempfile::tempdir().unwrap();

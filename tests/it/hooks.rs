@@ -166,6 +166,33 @@ fn other_settings_do_not_get_the_old_answers() {
     run(0, &["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=4"]);
     run(0, &[&set[..], &["--out", &dir.path().join("other").display().to_string()]].concat());
     run(0, &[&set[..], &["--again"]].concat());
+    // Nor are other responses, or other grades, taken for those that were judged.
+    let own = dir.path().join("own.jinja");
+    fs::write(&own, "{{ numbers | join(' ') }} to {{ target }}").unwrap();
+    let template = format!("prompt.template={}", own.display());
+    for (set, part) in [
+        (template.as_str(), "prompt"),
+        ("rollout.max_response_tokens=40", "tokens"),
+        ("rollout.stop=['=']", "stop"),
+        ("reward.format=0.2", "reward"),
+        ("task.max_number=20", "task"),
+        ("machine.precision=bfloat16", "precision"),
+        ("seed=2", "seed"),
+    ] {
+        let arguments = ["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=3", "--set", set];
+        let error = String::from_utf8(run(2, &arguments).stderr).unwrap();
+        assert!(error.contains(&format!("is judged already, with another {part}: --again")), "{set}: {error}");
+    }
+    let other = ["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=3", "--set", &template];
+    run(0, &[&other[..], &["--again"]].concat());
+    run(0, &other);
+    let noted = String::from_utf8(run(0, &["judge", &folder, "--steps", "1"]).stderr).unwrap();
+    assert!(noted.contains("note: persona at step 1 was judged with another "), "{noted}");
+    assert!(noted.contains("prompt and ") || noted.contains(" and prompt") || noted.contains("prompt;"), "{noted}");
+    // A template of the same name that says something else is another one.
+    fs::write(&own, "{{ numbers | join(' ') }} for {{ target }}").unwrap();
+    let error = String::from_utf8(run(2, &other).stderr).unwrap();
+    assert!(error.contains("with another prompt: --again"), "{error}");
     // Only what is due is judged unless steps are named.
     let all = json(&run(0, &["judge", &folder, "--set", "hooks.persona.traces=3", "--again", "--json"]));
     assert_eq!(all.as_array().unwrap().len(), 2);
@@ -266,6 +293,11 @@ fn a_transfer_is_an_evaluation_on_another_task() {
     let tokens: f64 = answers.iter().map(|answer| answer["tokens"].as_f64().unwrap()).sum();
     assert_eq!(answers.len(), 8);
     assert!((found[1].1["hooks/transfer/response_length"].as_f64().unwrap() - tokens / 8.0).abs() < 1e-9);
+    let (shown, seed) = (folder.display().to_string(), ["--set", "seed=5"]);
+    let error = run(2, &["judge", &shown, "--steps", "2", "--set", "prompt.template=base"]).stderr;
+    assert!(String::from_utf8(error).unwrap().contains("judged already, with another prompt: --again"));
+    // Greedy answers do not depend on the seed.
+    run(0, &[&["judge", &shown, "--steps", "2"], &seed[..]].concat());
     // Afterwards the answers are the same.
     let other = dir.path().join("again").display().to_string();
     run(0, &["judge", &folder.display().to_string(), "--steps", "2", "--out", &other]);

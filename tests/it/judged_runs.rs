@@ -1,10 +1,14 @@
 //! A run whose hook asks an endpoint, which answers rightly, partly, or not at all.
 
 use crate::judge::{KEY, right};
-use crate::server::Manner::{Say, Status};
+use crate::server::Manner::{Say, Slow, Status};
 use crate::server::{Manner, Seen, Server};
-use crate::support::{SMOKE, program};
+use crate::support::{SMOKE, kill, program, run};
 use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 /// As a hook of a run, by its recipe; judging again asks nothing, and the key is in no file of the run.
 #[test]
@@ -81,6 +85,71 @@ fn a_run_says_what_its_judge_could_not_do() {
     let failed = program(&[&["judge", &out], &more[..], &most].concat()).output().unwrap();
     let error = String::from_utf8(failed.stderr).unwrap();
     assert!(failed.status.code() == Some(1) && error.contains("error: 3 of 4 traces judged, 1 missing"), "{error}");
+}
+
+/// A signal in the middle of judging: the same command goes on with the answers that are there, and says what one says
+/// that nobody interrupted.
+#[test]
+fn judging_goes_on_after_a_signal() {
+    let server = Server::start(|_, seen| match whole(seen) {
+        Say(text) => Slow(Duration::from_millis(60), text),
+        other => other,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let out = folder.display().to_string();
+    run(0, &[SMOKE, "--out", &out, "--set", "ppo.steps=1"]);
+    let logged = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let url = format!("hooks.persona.judge.url={}", server.url);
+    let sets = ["hooks.persona.judge.kind=endpoint", "hooks.persona.judge.model=tiny", "hooks.persona.traces=16", &url];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let slowly = ["--set", "hooks.persona.judge.concurrency=2"];
+    let judge = [&["judge", &out, "--steps", "1"], &sets[..], &slowly].concat();
+    let mut child = program(&judge).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while server.seen().len() < 12 {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill("-TERM", &child);
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(75), "{said}");
+    // Nothing is there but whole answers.
+    let names = |dir: &Path| -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let hooks = folder.join("hooks");
+    let left: Vec<String> = names(&hooks).into_iter().filter(|name| name != "answers").collect();
+    assert!(left.iter().all(|step| names(&hooks.join(step)).is_empty()), "{left:?}");
+    let kept = names(&hooks.join("answers"));
+    assert!((8..=server.seen().len()).contains(&kept.len()), "{} of {}", kept.len(), server.seen().len());
+    for file in &kept {
+        let text = fs::read_to_string(hooks.join("answers").join(file)).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(folder.join("metrics.jsonl")).unwrap(), logged);
+
+    // What was answered is not asked again, and the result is that of a judge whom nobody interrupted.
+    let asked = server.seen().len();
+    run(0, &judge);
+    let more = server.seen().len() - asked;
+    let other = dir.path().join("other");
+    run(0, &[&judge[..], &["--out", other.to_str().unwrap()]].concat());
+    let all = server.seen().len() - asked - more;
+    assert_eq!(more, all - kept.len());
+    let traces = |run: &Path| fs::read_to_string(run.join("hooks/step_000001/persona/traces.jsonl")).unwrap();
+    assert!(traces(&folder) == traces(&other));
+    let figures = |run: &Path| {
+        let text = fs::read_to_string(run.join("hooks/step_000001/persona/result.json")).unwrap();
+        let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (result["figures"].clone(), result["identity"].clone(), result["summary"].clone())
+    };
+    assert_eq!(figures(&folder), figures(&other));
+    let logged = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    assert_eq!(logged.lines().filter(|line| line.contains("hooks/persona/perspectives/mean")).count(), 1);
 }
 
 /// A right reply to a question about a trace of any number of parts, which are all the first perspective's.

@@ -90,6 +90,7 @@ fn phase(out: &Path) -> &'static str {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the seed and the counts of scripts/kill_loop")]
 fn a_run_that_is_killed_at_any_moment_comes_to_the_same_end() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().expect(name));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;

@@ -3,6 +3,7 @@
 mod bounds;
 mod checkpoints;
 mod compare;
+mod compare_hooks;
 mod dialogues;
 mod disk;
 mod durability;
@@ -19,6 +20,8 @@ mod kills;
 mod memory;
 mod politifact;
 mod program;
+#[cfg(feature = "mpi")]
+mod ranks;
 mod replay;
 mod seeds;
 mod server;

@@ -2,6 +2,9 @@
 
 use super::rules::{RULES, cues};
 use super::*;
+use crate::recipe::TraceStyle;
+use crate::rng::{Purpose, stream};
+use crate::task::countdown::{MAX_VALUE, Problem, SolverOptions, solver_dialogue, solver_trace};
 use proptest::prelude::*;
 use regex::Regex;
 
@@ -209,6 +212,31 @@ fn a_disagreement_in_words_counts() {
     let said: Vec<&str> = judgement.segments.iter().map(|s| &text[s.start..s.end]).collect();
     assert_eq!(said[3], "Yes, I agree.");
     assert_eq!(judgement.segments.iter().map(|s| s.perspective).collect::<Vec<_>>(), [0, 1, 0, 1]);
+}
+
+/// A trace of our solver: a list of tries, or with personas a dialogue.
+fn of_solver(index: u64, personas: Option<usize>) -> String {
+    let options = SolverOptions { tries: [2, 12], insight: 0.2, more: 0, max_value: MAX_VALUE };
+    let problem = Problem { nums: vec![5, 7, 12, 3], target: 67 };
+    let mut rng = stream(0, Purpose::Traces, 0, index);
+    match personas {
+        None => solver_trace(&problem, TraceStyle::Monologue, &options, &mut rng),
+        Some(personas) => solver_dialogue(&problem, personas, &options, &mut rng),
+    }
+}
+
+#[test]
+fn lists_of_tries_have_no_behaviour_and_dialogues_have_theirs_without_tags() {
+    for index in 0..300 {
+        let list = of_solver(index, None);
+        assert_eq!(counts(&list), ([0; 4], [0; 4]), "{list}");
+        let dialogue = of_solver(index, Some(2 + index as usize % 3));
+        let judged = judgement(&dialogue);
+        let opened = (1..=4).filter(|voice| dialogue.contains(&format!("<think{voice}>"))).count();
+        assert_eq!(judged.perspectives.as_ref().unwrap().len(), opened, "{dialogue}");
+        let said: Vec<&str> = judged.segments.iter().map(|part| &dialogue[part.start..part.end]).collect();
+        assert_eq!(counts(&said.join("\n")), counts(&dialogue), "{dialogue}");
+    }
 }
 
 #[test]

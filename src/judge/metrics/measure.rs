@@ -5,6 +5,7 @@
 use super::super::collectivity::words;
 use super::super::interface::{COGNITIVE, CONVERSATIONAL, Judgement, ROLES, TRAITS};
 use super::personality::{expertise_diversity, trait_diversity, traits};
+use crate::stats::Part;
 
 /// A trace and what a judge said about it.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ pub struct Judged<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
     pub name: String,
-    pub parts: Vec<Option<(f64, f64)>>,
+    pub parts: Vec<Part>,
 }
 
 impl Measure {

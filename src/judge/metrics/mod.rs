@@ -28,7 +28,7 @@ pub use measure::Judged;
 pub use personality::{expertise_diversity, trait_diversity, traits};
 pub use places::place;
 
-use crate::stats::{Bins, Bootstrap, Figure, percentile_interval};
+use crate::stats::{Bins, Bootstrap, Figure, Part, percentile_interval};
 use measure::{Measure, measures};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -61,6 +61,12 @@ pub fn figures(traces: &[Judged], resamples: usize) -> Vec<Figure> {
         ..Figure::plain(format!("missing/{part}"), count as f64)
     }));
     figures
+}
+
+/// What each trace adds to a figure, in their order: a part of the quotient that the figure is, or nothing if the trace
+/// is missing from it. `None` for a figure that is not one over traces.
+pub fn parts(traces: &[Judged], figure: &str) -> Option<Vec<Part>> {
+    measures(traces).into_iter().find(|measure| measure.name == figure).map(|measure| measure.parts)
 }
 
 /// In how many of the traces that were judged a part of the judgement is missing, by the part's name.
