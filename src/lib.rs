@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod model;
 pub mod optim;
 pub mod page;
+pub mod panics;
 pub mod plan;
 pub mod recipe;
 pub mod rng;

@@ -19,4 +19,5 @@ pub use files::{load_parts, load_tensors, read_tensors, save_critic, save_model,
 pub use folder::{is_complete, link_folder, tolerate, write_folder};
 pub use lock::Lock;
 pub use run_folder::{Checkpoint, RunFolder};
+pub use sums::{Sum, Sums};
 pub use verify::{Verdict, ensure_whole, verify};

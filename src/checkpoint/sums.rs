@@ -24,7 +24,7 @@ const THREADS: usize = 4;
 
 /// A file: its path in the folder, its size and its hash.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Sum {
+pub struct Sum {
     pub path: String,
     pub bytes: u64,
     pub sha256: String,
@@ -32,7 +32,7 @@ pub(super) struct Sum {
 
 /// The files of a folder.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Sums(pub Vec<Sum>);
+pub struct Sums(pub Vec<Sum>);
 
 impl Sums {
     /// Those of a folder as it is, but for its mark.
@@ -61,6 +61,7 @@ impl Sums {
         if text.is_empty() { Ok(None) } else { Self::parse(&text).map(Some) }
     }
 
+    /// The text of a mark.
     pub fn text(&self) -> String {
         let mut text = format!("# {} files; `sha256sum --check {MARK}` compares them\n", self.0.len());
         for Sum { path, bytes, sha256 } in &self.0 {
@@ -69,7 +70,11 @@ impl Sums {
         text
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Those in the text of a mark.
+    ///
+    /// # Errors
+    /// It is something else, or cut off.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let head =
             lines.next().and_then(|line| line.strip_prefix("# ")?.split_once(" files;")?.0.parse::<usize>().ok());

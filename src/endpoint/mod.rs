@@ -19,5 +19,5 @@ pub use client::Client;
 pub use refusal::Refusal;
 pub use service::{Answer, Service};
 pub use settings::{Settings, body_over};
-pub use wire::{Reply, check_url};
+pub use wire::{Fault, Reply, Vectors, check_url, reply_of, vectors_of};
 pub use workers::{GRACE, each};

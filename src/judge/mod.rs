@@ -29,4 +29,5 @@ pub use lexical::Lexical;
 pub use local::Local;
 pub use metrics::{Difference, Judged, differences, figures, parts};
 pub use prompts::{Prompts, Question};
+pub use reading::Reading;
 pub use separate::{Auc, separate};

@@ -37,7 +37,11 @@ pub(super) fn lines(record: &Record) -> Vec<u8> {
     lines
 }
 
-fn parse(line: &str) -> Result<(u64, Outcomes)> {
+/// The evaluation in a line, and its step.
+///
+/// # Errors
+/// It is not JSON, lacks a key, or its arrays have different lengths.
+pub fn parse(line: &str) -> Result<(u64, Outcomes)> {
     let Line { step, outcomes } = serde_json::from_str(line)?;
     outcomes.check()?;
     Ok((step, outcomes))

@@ -50,7 +50,7 @@ impl Sink for JsonLines {
 }
 
 /// The record as one line, with its line feed.
-pub(super) fn line(record: &Record) -> Vec<u8> {
+pub fn line(record: &Record) -> Vec<u8> {
     let mut fields = Map::new();
     fields.insert("stage".into(), record.stage.name().into());
     fields.insert("step".into(), record.step.into());
@@ -71,7 +71,11 @@ fn address(fields: &Map<String, Value>) -> Result<(Stage, u64)> {
     Ok((stage, fields.get("step").and_then(Value::as_u64).context("no step")?))
 }
 
-fn parse(line: &str) -> Result<Record> {
+/// The record in a line.
+///
+/// # Errors
+/// It is not JSON, has no stage or step, or a value that is no number.
+pub fn parse(line: &str) -> Result<Record> {
     let fields: Map<String, Value> = serde_json::from_str(line)?;
     let (stage, step) = address(&fields)?;
     let mut record = Record::new(stage, step);

@@ -14,5 +14,5 @@ pub use attention::{Attend, KeyValues, PRODUCTS_TOKENS, causal_attention, masked
 pub use config::{ADAPTER, Family, ModelConfig};
 pub use decoder::{Decoder, Tap};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
-pub use stored::{missing_files, tensor_names};
+pub use stored::{Stored, missing_files, tensor_names};
 pub use weights::{Head, Weights};

@@ -2,9 +2,10 @@
 
 mod table;
 
-pub use table::table;
+pub use table::{delimited, table};
 
 use crate::json::Object;
+use crate::panics::damaged;
 use crate::{not_fetched, open};
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -38,9 +39,12 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
         bail!(instead);
     }
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl") => Ok(Box::new(json_rows(path)?)),
+        Some("jsonl") => {
+            let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            Ok(Box::new(lines(BufReader::new(file), path)))
+        }
         Some("json") => {
-            let rows = list(path).with_context(|| format!("in {}", path.display()))?;
+            let rows = json_file(path).with_context(|| format!("in {}", path.display()))?;
             Ok(Box::new(rows))
         }
         Some("parquet") => {
@@ -73,10 +77,17 @@ pub fn integer(value: &Value) -> Result<i64> {
 }
 
 /// The objects of a JSON file that is a list of them.
-fn list(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+fn json_file(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let file = open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_JSON, "larger than {MAX_JSON} bytes: make it a .jsonl file");
-    let text = std::io::read_to_string(file).context("cannot be read")?;
+    list(&std::io::read_to_string(file).context("cannot be read")?)
+}
+
+/// The objects of a text that is a list of them.
+///
+/// # Errors
+/// The text is something else.
+pub fn list(text: &str) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     let rows: Vec<Object> =
         serde_json::from_str(text.trim_start_matches('\u{feff}')).context("expected a list of objects")?;
     Ok(rows.into_iter().zip(1..).map(|(Object(row), number)| Ok((number, row))))
@@ -92,7 +103,7 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     };
     ensure!(mark(SeekFrom::Start(0)), "it is not a parquet file ({} bytes)", file.metadata()?.len());
     ensure!(mark(SeekFrom::End(-4)), "it ends early: was it fetched completely? ({} bytes)", file.metadata()?.len());
-    let reader = SerializedFileReader::new(file)?;
+    let reader = damaged(|| SerializedFileReader::new(file))??;
     let schema = reader.metadata().file_metadata().schema().clone();
     if let Some(name) = doubled(&schema) {
         bail!("it has the column `{name}` twice");
@@ -104,9 +115,17 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     }
     let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build()?;
     let path = path.to_owned();
-    let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted))?;
+    let mut rows = Some(damaged(|| RowIter::from_file_into(Box::new(reader)).project(Some(wanted)))??);
+    // The crate panics on pages that are damaged, and its reader is of no use then.
+    let rows = std::iter::from_fn(move || match damaged(|| rows.as_mut()?.next()) {
+        Ok(row) => Some(row?.map_err(anyhow::Error::from)),
+        Err(error) => {
+            rows = None;
+            Some(Err(error))
+        }
+    });
     Ok(rows.zip(1..).map(move |(row, number)| {
-        let row = row.map_err(anyhow::Error::from).and_then(|row| object(&row, ""));
+        let row = row.and_then(|row| object(&row, ""));
         Ok((number, row.with_context(|| place(&path, number))?))
     }))
 }
@@ -146,17 +165,15 @@ fn value(field: &Field, name: &str) -> Result<Value> {
     })
 }
 
-/// The objects of a JSONL file with their line numbers, from 1; empty lines are skipped.
+/// The objects of JSONL, which messages call `path`, with their line numbers, from 1; empty lines are skipped.
 ///
 /// # Errors
 /// As items: a line that is too long, not UTF-8 or not a JSON object, with file and line.
-fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-    let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let mut reader = BufReader::new(file);
+pub fn lines<R: BufRead>(mut reader: R, path: &Path) -> impl Iterator<Item = Result<Row>> + use<R> {
     let path = path.to_owned();
     let mut number = 0;
     let mut failed = false;
-    Ok(std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         while !failed {
             number += 1;
             match json_row(&mut reader) {
@@ -170,7 +187,7 @@ fn json_rows(path: &Path) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
             }
         }
         None
-    }))
+    })
 }
 
 enum Line {

@@ -8,6 +8,7 @@ use crate::{not_fetched, open};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use serde_json::Value;
+use std::io::Read;
 use std::path::Path;
 
 /// The rows of a `.csv` file, with the columns of its first line, or of a `.tsv` file, with the columns `known`; a
@@ -20,15 +21,27 @@ pub fn table(path: &Path, known: &[&str]) -> Result<impl Iterator<Item = Result<
     if let Some(instead) = not_fetched(path) {
         bail!(instead);
     }
-    let quoting = path.extension().is_some_and(|extension| extension == "csv");
     let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    delimited(file, path, known)
+}
+
+/// `table` of what `reader` reads, as if it were the content of `path`.
+///
+/// # Errors
+/// As `table`.
+pub fn delimited<R: Read>(
+    reader: R,
+    path: &Path,
+    known: &[&str],
+) -> Result<impl Iterator<Item = Result<Row>> + use<R>> {
+    let quoting = path.extension().is_some_and(|extension| extension == "csv");
     let mut builder = ReaderBuilder::new();
     builder.has_headers(false).flexible(true).quoting(quoting);
     if !quoting {
         builder.delimiter(b'\t').terminator(Terminator::Any(b'\n'));
     }
     let path = path.to_owned();
-    let mut records = builder.from_reader(file).into_records().map(fields);
+    let mut records = builder.from_reader(reader).into_records().map(fields);
     let first = records.next().transpose().with_context(|| place(&path, 1))?;
     let named = first.iter().flatten().filter(|field| known.contains(&field.as_str())).count();
     let header = named >= if quoting { 1 } else { 2 };

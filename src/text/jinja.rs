@@ -54,9 +54,10 @@ pub fn without_generation(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let (before, tag) = (&rest[..start], &rest[start..start + length + 2]);
-        let inner = &tag[2..tag.len() - 2];
+        // Of `{%}` the second character opens, and cannot close as well.
+        let Some(length) = rest[start + 2..].find("%}") else { break };
+        let (before, tag) = (&rest[..start], &rest[start..start + length + 4]);
+        let inner = &tag[2..length + 2];
         let word = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         out.push_str(before);
         match word {

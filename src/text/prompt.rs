@@ -31,6 +31,10 @@ pub const BUILT_IN: &[(&str, &str)] = &[
 /// thousands.
 const FUEL: u64 = 1_000_000;
 
+/// Most bytes of a template. minijinja counts its lines, columns and arguments in 16 bits, and panics beyond; long chat
+/// templates have 20,000.
+const LONGEST: usize = u16::MAX as usize;
+
 /// A template, parsed.
 pub struct PromptTemplate {
     environment: Environment<'static>,
@@ -125,6 +129,9 @@ pub fn opens_think(prompt: &str) -> bool {
 }
 
 fn parse(name: String, source: String, undefined: UndefinedBehavior) -> Result<PromptTemplate, String> {
+    if source.len() > LONGEST {
+        return Err(format!("{name} has {} bytes, expected at most {LONGEST}", source.len()));
+    }
     let mut environment = Environment::new();
     environment.set_undefined_behavior(undefined);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -231,6 +238,10 @@ mod tests {
         error.to_string()
     }
 
+    fn error_in_chat(template: &str) -> String {
+        error(json!({ "chat_template": template }), "{{ 'a' | chat }}")
+    }
+
     #[test]
     fn built_in() {
         let render = |name: &str| {
@@ -329,10 +340,11 @@ mod tests {
 
     #[test]
     fn each_error_is_one_clear_message() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 7] = [
             ("{{ target }}\n{{ nubmers }}", &["line 2", "`nubmers`", "the variables are: numbers, target"]),
             ("{% if nubmers %}x{% endif %}", &["line 1", "`nubmers`", "the variables are: numbers, target"]),
             ("a\nb {{ target", &["line 2", "prompt.html", "end"]),
+            ("a\nb {%} c", &["line 2", "prompt.html", "`}`"]),
             ("{% include 'prompt.html' %}", &["line 1", "prompt.html"]),
             (
                 "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
@@ -343,6 +355,12 @@ mod tests {
         for (template, parts) in cases {
             let error = error(json!({}), template);
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        for long in [format!("{{{{ f({}) }}}}", "1,".repeat(70_000)), format!("{}{{{{ 'a", "x".repeat(65_600))] {
+            let error = error(json!({}), &long);
+            assert!(error.ends_with(" bytes, expected at most 65535"), "{error}");
+            let error = error_in_chat(&long);
+            assert!(error.contains("chat template of") && error.ends_with("expected at most 65535"), "{error}");
         }
         let missing = PromptTemplate::new("bsae", Path::new("none")).err().unwrap().to_string();
         assert!(missing.contains("`bsae`") && missing.contains("base, base_think, chat, compact"), "{missing}");

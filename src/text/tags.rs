@@ -103,14 +103,6 @@ pub struct Remark {
     pub line: usize,
 }
 
-impl Remark {
-    /// A remark about the byte `at` of `text`.
-    pub fn new(text: &str, at: usize, what: impl fmt::Display) -> Self {
-        let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-        Self { what: what.to_string(), at, line }
-    }
-}
-
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "line {}, byte {}: {}", self.line, self.at, self.what)
@@ -129,10 +121,5 @@ mod tests {
         let found: Vec<String> = marks(text).iter().map(Mark::to_string).collect();
         assert_eq!(found, ["`<think>`", "`</think1>`", "`<persona12>`", "`</answer>`", "`<group_consensus>`"]);
         assert_eq!(marks("a<<think>b")[0], Mark { tag: Tag::Think, closes: false, start: 2, end: 9 });
-    }
-
-    #[test]
-    fn remarks_say_where() {
-        assert_eq!(Remark::new("é\nb", 3, "here").to_string(), "line 2, byte 3: here");
     }
 }

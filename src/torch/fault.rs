@@ -125,12 +125,13 @@ pub fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// What is printed about panics from now on: nothing about those of libtorch, which become errors, and of all others a
-/// request to report them. With RUST_BACKTRACE=1 mistakes, not machines, show where they come from.
+/// What is printed about panics from now on: nothing about those that become errors, of libtorch and of other crates'
+/// readers, and of all others a request to report them. With RUST_BACKTRACE=1 mistakes, not machines, show where they
+/// come from.
 pub fn report_panics() {
     panic::set_hook(Box::new(|info| {
         let fault = Fault::of_panic(info.payload());
-        if fault.as_ref().is_some_and(|fault| fault.is_memory() || fault.is_device()) {
+        if crate::panics::are_expected() || fault.as_ref().is_some_and(|fault| fault.is_memory() || fault.is_device()) {
             return;
         }
         // Standard error may be closed.

@@ -83,8 +83,7 @@ fn first_rows(
             None => None,
             Some(rows) => Some(rows.next().with_context(|| format!("{place}: the partner's file has no such row"))??.1),
         };
-        let trace = if has_trace(&row) { tasks.trace(&row, partner.as_ref()) } else { from_row(&row, chat) };
-        match trace {
+        match trace_of(&row, partner.as_ref(), chat, tasks) {
             Ok(trace) => Ok(Ok(Trace { place, ..trace })),
             Err(error) if error.is::<Unreadable>() => Ok(Err(format!("{place}: {error:#}"))),
             Err(error) => Err(error.context(place)),
@@ -95,6 +94,19 @@ fn first_rows(
         bail!("{} has no rows", path.display());
     }
     Ok(traces)
+}
+
+/// The trace of a row in any of the layouts, as long as that of its `partner` if the recipe says so.
+///
+/// # Errors
+/// `Unreadable`: a model's trace whose tags cannot be read. Else: another layout, or an empty part, with the key.
+pub fn trace_of(
+    row: &Map<String, Value>,
+    partner: Option<&Map<String, Value>>,
+    chat: &dyn Fn(&Value) -> Result<String>,
+    tasks: &Tasks,
+) -> Result<Trace> {
+    if has_trace(row) { tasks.trace(row, partner) } else { from_row(row, chat) }
 }
 
 fn from_row(row: &Map<String, Value>, chat: &dyn Fn(&Value) -> Result<String>) -> Result<Trace> {

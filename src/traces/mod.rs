@@ -6,7 +6,9 @@ mod stats;
 mod task;
 mod trace;
 
+pub use file::trace_of;
 pub use stats::{Spread, Stats};
+pub use task::{Tasks, Unreadable};
 pub use trace::Trace;
 
 use crate::bad;
@@ -26,7 +28,6 @@ use lengths::{Measured, nearest};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
-use task::Tasks;
 
 /// The rows of a warm start, and what they are like.
 pub struct Prepared {

@@ -23,6 +23,7 @@ mod program;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod replay;
+mod seeds;
 mod server;
 mod signals;
 mod support;

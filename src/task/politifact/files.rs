@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The columns of LIAR's files, which do not name them.
-const LIAR: [&str; 14] = [
+pub const LIAR: [&str; 14] = [
     "id",
     "label",
     "statement",
@@ -107,8 +107,22 @@ fn first(mut claims: Vec<Claim>, count: usize, path: &Path, key: &str) -> Result
 
 /// All claims of a file.
 fn read(path: &Path, order: Order) -> Result<Vec<Claim>> {
+    let (claims, warning) = claims(path, rows(path)?, order)?;
+    warning.iter().for_each(|warning| terminal::warn(warning));
+    Ok(claims)
+}
+
+/// The claims in all rows of a file, and what is odd about their numbers.
+///
+/// # Errors
+/// A bad row, or ratings that contradict each other, with file, row and field.
+pub fn claims(
+    path: &Path,
+    rows: impl Iterator<Item = Result<Row>>,
+    order: Order,
+) -> Result<(Vec<Claim>, Option<String>)> {
     let (mut claims, mut ratings, mut histories) = (Vec::new(), Vec::new(), Vec::<(i64, History)>::new());
-    for row in rows(path)? {
+    for row in rows {
         let (number, row) = row?;
         let said = Said::of(&row).with_context(|| place(path, number))?;
         let text = text(&row).with_context(|| place(path, number))?;
@@ -120,17 +134,17 @@ fn read(path: &Path, order: Order) -> Result<Vec<Claim>> {
         ratings.push((number, said));
     }
     check_order(path, &ratings, order)?;
-    if let Some(other) = better_order(&histories, order) {
-        terminal::warn(&format!(
+    let warning = better_order(&histories, order).map(|other| {
+        format!(
             "warning: {}: the speakers' histories fit better if the label 0 means {} and 5 means {}: unless the file's \
              authors say otherwise, set {}",
             path.display(),
             other.name(0),
             other.name(5),
             other.written()
-        ));
-    }
-    Ok(claims)
+        )
+    });
+    Ok((claims, warning))
 }
 
 /// The rows of a file of any of the kinds.

@@ -9,15 +9,15 @@ mod label;
 mod said;
 mod settings;
 
-pub use label::{CLASSES, class_of_answer};
+pub use files::{Claim, LIAR, claims};
+pub use label::{CLASSES, Order, class_of_answer};
 
 use super::splits::warn_of_shared;
 use super::{Classes, Split, Task, Verdict};
 use crate::recipe::Politifact;
 use crate::terminal;
 use anyhow::{Context, Result};
-use files::{ABOUT, Claim, splits};
-use label::Order;
+use files::{ABOUT, splits};
 use serde_json::{Map, Value};
 
 /// The claims of the three splits.

@@ -1,6 +1,7 @@
 //! Blocks: a tag, text, and the tag's end.
 
 use crate::text::tags::{Mark, Remark, Tag, marks};
+use std::cell::Cell;
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -22,12 +23,14 @@ pub struct Reader<'a> {
     next: usize,
     /// Where the last mark that was read ends.
     end: usize,
+    /// The last byte that was remarked upon, and its line: a text of a thousand notes is not read a thousand times.
+    remarked: Cell<(usize, usize)>,
     pub notes: Vec<Remark>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self { text, marks: marks(text), next: 0, end: 0, notes: vec![] }
+        Self { text, marks: marks(text), next: 0, end: 0, remarked: Cell::new((0, 1)), notes: vec![] }
     }
 
     /// The next mark, which has not been read.
@@ -36,7 +39,13 @@ impl<'a> Reader<'a> {
     }
 
     pub fn remark(&self, at: usize, what: impl Display) -> Remark {
-        Remark::new(self.text, at, what)
+        let (from, line) = match self.remarked.get() {
+            known if known.0 <= at => known,
+            _ => (0, 1),
+        };
+        let line = line + self.text.as_bytes()[from..at].iter().filter(|byte| **byte == b'\n').count();
+        self.remarked.set((at, line));
+        Remark { what: what.to_string(), at, line }
     }
 
     /// That the next mark is not what should be here.
@@ -118,7 +127,7 @@ impl<'a> Reader<'a> {
         let content = &self.text[open.end..end];
         let mut text = content.trim();
         if let Some((before, stray)) = text.rsplit_once("</")
-            && stray.find('>') == Some(stray.len() - 1)
+            && stray.strip_suffix('>').is_some_and(|name| !name.contains('>'))
         {
             text = before.trim_end();
         }
@@ -161,6 +170,20 @@ impl<'a> Reader<'a> {
         let blank = between.len() - between.trim_start().len();
         if blank < between.len() {
             self.notes.push(self.remark(self.end + blank, "text outside of the blocks"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remarks_say_where_in_any_order() {
+        let reader = Reader::new("é\nb\n\nc");
+        for (at, place) in [(3, "line 2, byte 3"), (6, "line 4, byte 6"), (0, "line 1, byte 0"), (5, "line 3, byte 5")]
+        {
+            assert_eq!(reader.remark(at, "here").to_string(), format!("{place}: here"));
         }
     }
 }
