@@ -14,7 +14,7 @@ mod warm_start;
 pub use health::{Fate, Health, health};
 pub use heartbeat::{Heartbeat, How};
 pub use replay::{Replay, replay};
-pub use seeds::{Seeds, launch_seeds};
+pub use seeds::{Seeds, check_seeds, launch_seeds};
 
 use crate::analysis;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, ensure_whole, link_folder, write_file};

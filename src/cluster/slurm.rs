@@ -1,0 +1,137 @@
+//! The script of an array job for Slurm.
+//!
+//! Decided: bash stays and waits for the program, so that it can queue the task again. The first signal reaches the
+//! program as USR1, whichever it was: on preemption Slurm sends TERM to every process of a job, and a second TERM would
+//! end the program at once. The indexes of the array are the seeds.
+
+use super::quote::{pattern, sbatch, shell, text};
+use super::{Job, Site};
+use crate::BadInput;
+
+/// The largest index of an array, unless a cluster is set up otherwise (MaxArraySize).
+const MOST: u64 = 1000;
+
+/// The script, for `sbatch`. It names `job.beside("toml")` as the recipe.
+///
+/// # Errors
+/// Bad input: a path or a seed that Slurm cannot use.
+pub fn script(job: &Job, site: &Site) -> Result<String, BadInput> {
+    let seeds = &job.seeds;
+    if let Some(seed) = seeds.iter().find(|seed| **seed > MOST) {
+        return Err(BadInput(format!(
+            "the seed {seed} cannot be the index of a task: expected seeds from 0 to {MOST}, since Slurm's arrays have no \
+             larger ones by default"
+        )));
+    }
+    let recipe = job.beside("toml");
+    let (recipe, out, folder) = (text(&recipe, "the recipe")?, text(&job.out, "the run folder")?, &job.folder);
+    let folder = shell(text(folder, "the working folder")?);
+    let program = site.program.as_deref().unwrap_or(&job.program);
+    let words = site.slurm.container.iter().map(String::as_str).chain([program, recipe]);
+    let mut command: Vec<String> = launcher(job, site).into_iter().chain(words.map(shell)).collect();
+    command.push(format!("--out {} --seeds \"$SLURM_ARRAY_TASK_ID\"", shell(out)));
+    let (options, command, restarts) = (options(job, site, out)?.join("\n"), command.join(" "), site.restarts);
+    let before: String = site.before.iter().map(|line| format!("{line}\n")).collect();
+    Ok(format!(
+        "#!/usr/bin/env bash
+# Written by ppo-train submit: each task trains the seed of its index, and goes on in its folder after a restart.
+{options}
+
+restarts={restarts}
+child= heard=
+stop() {{
+    # Only the first signal is passed on: a second of its kind would end the program at once.
+    [ -n \"$heard\" ] || [ -z \"$child\" ] || kill -USR1 \"$child\"
+    heard=$((heard + 1))
+}}
+trap stop USR1 TERM
+
+cd -- {folder} || exit
+{before}
+code=75
+if [ -z \"$heard\" ]; then
+    {command} &
+    child=$!
+    [ -z \"$heard\" ] || kill -USR1 \"$child\"
+    # A signal interrupts `wait`, which then has another exit code than the program.
+    while before=$heard; wait \"$child\"; code=$?; [ \"$before\" != \"$heard\" ]; do :; done
+fi
+# 138 and 143: the signal came before the program listened.
+case $code in 138 | 143) [ -z \"$heard\" ] || code=75 ;; esac
+[ \"$code\" -eq 75 ] || exit \"$code\"
+if [ \"${{SLURM_RESTART_COUNT:-0}}\" -ge \"$restarts\" ]; then
+    echo \"stopped, and not queued again: it was restarted $restarts times\" >&2
+    exit 75
+fi
+scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID\"
+exit 75
+"
+    ))
+}
+
+/// What starts several processes.
+fn launcher(job: &Job, site: &Site) -> Vec<String> {
+    if job.processes == 1 {
+        return vec![];
+    }
+    let cpus = site.cpus.map(|cpus| format!("--cpus-per-task={cpus}"));
+    let own = [format!("--ntasks={}", job.processes), "--kill-on-bad-exit=1".into()].into_iter().chain(cpus);
+    ["srun".into()].into_iter().chain(own).chain(site.slurm.srun.iter().map(|option| shell(option))).collect()
+}
+
+/// The lines `#SBATCH`.
+fn options(job: &Job, site: &Site, out: &str) -> Result<Vec<String>, BadInput> {
+    let slurm = &site.slurm;
+    let at_once = site.at_once.map_or(String::new(), |most| format!("%{most}"));
+    let always = [
+        ("job-name", job.name.replace(|c: char| c.is_control(), "_")),
+        ("array", format!("{}{at_once}", ranges(&job.seeds))),
+        ("output", format!("{}-%a.log", pattern(out)?)),
+        ("open-mode", "append".into()),
+        ("signal", format!("B:USR1@{}", site.grace)),
+        ("nodes", slurm.nodes.to_string()),
+        ("ntasks", job.processes.to_string()),
+    ];
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    let wanted = [
+        ("gpus-per-node", number(Some(site.gpus).filter(|gpus| *gpus > 0))),
+        ("cpus-per-task", number(site.cpus)),
+        ("mem", site.memory.map(|memory| format!("{memory}G"))),
+        ("time", slurm.time.clone()),
+        ("partition", slurm.partition.clone()),
+        ("account", slurm.account.clone()),
+        ("qos", slurm.qos.clone()),
+        ("constraint", slurm.constraint.clone()),
+        ("mail-user", slurm.mail.clone()),
+        ("mail-type", slurm.mail.as_ref().map(|_| "END,FAIL".into())),
+    ];
+    let wanted = wanted.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let lines = always.into_iter().chain(wanted).map(|(name, value)| sbatch(name, &value));
+    let plain = ["--requeue"].into_iter().chain(slurm.options.iter().map(String::as_str));
+    Ok(lines.chain(plain.map(|option| format!("#SBATCH {option}"))).collect())
+}
+
+/// Seeds as an array's indexes: `1-5,8`.
+fn ranges(seeds: &[u64]) -> String {
+    let mut runs: Vec<[u64; 2]> = vec![];
+    for seed in seeds {
+        match runs.last_mut() {
+            Some([_, last]) if *last + 1 == *seed => *last = *seed,
+            _ => runs.push([*seed, *seed]),
+        }
+    }
+    let shown = |[first, last]: &[u64; 2]| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    runs.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_ranges() {
+        assert_eq!(ranges(&[1, 2, 3, 4, 5]), "1-5");
+        assert_eq!(ranges(&[1, 4, 5, 7, 2]), "1,4-5,7,2");
+        assert_eq!(ranges(&[0]), "0");
+    }
+}
