@@ -5,7 +5,7 @@ use super::plan::{Looked, look};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use ppo_train::cluster::{Job, Site, manifest, script};
+use ppo_train::cluster::{Job, Site, manifest, script, shell};
 use ppo_train::files::write_file;
 use ppo_train::plan::{Disk, Plan};
 use ppo_train::run::{Seeds, check_seeds};
@@ -16,8 +16,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, Stdio};
 
-/// Submit a recipe to Slurm: an array job with a task per seed. A task that is preempted or reaches its time limit saves
-/// its work, is queued again and goes on.
+/// Submit a recipe to Slurm: an array job with a task per seed. A task that is preempted or reaches its time limit
+/// saves its work, is queued again and goes on.
 ///
 /// Everything is checked first, as `plan` does. The job is OUT.sbatch, its recipe OUT.toml, merged and written out, and
 /// each task's log OUT-SEED.log, beside the run folders OUT-SEED.
@@ -132,34 +132,36 @@ impl Submit {
         })
     }
 
+    /// Prints the job, and how to follow it.
     fn report(&self, plan: &Plan, job: &Job, written: &Written) -> Result<()> {
-        let runs = || job.seeds.iter().map(|seed| job.run(*seed).display().to_string());
+        let Written { path, text, number } = written;
+        let shown = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let runs = shown(job.seeds.iter().map(|seed| job.run(*seed)).collect());
+        let path = path.display().to_string();
         if self.json {
-            let path = (!self.dry_run).then(|| written.path.display().to_string());
-            let logs = job.seeds.iter().map(|seed| job.log(*seed).display().to_string());
-            let logs: Vec<String> = if self.kubernetes { vec![] } else { logs.collect() };
-            let (text, number) = (&written.text, &written.number);
-            let runs: Vec<String> = runs().collect();
-            return print_json(&json!({ "file": path, "text": text, "job": number, "runs": runs, "logs": logs }));
+            let logs = if self.kubernetes { vec![] } else { job.seeds.iter().map(|seed| job.log(*seed)).collect() };
+            let file = (!self.dry_run).then_some(path);
+            return print_json(
+                &json!({ "file": file, "text": text, "job": number, "runs": runs, "logs": shown(logs) }),
+            );
         }
-        print(written.text.trim_end())?;
-        let (path, out) = (written.path.display(), plan.out.display());
-        let tasks = counted(job.seeds.len(), "task");
-        match &written.number {
-            None if self.dry_run => return Ok(()),
-            None => print(format_args!("\nfile          {path}\nsubmit        kubectl apply -f {path}"))?,
-            Some(number) => {
-                print(format_args!(
-                    "\njob           {number}, {tasks}\nscript        {path}\nlogs          {out}-*.log"
-                ))?;
-                print(format_args!("queue         squeue -j {number}\ncancel        scancel {number}"))?;
-            }
+        print(text.trim_end())?;
+        let (path, out) = (shell(&path), shell(&plan.out.display().to_string()));
+        let mut lines = vec![];
+        if let Some(number) = number {
+            let tasks = counted(job.seeds.len(), "task");
+            lines.push(("job", format!("{number}, {tasks}")));
+            lines.push(("script", path));
+            lines.push(("logs", format!("{out}-*.log")));
+            lines.push(("queue", format!("squeue --jobs={number}")));
+            lines.push(("cancel", format!("scancel {number}")));
+            lines.push(("runs", format!("ppo-train status {out}")));
+            let runs = runs.iter().map(|run| shell(run)).collect::<Vec<_>>();
+            lines.push(("TensorBoard", format!("scripts/tensorboard {}", runs.join(" "))));
+        } else if !self.dry_run {
+            lines.push(("submit", format!("kubectl apply -f {path}")));
         }
-        if !self.kubernetes {
-            print(format_args!("runs          ppo-train status {out}"))?;
-            print(format_args!("TensorBoard   scripts/tensorboard {}", runs().collect::<Vec<_>>().join(" ")))?;
-        }
-        Ok(())
+        lines.iter().try_for_each(|(what, line)| print(format_args!("{what:<14}{line}")))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Decided: a pod is never started again in place, so that its exit code decides: a run that was stopped (75) or whose
 //! pod was evicted gets a new pod, without limit, and goes on in the volume; a run that failed or was refused fails its
-//! seed alone; what killed it otherwise counts against `restarts`. Not run on a cluster by the tests: they read it back.
+//! seed alone; what killed it otherwise counts against `restarts`. The tests read it back; no cluster ran it.
 
 use super::quote::{shell, text};
 use super::{Job, Kubernetes, Site};

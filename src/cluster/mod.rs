@@ -12,6 +12,7 @@ mod site;
 mod slurm;
 
 pub use kubernetes::manifest;
+pub use quote::shell;
 pub use site::{HEAD, Kubernetes, Site, Slurm};
 pub use slurm::script;
 

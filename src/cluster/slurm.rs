@@ -2,7 +2,8 @@
 //!
 //! Decided: bash stays and waits for the program, so that it can queue the task again. The first signal reaches the
 //! program as USR1, whichever it was: on preemption Slurm sends TERM to every process of a job, and a second TERM would
-//! end the program at once. The indexes of the array are the seeds.
+//! end the program at once. A task that Slurm is ending is not queued again by the script, unless its time was over: it
+//! may have been cancelled. The indexes of the array are the seeds.
 
 use super::quote::{pattern, sbatch, shell, text};
 use super::{Job, Site};
@@ -19,8 +20,14 @@ pub fn script(job: &Job, site: &Site) -> Result<String, BadInput> {
     let seeds = &job.seeds;
     if let Some(seed) = seeds.iter().find(|seed| **seed > MOST) {
         return Err(BadInput(format!(
-            "the seed {seed} cannot be the index of a task: expected seeds from 0 to {MOST}, since Slurm's arrays have no \
-             larger ones by default"
+            "the seed {seed} cannot be the index of a task: expected seeds from 0 to {MOST}, the largest that Slurm takes"
+        )));
+    }
+    let (nodes, processes) = (site.slurm.nodes, job.processes);
+    if nodes > processes {
+        return Err(BadInput(format!(
+            "{nodes} nodes have nothing to do with {processes} {}: expected --processes COUNT, or slurm.processes",
+            if processes == 1 { "process" } else { "processes" }
         )));
     }
     let recipe = job.beside("toml");
@@ -63,7 +70,11 @@ if [ \"${{SLURM_RESTART_COUNT:-0}}\" -ge \"$restarts\" ]; then
     echo \"stopped, and not queued again: it was restarted $restarts times\" >&2
     exit 75
 fi
-scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID\"
+task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+case $(squeue --noheader --jobs=\"$task\" --format='%T %r') in
+    RUNNING* | *TimeLimit) scontrol requeue \"$task\" ;;
+    # Slurm ends the task by itself: one that was preempted it has queued again, one that was cancelled stays so.
+esac
 exit 75
 "
     ))

@@ -1,7 +1,7 @@
 //! What a struct of keys declares, as data: sections and keys with their types, defaults, bounds and sentences.
 //!
 //! schemars derives a JSON Schema from the structs; this reads it once, for the checks, the spelling advice and the
-//! pages of keys, and hands it to editors. The recipe's are in `keys`; other files of a user's have structs of their own.
+//! pages of keys, and hands it to editors. The recipe's are in `keys`; other files have structs of their own.
 
 use super::keys::{MOST, Recipe};
 use schemars::{JsonSchema, schema_for};

@@ -1,5 +1,6 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
+mod experiment;
 mod health;
 mod heartbeat;
 mod history;
@@ -11,6 +12,7 @@ pub mod signals;
 mod tests;
 mod warm_start;
 
+pub use experiment::runs;
 pub use health::{Fate, Health, health};
 pub use heartbeat::{Heartbeat, How};
 pub use replay::{Replay, replay};

@@ -23,6 +23,8 @@ mod program;
 mod replay;
 mod server;
 mod signals;
+mod slurm;
+mod submit;
 mod support;
 mod trajectory;
 mod watch;
