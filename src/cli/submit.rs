@@ -12,6 +12,7 @@ use ppo_train::run::{Seeds, check_seeds};
 use ppo_train::terminal::{self, counted};
 use ppo_train::{bad, instead_of_file};
 use serde_json::json;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, Stdio};
@@ -68,25 +69,31 @@ impl Submit {
         };
         let mut written = Written { path, text, number: None };
         if !self.dry_run {
-            for path in [&written.path, &job.beside("toml")] {
-                if let Some(other) = instead_of_file(path) {
-                    return Err(bad!("{} is {other}, not a file: choose another place with --out", path.display()));
-                }
-            }
-            if !self.kubernetes {
-                has_sbatch()?;
-            }
-            let folder = written.path.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            if !self.kubernetes {
-                write_file(&job.beside("toml"), &job.recipe)?;
-            }
-            write_file(&written.path, &written.text)?;
-            if !self.kubernetes {
-                written.number = Some(submit(&written.path)?);
-            }
+            written.number = self.write(&job, &written)?;
         }
         self.report(&plan, &job, &written)
+    }
+
+    /// Writes the files, and submits the job to Slurm; returns its number.
+    fn write(&self, job: &Job, written: &Written) -> Result<Option<String>> {
+        let recipe = job.beside("toml");
+        for path in [&written.path, &recipe] {
+            if let Some(other) = instead_of_file(path) {
+                return Err(bad!("{} is {other}, not a file: choose another place with --out", path.display()));
+            }
+        }
+        let folder = written.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let create = || fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()));
+        if self.kubernetes {
+            create()?;
+            write_file(&written.path, &written.text)?;
+            return Ok(None);
+        }
+        has_sbatch()?;
+        create()?;
+        write_file(&recipe, &job.recipe)?;
+        write_file(&written.path, &written.text)?;
+        submit(&written.path).map(Some)
     }
 
     /// Refuses what would end the runs at their start, as far as it can be seen from here.

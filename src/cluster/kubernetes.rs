@@ -96,12 +96,8 @@ fn pod(job: &Job, site: &Site, kubernetes: &Kubernetes, name: &str) -> Result<Va
             { "name": "recipe", "configMap": { "name": name } },
         ],
     });
-    let nodes: Map<String, Value> = kubernetes
-        .nodes
-        .iter()
-        .filter_map(|node| Some(node.split_once('=')?))
-        .map(|(n, v)| (n.into(), v.into()))
-        .collect();
+    let nodes: Map<String, Value> =
+        kubernetes.nodes.iter().filter_map(|node| node.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect();
     if !nodes.is_empty() {
         pod["nodeSelector"] = Value::Object(nodes);
     }

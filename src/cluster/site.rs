@@ -248,7 +248,7 @@ mod tests {
     fn a_site_file_is_checked_with_its_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("site.toml");
-        let mut read = |text: &str| {
+        let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
             Site::read(&path).map_err(|error| error.0)
         };

@@ -1,4 +1,4 @@
-//! The script of an array job for Slurm.
+//! The script of an array job for Slurm: slurm.sh.jinja, filled in.
 //!
 //! Decided: bash stays and waits for the program, so that it can queue the task again. The first signal reaches the
 //! program as USR1, whichever it was: on preemption Slurm sends TERM to every process of a job, and a second TERM would
@@ -7,7 +7,9 @@
 
 use super::quote::{pattern, sbatch, shell, text};
 use super::{Job, Site};
-use crate::BadInput;
+use crate::{BadInput, bad};
+use anyhow::{Context, Result};
+use minijinja::{Environment, context};
 
 /// The largest index of an array, unless a cluster is set up otherwise (MaxArraySize).
 const MOST: u64 = 1000;
@@ -16,68 +18,36 @@ const MOST: u64 = 1000;
 ///
 /// # Errors
 /// Bad input: a path or a seed that Slurm cannot use.
-pub fn script(job: &Job, site: &Site) -> Result<String, BadInput> {
+pub fn script(job: &Job, site: &Site) -> Result<String> {
     let seeds = &job.seeds;
     if let Some(seed) = seeds.iter().find(|seed| **seed > MOST) {
-        return Err(BadInput(format!(
-            "the seed {seed} cannot be the index of a task: expected seeds from 0 to {MOST}, the largest that Slurm takes"
-        )));
+        return Err(bad!("the seed {seed} cannot be the index of a task: Slurm takes seeds from 0 to {MOST}"));
     }
     let (nodes, processes) = (site.slurm.nodes, job.processes);
     if nodes > processes {
-        return Err(BadInput(format!(
-            "{nodes} nodes have nothing to do with {processes} {}: expected --processes COUNT, or slurm.processes",
-            if processes == 1 { "process" } else { "processes" }
-        )));
+        return Err(bad!(
+            "a run on {nodes} nodes has at least as many processes, and not {processes}: expected --processes COUNT"
+        ));
     }
     let recipe = job.beside("toml");
     let (recipe, out, folder) = (text(&recipe, "the recipe")?, text(&job.out, "the run folder")?, &job.folder);
     let folder = shell(text(folder, "the working folder")?);
     let program = site.program.as_deref().unwrap_or(&job.program);
     let words = site.slurm.container.iter().map(String::as_str).chain([program, recipe]);
-    let mut command: Vec<String> = launcher(job, site).into_iter().chain(words.map(shell)).collect();
-    command.push(format!("--out {} --seeds \"$SLURM_ARRAY_TASK_ID\"", shell(out)));
-    let (options, command, restarts) = (options(job, site, out)?.join("\n"), command.join(" "), site.restarts);
-    let before: String = site.before.iter().map(|line| format!("{line}\n")).collect();
-    Ok(format!(
-        "#!/usr/bin/env bash
-# Written by ppo-train submit: each task trains the seed of its index, and goes on in its folder after a restart.
-{options}
-
-restarts={restarts}
-child= heard=
-stop() {{
-    # Only the first signal is passed on: a second of its kind would end the program at once.
-    [ -n \"$heard\" ] || [ -z \"$child\" ] || kill -USR1 \"$child\"
-    heard=$((heard + 1))
-}}
-trap stop USR1 TERM
-
-cd -- {folder} || exit
-{before}
-code=75
-if [ -z \"$heard\" ]; then
-    {command} &
-    child=$!
-    [ -z \"$heard\" ] || kill -USR1 \"$child\"
-    # A signal interrupts `wait`, which then has another exit code than the program.
-    while before=$heard; wait \"$child\"; code=$?; [ \"$before\" != \"$heard\" ]; do :; done
-fi
-# 138 and 143: the signal came before the program listened.
-case $code in 138 | 143) [ -z \"$heard\" ] || code=75 ;; esac
-[ \"$code\" -eq 75 ] || exit \"$code\"
-if [ \"${{SLURM_RESTART_COUNT:-0}}\" -ge \"$restarts\" ]; then
-    echo \"stopped, and not queued again: it was restarted $restarts times\" >&2
-    exit 75
-fi
-task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-case $(squeue --noheader --jobs=\"$task\" --format='%T %r') in
-    RUNNING* | *TimeLimit) scontrol requeue \"$task\" ;;
-    # Slurm ends the task by itself: one that was preempted it has queued again, one that was cancelled stays so.
-esac
-exit 75
-"
-    ))
+    let command: Vec<String> = launcher(job, site).into_iter().chain(words.map(shell)).collect();
+    let script = Environment::new().render_str(
+        include_str!("slurm.sh.jinja"),
+        context! {
+            options => options(job, site, out)?.join("\n"),
+            restarts => site.restarts,
+            folder => folder,
+            before => site.before.iter().map(|line| format!("{line}\n")).collect::<String>(),
+            command => command.join(" "),
+            out => shell(out),
+        },
+    );
+    // Jinja drops the line feed at a template's end.
+    Ok(script.context("the script")? + "\n")
 }
 
 /// What starts several processes.

@@ -144,7 +144,7 @@ fn tasks_that_are_preempted_go_on_and_come_to_the_same_end() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, out) = (dir.path().join("whole"), dir.path().join("it's 5% \"odd\""));
     let (whole_shown, shown) = (whole.to_str().unwrap(), out.to_str().unwrap());
-    let sets = ["--set", "ppo.steps=16", "--set", "checkpoints.every=0", "--set", "evaluation.every=8"];
+    let sets = ["--set", "ppo.steps=12", "--set", "checkpoints.every=0", "--set", "evaluation.every=6"];
     let job = slurm.submit(&[&["--seeds", "1..2", "--out", shown], &sets[..]].concat());
     let folder =
         |out: &Path, seed: u32| out.with_file_name(format!("{}-{seed}", out.file_name().unwrap().to_str().unwrap()));
@@ -168,11 +168,11 @@ fn tasks_that_are_preempted_go_on_and_come_to_the_same_end() {
         assert_eq!(log.matches(": the program saves its work and stops").count(), 1, "{log}");
         assert_eq!((restarts(seed).as_str(), slurm.field(&task(seed), "ExitCode").as_str()), ("1", "0:0"), "{log}");
         let (with, without) = (steps(&folder(&out, seed)), steps(&folder(&whole, seed)));
-        assert!(with.len() == 16 && with == without, "seed {seed} comes to another end");
+        assert!(with.len() == 12 && with == without, "seed {seed} comes to another end");
         assert!(fs::read_to_string(folder(&out, seed).join("history.jsonl")).unwrap().lines().count() == 2);
     }
     let status = run(0, &["status", shown]);
-    assert_eq!(stdout(&status).matches(": finished, step 16 of 16").count(), 2, "{}", stdout(&status));
+    assert_eq!(stdout(&status).matches(": finished, step 12 of 12").count(), 2, "{}", stdout(&status));
 
     // A task that is cancelled saves its work, and is not queued again.
     let job = slurm.submit(&[&["--seeds", "3", "--out", shown], &sets[..]].concat());

@@ -80,8 +80,8 @@ fn what_cannot_be_submitted_is_refused_before_anything_is_written() {
     let unfetched = without_weights(model.path());
     for (more, parts) in [
         (&["1", "--site", site][..], &["site.toml:2:1", "unknown key `partiton` in [slurm]", "`partition`?"][..]),
-        (&["1001", "--dry-run"], &["the seed 1001 cannot be the index of a task", "from 0 to 1000"]),
-        (&["1", "--dry-run", "--site", wide], &["2 nodes have nothing to do with 1 process", "--processes"]),
+        (&["1001", "--dry-run"], &["the seed 1001 cannot be the index of a task", "Slurm takes seeds from 0 to 1000"]),
+        (&["1", "--dry-run", "--site", wide], &["on 2 nodes has at least as many processes, and not 1", "--processes"]),
         (&["1,1"], &["the seed 1 is there twice"]),
         (&["1", "--kubernetes"], &["expected --site FILE with image and claim"]),
         (&["1", "--set", "ppo.mini_batch=7"], &["ppo.mini_batch"]),
