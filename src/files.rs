@@ -4,10 +4,39 @@ use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How the names of files and folders begin that are not finished.
 pub const PARTIAL: &str = ".partial-";
+
+/// The program that this process runs, to start it once more: the very file that was started, whatever is at its path by
+/// now; where the system does not have that, its path. That of a package is what starts it (scripts/launcher.c).
+///
+/// # Errors
+/// The system does not say.
+pub fn program() -> std::io::Result<PathBuf> {
+    if let Some(launcher) = launcher() {
+        return Ok(launcher);
+    }
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_path_buf()) } else { std::env::current_exe() }
+}
+
+/// The file of the program's own code.
+///
+/// # Errors
+/// The system does not say.
+pub fn program_file() -> std::io::Result<PathBuf> {
+    match launcher() {
+        Some(launcher) => Ok(launcher.with_file_name("lib").join("ppo-train")),
+        None => program(),
+    }
+}
+
+/// What a package is started by; the system knows its loader as the running program.
+fn launcher() -> Option<PathBuf> {
+    std::env::var_os("PPO_TRAIN_PROGRAM").map(PathBuf::from)
+}
 
 /// Adds a line to a file, on the disk when it returns. What is there without a line feed at its end, which a killed
 /// process or a full disk has left, ends before it.

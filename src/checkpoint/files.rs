@@ -1,5 +1,6 @@
 //! The files of a checkpoint: models as Hugging Face folders, loose tensors as safetensors.
 
+use crate::dist::Part;
 use crate::model::Weights;
 use crate::{WHOLE, open, read_text, torch};
 use anyhow::{Context, Result, bail, ensure};
@@ -154,23 +155,42 @@ pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
 ///
 /// # Errors
 /// A damaged file, or one without a target's name, shape or type.
-pub fn load_tensors<S: AsRef<str>>(path: &Path, targets: &mut [(S, Tensor)]) -> Result<()> {
+pub fn load_tensors<S: AsRef<str>>(path: &Path, targets: &[(S, Tensor)]) -> Result<()> {
+    load_parts(path, targets.iter().map(|(name, target)| (name, target.shallow_clone(), None)))
+}
+
+/// `load_tensors`; a target with a part gets that part of its tensor.
+///
+/// # Errors
+/// Those of `load_tensors`.
+pub fn load_parts<S: AsRef<str>>(
+    path: &Path,
+    targets: impl IntoIterator<Item = (S, Tensor, Option<Part>)>,
+) -> Result<()> {
     let map = torch::map(path)?;
     let stored = SafeTensors::deserialize(&map).with_context(|| format!("{} is damaged", path.display()))?;
-    for (name, target) in targets {
+    for (name, mut target, part) in targets {
         let name = name.as_ref();
+        let expected = part.map_or_else(|| target.size(), |part| vec![part.total]);
         let data = stored.tensor(name).with_context(|| format!("{} has no tensor {name}", path.display()))?;
         let shape: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
         let kind = torch::kind_of(data.dtype());
         ensure!(
-            shape == target.size() && kind == Some(target.kind()),
+            shape == expected && kind == Some(target.kind()),
             "{}: tensor {name} is {:?} {shape:?}, expected {:?} {:?}",
             path.display(),
             data.dtype(),
             target.kind(),
-            target.size()
+            expected
         );
-        tch::no_grad(|| target.copy_(&Tensor::from_data_size(data.data(), &shape, target.kind())));
+        let bytes = match part {
+            None => data.data(),
+            Some(part) => {
+                let [first, len] = [part.first, part.len].map(|n| n as usize * target.kind().elt_size_in_bytes());
+                &data.data()[first..][..len]
+            }
+        };
+        tch::no_grad(|| target.copy_(&Tensor::from_data_size(bytes, &target.size(), target.kind())));
     }
     Ok(())
 }
@@ -240,15 +260,15 @@ mod tests {
             ("count", Tensor::from(7.0f32)),
         ];
         save_tensors(&path, &written).unwrap();
-        let mut read: Vec<_> = written.iter().map(|(name, t)| (*name, t.zeros_like())).collect();
-        load_tensors(&path, &mut read).unwrap();
+        let read: Vec<_> = written.iter().map(|(name, t)| (*name, t.zeros_like())).collect();
+        load_tensors(&path, &read).unwrap();
         for ((name, got), (_, expected)) in read.iter().zip(&written) {
             assert_eq!(torch::to_host(got), torch::to_host(expected), "{name}");
         }
         let wrong = [("half", Tensor::from(1.0f32)), ("other", Tensor::from(1.0f32))];
         for target in wrong {
             let name = target.0;
-            let error = load_tensors(&path, &mut [target]).unwrap_err();
+            let error = load_tensors(&path, &[target]).unwrap_err();
             assert!(format!("{error:#}").contains(name), "{error:#}");
         }
     }

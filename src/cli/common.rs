@@ -1,17 +1,17 @@
 //! What several commands share.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ppo_train::bad;
 use ppo_train::checkpoint::{Checkpoint, RunFolder, ensure_whole, is_complete};
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
 use ppo_train::task::Split;
 use ppo_train::terminal;
+use ppo_train::{BAD_INPUT, BadInput, Stopped, bad};
 use serde_json::Value;
 use std::fmt::{self, Display};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tch::Kind;
@@ -58,6 +58,26 @@ impl fmt::Display for Silent {
 }
 
 impl std::error::Error for Silent {}
+
+/// Says why a command has failed; returns its exit code.
+pub fn report(error: &Error) -> u8 {
+    // `ppo-train plan RECIPE | head`: the reader has seen enough.
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(closed) {
+        return 0;
+    }
+    if let Some(Silent(code)) = error.downcast_ref() {
+        return *code;
+    }
+    terminal::warn(&format!("error: {error:#}"));
+    match error {
+        e if e.is::<BadInput>() => BAD_INPUT,
+        e if e.is::<Stopped>() => 75,
+        _ => 1,
+    }
+}
 
 /// The command-line parser, which `completions` needs.
 pub static PARSER: OnceLock<clap::Command> = OnceLock::new();

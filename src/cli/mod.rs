@@ -17,7 +17,7 @@ mod status;
 mod submit;
 mod train;
 
-pub use common::Silent;
+pub use common::report;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};

@@ -122,6 +122,14 @@ impl Submit {
     }
 
     fn job(&self, plan: &Plan, site: &Site) -> Result<Job> {
+        let processes = self.processes.unwrap_or(if self.kubernetes { 1 } else { site.slurm.processes });
+        let is_own = site.program.is_none() && site.slurm.container.is_empty();
+        if processes > 1 && is_own && !cfg!(feature = "mpi") {
+            return Err(bad!(
+                "{processes} processes would all do the same: this build has no MPI to divide the work with \
+                 (docs/clusters.md: build with --features mpi, or name another program in the site file)"
+            ));
+        }
         let program = std::env::current_exe().context("the program's own path is not known")?;
         let program = program.to_str().ok_or_else(|| bad!("{} is not UTF-8", program.display()))?.to_string();
         let out = if self.kubernetes { plan.out.clone() } else { absolute(&plan.out)? };
@@ -135,7 +143,7 @@ impl Submit {
             out,
             folder: std::env::current_dir().context("the working folder is not known")?,
             program,
-            processes: self.processes.unwrap_or(if self.kubernetes { 1 } else { site.slurm.processes }),
+            processes,
         })
     }
 

@@ -1,11 +1,20 @@
 //! `ppo-train RECIPE`
 
-use super::common::Overrides;
-use anyhow::Result;
+use super::common::{Overrides, report};
+use anyhow::{Error, Result};
 use clap::Args;
-use ppo_train::bad;
+use ppo_train::dist::{self, Comm, Elsewhere};
 use ppo_train::run::{self, Seeds};
+use ppo_train::torch::catching;
+use ppo_train::{Stopped, bad, terminal};
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How long the others wait for the first rank, which may have found the same and says so for all.
+const FIRST: Duration = Duration::from_secs(2);
+/// How long they wait for the one that knows why.
+const KNOWING: Duration = Duration::from_secs(20);
 
 #[derive(Args)]
 pub struct Train {
@@ -24,11 +33,32 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result<()> {
-        let recipe = self.recipe.ok_or_else(|| bad!("expected a recipe; see --help"))?;
-        let plan = self.overrides.load(&recipe)?;
-        match &self.seeds {
-            Some(seeds) => run::launch_seeds(&plan, seeds),
-            None => run::launch(&plan, self.resume),
+        let comm = dist::join()?;
+        if !comm.is_first() {
+            terminal::be_silent();
+        }
+        match catching(|| self.train(&*comm)) {
+            // A rank that fails takes all others with it, which would wait for it.
+            Err(error) if comm.size() > 1 && !error.is::<Stopped>() => fail(&*comm, &error),
+            ended => ended,
         }
     }
+
+    fn train(&self, comm: &dyn Comm) -> Result<()> {
+        let recipe = self.recipe.as_ref().ok_or_else(|| bad!("expected a recipe; see --help"))?;
+        let plan = self.overrides.load(recipe)?;
+        match &self.seeds {
+            Some(seeds) => run::launch_seeds(&plan, seeds, comm),
+            None => run::launch(&plan, self.resume, comm),
+        }
+    }
+}
+
+/// Says why this rank has failed, and ends all of them.
+fn fail(comm: &dyn Comm, error: &Error) -> ! {
+    if !comm.is_first() {
+        sleep(FIRST + if error.is::<Elsewhere>() { KNOWING } else { Duration::ZERO });
+        terminal::say(&format!("error on rank {}: {error:#}", comm.rank()));
+    }
+    comm.abort(report(error))
 }

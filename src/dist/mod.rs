@@ -2,52 +2,35 @@
 //! share of them; what they compute adds up.
 //!
 //! Decided: one operation, the sum, carries everything (a rank that has nothing to add adds zeros), so that another
-//! means of communication is one function.
+//! means of communication is one function. A rank that fails ends all of them: there is no step without its share.
+
+mod comm;
+mod gather;
+mod launcher;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod part;
+#[cfg(test)]
+pub mod threads;
+
+pub use comm::{Comm, Elsewhere, Solo, share, share_of};
+pub use gather::gathered;
+pub use launcher::{Local, local};
+pub use part::Part;
 
 use anyhow::Result;
-use tch::{Device, Kind, Tensor};
 
-/// A group of ranks, numbered from 0. All of them make the same calls in the same order.
-pub trait Comm {
-    fn rank(&self) -> usize;
-
-    fn size(&self) -> usize;
-
-    /// Replaces `tensor` by the sum of the tensors of all ranks, which have equal shapes and kinds.
-    ///
-    /// # Errors
-    /// A rank that does not answer.
-    fn sum(&self, tensor: &mut Tensor) -> Result<()>;
-
-    /// Whether any rank says yes.
-    ///
-    /// # Errors
-    /// Those of `sum`.
-    fn any(&self, yes: bool) -> Result<bool> {
-        let mut votes = Tensor::full([1], i64::from(yes), (Kind::Int64, Device::Cpu));
-        self.sum(&mut votes)?;
-        Ok(votes.int64_value(&[0]) > 0)
-    }
-}
-
-/// A rank's share of `items`: every `size`-th. If the items are sorted by cost, the shares cost about the same.
-pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
-    items.iter().skip(comm.rank()).step_by(comm.size()).copied().collect()
-}
-
-/// A single process.
-pub struct Solo;
-
-impl Comm for Solo {
-    fn rank(&self) -> usize {
-        0
-    }
-
-    fn size(&self) -> usize {
-        1
-    }
-
-    fn sum(&self, _: &mut Tensor) -> Result<()> {
-        Ok(())
-    }
+/// The ranks that this process was started with: those of `mpirun` or `srun`, or none but itself.
+///
+/// # Errors
+/// Bad input: there are others, and this build cannot talk to them.
+pub fn join() -> Result<Box<dyn Comm>> {
+    let Some(size) = launcher::processes() else { return Ok(Box::new(Solo)) };
+    #[cfg(feature = "mpi")]
+    return Ok(Box::new(mpi::Mpi::join(size)?));
+    #[cfg(not(feature = "mpi"))]
+    Err(crate::bad!(
+        "this is one of {size} processes, which would all do the same: this build has no MPI to divide the work with \
+         (docs/clusters.md: build with --features mpi)"
+    ))
 }

@@ -10,6 +10,8 @@
 use super::outcome::Outcome;
 use super::schedule::{Job, due, pending};
 use crate::checkpoint::RunFolder;
+use crate::dist::Comm;
+use crate::files::program;
 use crate::metrics::Metrics;
 use crate::plan::{FAILED, Plan, WAITING};
 use crate::terminal;
@@ -20,7 +22,6 @@ use anyhow::{Context, Result};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -32,8 +33,9 @@ const POLL: Duration = Duration::from_millis(50);
 const AROUND: Duration = Duration::from_secs(60);
 
 /// The jobs that are due, and the one under way.
-#[derive(Default)]
 pub struct Beside {
+    /// Whether this process runs them; of several ranks the first does.
+    runs: bool,
     queue: VecDeque<Waiting>,
     running: Option<Running>,
     /// Whether what an earlier process of this run left to do is in the queue.
@@ -61,6 +63,9 @@ struct Running {
 
 impl Hook for Beside {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
+        if !self.runs {
+            return Ok(());
+        }
         let (plan, run, step) = (moment.plan, moment.folder, moment.state.step);
         let steps = plan.recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
         self.recover(plan, run, step)?;
@@ -85,6 +90,9 @@ impl Hook for Beside {
     }
 
     fn finish(&mut self, end: &mut End) -> Result<()> {
+        if !self.runs {
+            return Ok(());
+        }
         self.recover(end.plan, end.folder, usize::MAX)?;
         if self.jobs().count() > 0 {
             let all: Vec<String> = self.jobs().map(Job::to_string).collect();
@@ -104,6 +112,11 @@ impl Hook for Beside {
 }
 
 impl Beside {
+    /// That of this rank.
+    pub fn of(comm: &dyn Comm) -> Self {
+        Self { runs: comm.is_first(), queue: VecDeque::new(), running: None, recovered: false }
+    }
+
     /// Puts into the queue what an earlier process left to do before `step`, once.
     fn recover(&mut self, plan: &Plan, run: &RunFolder, step: usize) -> Result<()> {
         if !self.recovered {
@@ -237,7 +250,7 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
     fs::create_dir_all(run.hooks(job.step))
         .with_context(|| format!("cannot create {}", run.hooks(job.step).display()))?;
     let log = File::create(job.log(run)).with_context(|| format!("cannot write {}", job.log(run).display()))?;
-    Command::new(program()?)
+    Command::new(program().context("this program's own path is not known")?)
         .arg0("ppo-train")
         .arg("judge")
         .arg(run.path())
@@ -250,16 +263,6 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
             let own = std::env::current_exe().unwrap_or_default();
             format!("cannot start {}, this program, once more", own.display())
         })
-}
-
-/// The program that this process runs: the very file that was started, whatever is at its path by now; where the system
-/// does not have that, its path.
-fn program() -> Result<PathBuf> {
-    let running = Path::new("/proc/self/exe");
-    if cfg!(target_os = "linux") && running.exists() {
-        return Ok(running.to_path_buf());
-    }
-    std::env::current_exe().context("this program's own path is not known")
 }
 
 /// How long the process of a job may take.

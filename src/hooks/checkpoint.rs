@@ -18,6 +18,7 @@ use crate::train::pulse::Phase;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Instant;
+use tch::Tensor;
 
 /// Every `checkpoints.every` steps and at those to keep for good, when a hook wants to see one, and whenever a run
 /// stops. Before the first step the run's `start` serves as one.
@@ -29,10 +30,8 @@ impl Hook for Checkpoint {
         let kept = &recipe.checkpoints;
         let due = moment.is_due(kept.every) || kept.is_permanent(step) || is_wanted(recipe, moment.folder, step);
         // One that is there was written before its step was evaluated.
-        if step > 0 && (due || moment.folder.complete(step).is_some()) {
-            save(moment, moment.last)?;
-        }
-        Ok(())
+        let wanted = step > 0 && (due || moment.folder.complete(step).is_some());
+        if of_first(moment, wanted)? { save(moment, moment.last) } else { Ok(()) }
     }
 
     fn stop(&mut self, moment: &mut Moment) -> Result<()> {
@@ -40,22 +39,30 @@ impl Hook for Checkpoint {
             moment.pulse.enter(Phase::Saving);
             moment.metrics.flush();
             let step = moment.state.step;
-            let saved = write(moment, &moment.folder.unfinished_step(step), |dir| interrupted.save(dir));
+            let state = moment.models.optimizer_state(moment.comm)?;
+            let saved = write(moment, state, &moment.folder.unfinished_step(step), |dir| interrupted.save(dir));
             return saved.with_context(|| {
                 format!("step {} is half done and cannot be saved; {}", step + 1, go_on(moment.folder))
             });
         }
-        if moment.state.step > 0 && moment.folder.complete(moment.state.step).is_none() {
-            save(moment, true)?;
-        }
-        Ok(())
+        let wanted = moment.state.step > 0 && moment.folder.complete(moment.state.step).is_none();
+        if of_first(moment, wanted)? { save(moment, true) } else { Ok(()) }
     }
+}
+
+/// What the first rank wants, which knows its disk.
+fn of_first(moment: &Moment, wanted: bool) -> Result<bool> {
+    moment.comm.any(moment.comm.is_first() && wanted)
 }
 
 /// Saves the step, and removes checkpoints that are not kept. `needed`: none comes after it.
 fn save(moment: &mut Moment, needed: bool) -> Result<()> {
     let step = moment.state.step;
     moment.pulse.enter(Phase::Saving);
+    let state = moment.models.optimizer_state(moment.comm)?;
+    if !moment.comm.is_first() {
+        return Ok(());
+    }
     let disk = Disk::of(moment.plan);
     let shortage = disk.shortage("a checkpoint", disk.checkpoint);
     if let Some(shortage) = &shortage {
@@ -64,7 +71,7 @@ fn save(moment: &mut Moment, needed: bool) -> Result<()> {
     // After a power loss the logs shall not end before a checkpoint that is there.
     moment.metrics.flush();
     let started = Instant::now();
-    let saved = write(moment, &moment.folder.step(step), |_| Ok(()));
+    let saved = write(moment, state, &moment.folder.step(step), |_| Ok(()));
     if needed {
         let room = shortage.map_or(String::new(), |shortage| format!("{shortage}: make room, and "));
         saved.with_context(|| format!("step {step} cannot be saved; {room}{}", go_on(moment.folder)))?;
@@ -75,20 +82,25 @@ fn save(moment: &mut Moment, needed: bool) -> Result<()> {
     prune(moment.plan, moment.folder, moment.state.best)
 }
 
-/// Writes everything into the folder of a checkpoint; `more` is put there too.
+/// Writes everything into the folder of a checkpoint, with the state of the optimizers; `more` is put there too. Only
+/// the first rank does.
 fn write(
     moment: &Moment,
+    state: Vec<(String, Tensor)>,
     checkpoint: &crate::checkpoint::Checkpoint,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let (models, plan) = (moment.models, moment.plan);
+    if !moment.comm.is_first() {
+        return Ok(());
+    }
     write_folder(checkpoint.path(), |dir| {
         let (checkpoint, source) = (crate::checkpoint::Checkpoint::at(dir), &plan.recipe.model.path);
         save_model(&checkpoint.model(), &models.actor.model.weights, source, &plan.tokenizer_dir)?;
         if let Some(critic) = &models.critic {
             save_critic(&checkpoint.critic(), critic.weights(), source, &plan.tokenizer_dir)?;
         }
-        save_tensors(&checkpoint.optimizer(), &models.optimizer_state())?;
+        save_tensors(&checkpoint.optimizer(), &state)?;
         write_text(&checkpoint.recipe(), &plan.text)?;
         write_text(&checkpoint.state(), &serde_json::to_string_pretty(&moment.state)?)?;
         more(dir)

@@ -26,6 +26,7 @@ pub use evaluation::evaluate;
 pub use outcome::Outcome;
 pub use work::{identity, saved, work, yield_to_training};
 
+use crate::dist::Comm;
 use crate::plan::Plan;
 use crate::train::hook::Hook;
 use beside::Beside;
@@ -33,12 +34,12 @@ use checkpoint::Checkpoint;
 use evaluation::Evaluation;
 
 /// The hooks of a recipe, in the order they are called: evaluations first, so that a checkpoint knows the best step.
-pub fn all(plan: &Plan) -> Vec<Box<dyn Hook>> {
+pub fn all(plan: &Plan, comm: &dyn Comm) -> Vec<Box<dyn Hook>> {
     let settings = &plan.recipe.hooks;
     vec![
         Box::new(Evaluation { samples: settings.samples }),
         Box::new(Checkpoint),
-        Box::new(Beside::default()),
+        Box::new(Beside::of(comm)),
         #[cfg(test)]
         Box::new(count_steps::CountSteps { wanted: settings.count_steps }),
     ]

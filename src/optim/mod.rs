@@ -4,18 +4,21 @@
 //! (`accumulate` after each backward pass), and every step ends by rounding the master into the model. Gradients take
 //! memory only from `begin` to `step`.
 //!
+//! Ranks divide it (ZeRO stage 1, arXiv:1910.02054): each has master and moments of its own part of the buffer, sums
+//! the gradients of that part, steps there, and gets the other parts' new weights.
+//!
 //! Master and moments, 12 bytes per weight, may stay on the host while the model is on a GPU. The step is then done on
 //! the host, part by part: gradients are copied there and new weights back, and the device never holds more than one
 //! part besides the model.
 
-use crate::dist::Comm;
+use crate::dist::{Comm, Part, gathered};
 use crate::model::Weights;
 use crate::torch::{self, AdamWStep, to_host};
 use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 
 /// Weights that an offloaded step takes at a time: 256 MiB of float32.
-const PART: i64 = 1 << 26;
+const AT_ONCE: i64 = 1 << 26;
 
 /// The optimizer of one model.
 pub struct AdamW {
@@ -23,15 +26,17 @@ pub struct AdamW {
     weights: Weights,
     /// From `begin` to `step`.
     gradient: Option<Gradient>,
-    /// The weights that are optimised, [P] float32, if the model's own are of another kind or elsewhere.
+    /// Which of the weights are this rank's, L of P.
+    part: Part,
+    /// The weights that are optimised, [L] float32, if the model's own are of another kind or elsewhere.
     master: Option<Tensor>,
-    /// First and second moment, [P] float32.
+    /// First and second moment, [L] float32.
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     /// Number of steps taken, a float32 scalar.
     step: Tensor,
     /// Weights taken at a time.
-    part: i64,
+    at_once: i64,
 }
 
 /// The gradient accumulated so far.
@@ -43,28 +48,30 @@ struct Gradient {
 }
 
 impl AdamW {
-    /// An optimizer with zero moments for `weights`, which must be trainable.
-    pub fn new(weights: &Weights) -> Self {
-        Self::at(weights, weights.flat().device(), weights.flat().size()[0])
+    /// An optimizer with zero moments for `weights`, which must be trainable; this rank's part of it.
+    pub fn new(weights: &Weights, comm: &dyn Comm) -> Self {
+        Self::at(weights, comm, weights.flat().device(), weights.flat().size()[0])
     }
 
     /// `new`, with master weights and moments on the host.
-    pub fn offloaded(weights: &Weights) -> Self {
-        Self::at(weights, Device::Cpu, PART)
+    pub fn offloaded(weights: &Weights, comm: &dyn Comm) -> Self {
+        Self::at(weights, comm, Device::Cpu, AT_ONCE)
     }
 
-    fn at(weights: &Weights, home: Device, part: i64) -> Self {
+    fn at(weights: &Weights, comm: &dyn Comm, home: Device, at_once: i64) -> Self {
         let flat = weights.flat();
-        let zeros = || Tensor::zeros(flat.size(), (Kind::Float, home));
+        let part = Part::of(comm.rank(), comm.size(), flat.size()[0]);
+        let zeros = || Tensor::zeros([part.len], (Kind::Float, home));
         let elsewhere = flat.kind() != Kind::Float || home != flat.device();
         Self {
-            master: elsewhere.then(|| flat.to_device(home).to_kind(Kind::Float)),
+            part,
+            master: elsewhere.then(|| part.cut(&flat.detach()).to_device(home).to_kind(Kind::Float)),
             exp_avg: zeros(),
             exp_avg_sq: zeros(),
             step: Tensor::zeros([0i64; 0], (Kind::Float, home)),
             weights: weights.shallow_clone(),
             gradient: None,
-            part,
+            at_once,
         }
     }
 
@@ -94,24 +101,22 @@ impl AdamW {
         }
     }
 
-    /// Adds up the accumulated gradients of all ranks.
+    /// One step on the accumulated gradient of all ranks, clipped to a global norm of `max_norm` (0: not clipped),
+    /// which is freed. Returns the norm before clipping and the sum of the new weights, float32 scalars; if the norm is
+    /// not finite, the weights stay as they are. `guard`, a scalar, is added to the norm: 0, or not a finite number.
     ///
     /// # Errors
     /// Those of `Comm::sum`.
-    pub fn sum_gradient(&mut self, comm: &dyn Comm) -> Result<()> {
-        let Some(Gradient { open, sum }) = &mut self.gradient else { return Ok(()) };
-        comm.sum(sum.as_mut().unwrap_or(open))
-    }
-
-    /// One step on the accumulated gradient, clipped to a global norm of `max_norm` (0: not clipped), which is freed.
-    /// Returns the norm before clipping and the sum of the new weights, float32 scalars; if the norm is not finite, the
-    /// weights stay as they are. `guard`, a scalar, is added to the norm: 0, or a number that is not finite.
-    pub fn step(&mut self, max_norm: f64, hyper: AdamWStep, guard: &Tensor) -> Result<[Tensor; 2]> {
+    pub fn step(&mut self, comm: &dyn Comm, max_norm: f64, hyper: AdamWStep, guard: &Tensor) -> Result<[Tensor; 2]> {
         let gradient = self.gradient.take().context("a step without a gradient")?;
         self.weights.close_gradient()?;
         tch::no_grad(|| {
-            let mut grad = gradient.sum.unwrap_or(gradient.open);
-            let norm = grad.norm() + guard;
+            let mut all = gradient.sum.unwrap_or(gradient.open);
+            comm.sum_parts(&mut all)?;
+            let mut grad = self.part.cut(&all);
+            let mut squares = sum_of_squares(&grad);
+            comm.sum(&mut squares)?;
+            let norm = squares.sqrt().to_kind(Kind::Float) + guard;
             if max_norm > 0.0 {
                 let coefficient = ((&norm + 1e-6).reciprocal() * max_norm).clamp_max(1.0);
                 let _ = grad.g_mul_(&coefficient);
@@ -120,18 +125,20 @@ impl AdamW {
             let _ = self.step.g_add_scalar_(1);
             let (flat, home) = (self.weights.flat(), self.step.device());
             let mut skip = norm.isfinite().logical_not().to_kind(Kind::Float).to_device(home);
-            let total = flat.size()[0];
-            for first in (0..total).step_by(self.part.max(1) as usize) {
-                let own = |x: &Tensor| x.narrow(0, first, self.part.min(total - first));
+            let flat = flat.detach();
+            let (ours, total) = (self.part.cut(&flat), self.part.len);
+            for first in (0..total).step_by(self.at_once.max(1) as usize) {
+                let own = |x: &Tensor| x.narrow(0, first, self.at_once.min(total - first));
                 let mut down = own(&grad).to_device(home);
-                let mut learnt = own(self.master.as_ref().unwrap_or(flat));
+                let mut learnt = own(self.master.as_ref().unwrap_or(&ours));
                 let (mut exp_avg, mut exp_avg_sq) = (own(&self.exp_avg), own(&self.exp_avg_sq));
                 let (count, skip) = (&mut self.step, &mut skip);
                 torch::fused_adamw(&mut learnt, &mut down, &mut exp_avg, &mut exp_avg_sq, count, skip, hyper)?;
                 if self.master.is_some() {
-                    own(flat).copy_(&learnt);
+                    own(&ours).copy_(&learnt);
                 }
             }
+            comm.share_parts(&mut flat.shallow_clone())?;
             // A sum needs no second buffer, and one value that is not finite makes it so.
             Ok([norm, flat.sum(flat.kind()).to_kind(Kind::Float)])
         })
@@ -156,16 +163,41 @@ impl AdamW {
         broken(self.weights.entries().iter().map(|(name, tensor)| (name, tensor.detach())))
     }
 
-    /// Everything a resumed run needs, by name: moments, step count, and the master weights if there are any.
-    pub fn state(&self) -> Vec<(&'static str, Tensor)> {
+    /// Everything a resumed run needs, by name: moments, step count, and the master weights if there are any; of all
+    /// but the count this rank's part, [L] of [P].
+    pub fn state(&self) -> Vec<(&'static str, Tensor, Option<Part>)> {
+        let part = Some(self.part);
         let mut state = vec![
-            ("exp_avg", self.exp_avg.shallow_clone()),
-            ("exp_avg_sq", self.exp_avg_sq.shallow_clone()),
-            ("step", self.step.shallow_clone()),
+            ("exp_avg", self.exp_avg.shallow_clone(), part),
+            ("exp_avg_sq", self.exp_avg_sq.shallow_clone(), part),
+            ("step", self.step.shallow_clone(), None),
         ];
-        state.extend(self.master.as_ref().map(|master| ("master", master.shallow_clone())));
+        state.extend(self.master.as_ref().map(|master| ("master", master.shallow_clone(), part)));
         state
     }
+
+    /// `state` of all ranks, whole, on the host; called by all of them, for the first alone.
+    ///
+    /// # Errors
+    /// Those of `Comm::sum`.
+    pub fn whole_state(&self, comm: &dyn Comm) -> Result<Vec<(&'static str, Tensor)>> {
+        let mut whole = Vec::new();
+        for (name, own, part) in self.state() {
+            let all = part.map_or(Ok(Some(own.shallow_clone())), |part| gathered(comm, &own, part))?;
+            whole.extend(all.map(|all| (name, all)));
+        }
+        Ok(whole)
+    }
+}
+
+/// The sum of the squares of a flat gradient, a float64 scalar. Float32 would be off by 1e-4 for a million numbers; so
+/// it adds up 64 of them at a time, which is what ranks' parts and tensors are multiples of.
+fn sum_of_squares(grad: &Tensor) -> Tensor {
+    const ROW: i64 = 64;
+    let whole = grad.numel() as i64 / ROW * ROW;
+    let rows = grad.narrow(0, 0, whole).view([-1, ROW]);
+    let rows = rows.norm_scalaropt_dim(2, [1i64], false).square().sum(Kind::Double);
+    rows + grad.narrow(0, whole, grad.numel() as i64 - whole).square().sum(Kind::Double)
 }
 
 /// The names of the tensors that are not finite.
@@ -178,6 +210,8 @@ fn broken<'a>(named: impl Iterator<Item = (&'a String, Tensor)>) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dist::Solo;
+    use crate::dist::threads::Thread;
     use crate::model::{Head, ModelConfig};
     use tch::Device;
 
@@ -190,7 +224,7 @@ mod tests {
 
     /// Steps; returns the norm.
     fn descend(optimizer: &mut AdamW, max_norm: f64, hyper: AdamWStep) -> f64 {
-        let [norm, _] = optimizer.step(max_norm, hyper, &Tensor::from(0f32)).unwrap();
+        let [norm, _] = optimizer.step(&Solo, max_norm, hyper, &Tensor::from(0f32)).unwrap();
         norm.double_value(&[])
     }
 
@@ -210,7 +244,7 @@ mod tests {
     fn steps_equal_the_published_algorithm() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3).unwrap();
         weights.require_grad();
-        let mut optimizer = AdamW::new(&weights);
+        let mut optimizer = AdamW::new(&weights, &Solo);
         let mut naive: Vec<f64> = to_host(weights.flat()).into_iter().map(f64::from).collect();
         let (mut m, mut v) = (vec![0.0; naive.len()], vec![0.0; naive.len()]);
         for t in 1..=5 {
@@ -242,8 +276,8 @@ mod tests {
             let stepped = |part: Option<i64>| {
                 let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
                 weights.require_grad();
-                let mut optimizer = AdamW::new(&weights);
-                optimizer.part = part.unwrap_or(optimizer.part);
+                let mut optimizer = AdamW::new(&weights, &Solo);
+                optimizer.at_once = part.unwrap_or(optimizer.at_once);
                 for step in 0..3 {
                     let grad = Tensor::arange(weights.flat().size()[0], (Kind::Float, Device::Cpu)) * 0.1 + step;
                     optimizer.begin().unwrap();
@@ -261,7 +295,7 @@ mod tests {
     fn bfloat16_keeps_what_its_weights_cannot_hold() {
         let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, Device::Cpu, 3).unwrap();
         weights.require_grad();
-        let mut optimizer = AdamW::new(&weights);
+        let mut optimizer = AdamW::new(&weights, &Solo);
         let before = to_host(weights.flat());
         let hyper = AdamWStep { lr: 1e-5, weight_decay: 0.0, ..HYPER };
         // One such step is lost in bfloat16's eight bits; a thousand of them must not be.
@@ -281,7 +315,7 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
             weights.require_grad();
-            let mut optimizer = AdamW::new(&weights);
+            let mut optimizer = AdamW::new(&weights, &Solo);
             let before = to_host(weights.flat());
             for poison in [f32::NAN, f32::INFINITY] {
                 optimizer.begin().unwrap();
@@ -295,10 +329,55 @@ mod tests {
             optimizer.put(&Tensor::from(1f32));
             assert!(optimizer.broken_gradients().is_empty());
             optimizer.accumulate();
-            let [norm, sum] = optimizer.step(1.0, HYPER, &Tensor::from(f32::NAN)).unwrap();
+            let [norm, sum] = optimizer.step(&Solo, 1.0, HYPER, &Tensor::from(f32::NAN)).unwrap();
             assert!(norm.double_value(&[]).is_nan() && sum.double_value(&[]).is_finite());
             assert_eq!(to_host(weights.flat()), before);
-            assert!(optimizer.state().iter().all(|(_, state)| to_host(state).iter().all(|x| x.is_finite())));
+            assert!(optimizer.state().iter().all(|(_, state, _)| to_host(state).iter().all(|x| x.is_finite())));
+        }
+    }
+
+    /// Two and three ranks with a third and a half of the gradient each; parts that do not divide the buffer evenly.
+    #[test]
+    fn ranks_with_a_part_each_take_the_same_step() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let stepped = |comm: &dyn Comm| {
+                let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
+                weights.require_grad();
+                let mut optimizer = AdamW::new(&weights, comm);
+                let total = weights.flat().size()[0];
+                let mut norms = vec![];
+                for step in 0..3 {
+                    let grad = (Tensor::arange(total, (Kind::Float, Device::Cpu)) * 0.1 + step).sin();
+                    optimizer.begin().unwrap();
+                    optimizer.put(&(grad / comm.size() as f64));
+                    optimizer.accumulate();
+                    let [norm, _] = optimizer.step(comm, 1.0, HYPER, &Tensor::from(0f32)).unwrap();
+                    norms.push(norm.double_value(&[]));
+                }
+                let whole = optimizer.whole_state(comm).unwrap();
+                assert_eq!(whole.len(), if comm.is_first() { optimizer.state().len() } else { 1 });
+                let held = optimizer.exp_avg.numel() as i64;
+                (to_host(weights.flat()), norms, whole.iter().map(|(_, all)| to_host(all)).collect::<Vec<_>>(), held)
+            };
+            let (weights, norms, state, total) = stepped(&Solo);
+            for size in [2, 3] {
+                let held = std::thread::scope(|scope| {
+                    let ranks: Vec<_> = Thread::group(size)
+                        .into_iter()
+                        .map(|comm| scope.spawn(move || (comm.is_first(), stepped(&comm))))
+                        .collect();
+                    ranks.into_iter().map(|rank| rank.join().unwrap()).collect::<Vec<_>>()
+                });
+                let near =
+                    |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-2);
+                assert_eq!(held.iter().map(|(_, rank)| rank.3).sum::<i64>(), total);
+                for (first, (own, own_norms, own_state, _)) in &held {
+                    assert_eq!(own, &held[0].1.0, "all ranks have the same weights");
+                    assert!(near(own, &weights));
+                    assert!(own_norms.iter().zip(&norms).all(|(a, b)| (a - b).abs() < 1e-2 * b));
+                    assert!(!first || own_state.iter().zip(&state).all(|(a, b)| near(a, b)));
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use super::warm_start::weights_sha256;
 use crate::checkpoint::{Checkpoint, RunFolder};
-use crate::files::append_line;
+use crate::files::{append_line, program_file};
 use crate::hash::{hash, hash_of_files};
 use crate::metrics::Stage;
 use crate::plan::Plan;
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What one process worked with.
+/// What the processes of one command worked with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sitting {
     /// When it began, in seconds since 1970.
@@ -34,11 +34,19 @@ pub struct Sitting {
     pub working_folder: String,
     pub program: Program,
     pub machine: Machine,
+    /// Ranks that shared the work.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// Of the recipe with its overrides, as in `recipe.toml`.
     pub recipe_sha256: String,
     /// Of the files that the recipe names, by key.
     pub files_sha256: BTreeMap<String, String>,
     pub model: ModelHashes,
+}
+
+/// Of a run that does not say how many.
+fn one() -> usize {
+    1
 }
 
 /// A step of a stage: `sft`, or `ppo`, or `evaluation` if the step was evaluated too.
@@ -70,8 +78,7 @@ pub struct ModelHashes {
 impl Program {
     /// This one.
     pub fn this() -> Self {
-        // The file that runs, whatever is at its path by now.
-        let own = hash_of_files([Path::new("/proc/self/exe")]);
+        let own = program_file().and_then(|file| hash_of_files([file]));
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("PPO_TRAIN_COMMIT").into(),
@@ -86,7 +93,7 @@ impl Program {
 
 impl Sitting {
     /// This process's, which continues a run after a step or begins it.
-    fn of(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>) -> Result<Self> {
+    fn of(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, processes: usize) -> Result<Self> {
         let recipe = &plan.recipe;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let mut files = BTreeMap::new();
@@ -100,6 +107,7 @@ impl Sitting {
             working_folder: std::env::current_dir().map_or_else(|_| "unknown".into(), |dir| dir.display().to_string()),
             program: Program::this(),
             machine: Machine::here(&recipe.machine.device),
+            processes,
             recipe_sha256: hash(plan.text.as_bytes()),
             files_sha256: files,
             model: ModelHashes {
@@ -118,6 +126,9 @@ impl Sitting {
             found.push(format!("another build of ppo-train ({now}, was {before})"));
         }
         found.extend(earlier.machine.differences(&self.machine));
+        if self.processes != earlier.processes {
+            found.push(format!("processes {} (was {})", self.processes, earlier.processes));
+        }
         for (key, sha256) in &self.files_sha256 {
             if earlier.files_sha256.get(key).is_some_and(|before| before != sha256) {
                 found.push(format!("another content of {key}"));
@@ -155,9 +166,9 @@ fn collect(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
 
 /// Adds this process to the history of a run that it begins or continues `after` a step. If what it works with is not
 /// what the process before it worked with, the difference is said in one line.
-pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>) {
+pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, processes: usize) {
     let earlier = read(folder).pop();
-    let added = Sitting::of(plan, folder, after).and_then(|sitting| {
+    let added = Sitting::of(plan, folder, after, processes).and_then(|sitting| {
         let differences = earlier.filter(|_| after.is_some()).map_or(vec![], |earlier| sitting.differences(&earlier));
         if !differences.is_empty() {
             let list = differences.join(", ");

@@ -20,7 +20,7 @@ pub use seeds::{Seeds, check_seeds, launch_seeds};
 
 use crate::analysis;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, ensure_whole, link_folder, write_file};
-use crate::dist::{Comm, Solo};
+use crate::dist::{self, Comm};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
@@ -45,17 +45,18 @@ use std::fs;
 use std::path::Path;
 use warm_start::WarmUp;
 
-/// Runs a plan from its start, or from its folder's newest checkpoint, to the end.
+/// Runs a plan from its start, or from its folder's newest checkpoint, to the end, together with the other ranks. The
+/// first of them writes all files.
 ///
 /// # Errors
 /// `BadInput` for what the user can fix, `Stopped` on a signal once a checkpoint is written.
-pub fn launch(plan: &Plan, resume: bool) -> Result<()> {
-    launch_one(plan, resume, &signals::watch()?, None)
+pub fn launch(plan: &Plan, resume: bool, comm: &dyn Comm) -> Result<()> {
+    launch_one(plan, resume, (&signals::watch()?, comm), None)
 }
 
 /// `launch`, with a given flag to stop it. `shared`: another run whose finished `start` would be this one's too.
-fn launch_one(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
-    catching(|| run(plan, resume, stop, shared)).map_err(|error| with_relief(plan, error))
+fn launch_one(plan: &Plan, resume: bool, with: (&Stop, &dyn Comm), shared: Option<&RunFolder>) -> Result<()> {
+    catching(|| run(plan, resume, with, shared)).map_err(|error| with_relief(plan, error))
 }
 
 /// Makes the process one that computes as the recipe says.
@@ -67,18 +68,19 @@ fn use_machine(plan: &Plan) -> Result<()> {
     if plan.recipe.machine.device == "cpu" {
         trim_above(held(plan));
     }
-    if plan.recipe.machine.threads > 0 {
-        tch::set_num_threads(plan.recipe.machine.threads as i32);
+    let wanted = Some(plan.recipe.machine.threads).filter(|threads| *threads > 0);
+    if let Some(threads) = wanted.or_else(|| dist::local().threads()) {
+        tch::set_num_threads(threads as i32);
     }
     Ok(())
 }
 
-fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Result<()> {
+fn run(plan: &Plan, resume: bool, (stop, comm): (&Stop, &dyn Comm), shared: Option<&RunFolder>) -> Result<()> {
     use_machine(plan)?;
     if let Some(missing) = plan.missing_weights() {
         return Err(bad!("{missing}"));
     }
-    let pulse = &Pulse::new(stop, &Solo);
+    let pulse = &Pulse::new(stop, comm);
     let env = Environment::of(plan)?;
     env.preflight()?;
     let lack = hooks::check(plan)?;
@@ -87,8 +89,14 @@ fn run(plan: &Plan, resume: bool, stop: &Stop, shared: Option<&RunFolder>) -> Re
         return Err(bad!("{error}"));
     }
     let folder = RunFolder::new(&plan.out);
+    if !comm.is_first() {
+        // By then what is damaged is out of the way.
+        comm.wait()?;
+        return go_on(plan, Recovery::find(plan, &folder, false)?, (&env, &folder), pulse, shared);
+    }
     let lock = lock(&folder)?;
     let found = open(plan, &folder, resume)?;
+    comm.wait()?;
     let heart = Heart::start(&folder, pulse.place(), lock.is_some());
     let ended = catching(|| go_on(plan, found, (&env, &folder), pulse, shared));
     heart.end(&ended);
@@ -103,7 +111,7 @@ fn go_on(
     pulse: &Pulse,
     shared: Option<&RunFolder>,
 ) -> Result<()> {
-    let comm: &dyn Comm = &Solo;
+    let comm = pulse.comm();
     let Recovery { checkpoint, start, interrupted, warm_start, .. } = found;
     let all = || Done { steps: plan.recipe.sft.as_ref().map_or(0, Sft::steps), ..Done::default() };
     let warm_start = if start { Some(all()) } else { warm_start };
@@ -113,17 +121,22 @@ fn go_on(
         // A step whose figures are not recorded yet is counted among those that are.
         (None, done) => done.as_ref().map(|done| (Stage::Sft, done.steps as u64)),
     };
-    history::record(plan, folder, resumed);
+    if comm.is_first() {
+        history::record(plan, folder, resumed, comm.size());
+    }
     let (checkpoint, state) =
         checkpoint.map_or_else(|| (None, State::first(plan)), |(found, state)| (Some(found), state));
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
-    let mut metrics = Metrics::open(folder.path(), logs, resumed, terminal::warn)?;
+    let mut metrics = match comm.is_first() {
+        true => Metrics::open(folder.path(), logs, resumed, terminal::warn)?,
+        false => Metrics::none(),
+    };
     let disk = Disk::of(plan);
     if let (None, Some(shortage)) = (resumed, disk.shortage("the run", disk.total())) {
         terminal::warn(&format!("warning: {shortage} in {}", plan.out.display()));
     }
 
-    if let (false, Some(shared)) = (start, shared) {
+    if let (false, Some(shared), true) = (start, shared, comm.is_first()) {
         ensure_whole(&shared.start(), &[])?;
         link_folder(&shared.start(), &folder.start())?;
         if shared.traces().exists() {
@@ -132,13 +145,13 @@ fn go_on(
     }
     pulse.check()?;
     let done = warm_start.unwrap_or_default();
-    let start = WarmUp { plan, env, folder, pulse, comm, done }.policy(&mut metrics)?;
+    let start = WarmUp { plan, env, folder, pulse, done }.policy(&mut metrics)?;
     let Some(ppo) = &plan.recipe.ppo else {
         terminal::print(&format!("the trained model is in {}", folder.start().display()));
         return Ok(());
     };
     pulse.check()?;
-    let mut models = Models::new(plan, ppo, start);
+    let mut models = Models::new(plan, ppo, start, comm);
     let mut unfinished = None;
     if let Some(checkpoint) = &checkpoint {
         let from = || format!("cannot resume from {}", checkpoint.path().display());
@@ -150,14 +163,14 @@ fn go_on(
     let micro_tokens = ppo.micro_batch_tokens;
     let (interrupted, saving) = (unfinished, None);
     let mut trainer = Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, saving };
-    let mut hooks = hooks::all(plan);
+    let mut hooks = hooks::all(plan, comm);
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;
     drop(trainer);
     for hook in &mut hooks {
         hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, pulse })?;
     }
-    finish(plan, folder, &mut metrics, env.task.name())
+    if comm.is_first() { finish(plan, folder, &mut metrics, env.task.name()) } else { Ok(()) }
 }
 
 /// Makes the run folder this process's own, until the lock is dropped.
@@ -190,7 +203,7 @@ fn open(plan: &Plan, folder: &RunFolder, resume: bool) -> Result<Recovery> {
             plan.out.display()
         ));
     }
-    let found = Recovery::find(plan, folder)?;
+    let found = Recovery::find(plan, folder, true)?;
     let checkpoint = found.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint);
     if begun {
         same_experiment(plan, &checkpoint.map_or_else(|| folder.recipe(), Checkpoint::recipe))?;

@@ -27,6 +27,8 @@ pub struct Recovery {
     pub interrupted: bool,
     /// What an interrupted warm start has kept.
     pub warm_start: Option<Done>,
+    /// Whether files are compared with their checksums.
+    verified: bool,
     /// Folders that are damaged, newest first, and how.
     damaged: Vec<(PathBuf, String)>,
     /// Folders of which a removal was interrupted, or that nothing needs any more.
@@ -34,13 +36,14 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Looks at what is in a run's folder, and changes nothing.
+    /// Looks at what is in a run's folder, and changes nothing. Without `verified`, folders that are complete are taken
+    /// for whole: another rank has verified them.
     ///
     /// # Errors
     /// Bad input: no checkpoint is whole and there is no start to begin from, or the start of a whole one is damaged. A
     /// file that may not be read.
-    pub fn find(plan: &Plan, folder: &RunFolder) -> Result<Self> {
-        let mut found = Self::default();
+    pub fn find(plan: &Plan, folder: &RunFolder, verified: bool) -> Result<Self> {
+        let mut found = Self { verified, ..Self::default() };
         let mut steps = folder.steps()?;
         while let Some(checkpoint) = steps.pop() {
             match found.state(&checkpoint)? {
@@ -107,7 +110,7 @@ impl Recovery {
     /// The state in a checkpoint, or what is wrong with it.
     fn state(&self, checkpoint: &Checkpoint) -> Result<Result<State, String>> {
         let path = checkpoint.path();
-        if let Err(what) = whole(path)? {
+        if let Err(what) = self.whole(path)? {
             return Ok(Err(what));
         }
         // One without checksums may lack files.
@@ -147,7 +150,7 @@ impl Recovery {
     /// Looks at the run's start; `begun`: there are checkpoints of PPO.
     fn start(&mut self, plan: &Plan, start: &Path, begun: bool) -> Result<()> {
         let what = match start.exists() {
-            true => whole(start)?.err(),
+            true => self.whole(start)?.err(),
             false if begun => Some("it is missing".to_string()),
             false => return Ok(()),
         };
@@ -175,7 +178,7 @@ impl Recovery {
 
     /// What an interrupted warm start has kept, or what is wrong with it.
     fn steps_kept(&self, plan: &Plan, kept: &Checkpoint) -> Result<Result<Done, String>> {
-        if let Err(what) = whole(kept.path())? {
+        if let Err(what) = self.whole(kept.path())? {
             return Ok(Err(what));
         }
         let read = || -> Result<Done> {
@@ -186,20 +189,23 @@ impl Recovery {
         };
         Ok(read().map_err(|error| format!("{error:#}")))
     }
-}
 
-/// Whether a folder is complete and has the files that were written, or what is wrong with it.
-fn whole(path: &Path) -> Result<Result<(), String>> {
-    if !is_complete(path) {
-        return Ok(Err(UNMARKED.into()));
-    }
-    Ok(match verify(path, &[])? {
-        Verdict::Whole => Ok(()),
-        Verdict::Damaged(what) => Err(what),
-        Verdict::Unchecked => {
-            let shown = path.display();
-            terminal::warn(&format!("note: {shown} was written without checksums: its files cannot be checked"));
-            Ok(())
+    /// Whether a folder is complete and has the files that were written, or what is wrong with it.
+    fn whole(&self, path: &Path) -> Result<Result<(), String>> {
+        if !is_complete(path) {
+            return Ok(Err(UNMARKED.into()));
         }
-    })
+        if !self.verified {
+            return Ok(Ok(()));
+        }
+        Ok(match verify(path, &[])? {
+            Verdict::Whole => Ok(()),
+            Verdict::Damaged(what) => Err(what),
+            Verdict::Unchecked => {
+                let shown = path.display();
+                terminal::warn(&format!("note: {shown} was written without checksums: its files cannot be checked"));
+                Ok(())
+            }
+        })
+    }
 }

@@ -172,7 +172,7 @@ fn repeat(
 ) -> Result<(Vec<Difference>, bool)> {
     let env = &Environment::of(plan)?;
     let start = Policy::new(&plan.config, plan.weights(&folder.start(), plan.device()?)?);
-    let mut models = Models::new(plan, ppo, start);
+    let mut models = Models::new(plan, ppo, start, &Solo);
     let mut state = State::first(plan);
     if step > 1 {
         models.restore(checkpoint)?;
@@ -277,10 +277,10 @@ fn compare_weights(plan: &Plan, trainer: &Trainer, after: &Checkpoint, found: &m
         saved.fill(&after.critic(), &plan.config)?;
         differs("critic", critic.weights().flat(), saved.flat());
     }
-    let state = trainer.models.optimizer_state();
+    let state = trainer.models.optimizer_state(trainer.comm)?;
     let on_host = |tensor: &Tensor| tensor.zeros_like().to_device(Device::Cpu);
-    let mut saved: Vec<_> = state.iter().map(|(name, tensor)| (name.clone(), on_host(tensor))).collect();
-    load_tensors(&after.optimizer(), &mut saved)?;
+    let saved: Vec<_> = state.iter().map(|(name, tensor)| (name.clone(), on_host(tensor))).collect();
+    load_tensors(&after.optimizer(), &saved)?;
     for ((name, own), (_, saved)) in state.iter().zip(&saved) {
         differs(&format!("optimizer {name}"), own, saved);
     }

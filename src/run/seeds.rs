@@ -2,6 +2,7 @@
 
 use super::{launch_one, same_experiment, signals};
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete};
+use crate::dist::Comm;
 use crate::hooks::schedule::pending;
 use crate::plan::Plan;
 use crate::recipe::identity::differences;
@@ -44,7 +45,7 @@ impl FromStr for Seeds {
 ///
 /// # Errors
 /// Those of the first run that fails, with its seed.
-pub fn launch_seeds(plan: &Plan, seeds: &Seeds) -> Result<()> {
+pub fn launch_seeds(plan: &Plan, seeds: &Seeds, comm: &dyn Comm) -> Result<()> {
     let stop = signals::watch()?;
     let mut folders: Vec<PathBuf> = Vec::new();
     for seed in &seeds.0 {
@@ -54,13 +55,14 @@ pub fn launch_seeds(plan: &Plan, seeds: &Seeds) -> Result<()> {
         if folder.recipe().exists() {
             same_experiment(&plan, &folder.recipe())?;
         }
-        if is_finished(&plan, &folder)? {
+        // The first rank looks, since it is the one that writes.
+        if comm.any(comm.is_first() && is_finished(&plan, &folder)?)? {
             terminal::print(&format!("seed {seed}: finished in {out}"));
         } else {
             terminal::print(&format!("seed {seed}: {out}"));
             let shared =
                 folders.iter().find(|other| shares_start(&plan.recipe, other)).map(|other| RunFolder::new(other));
-            launch_one(&plan, true, &stop, shared.as_ref()).map_err(|error| match error.is::<Stopped>() {
+            launch_one(&plan, true, (&stop, comm), shared.as_ref()).map_err(|error| match error.is::<Stopped>() {
                 true => Stopped("the same command goes on").into(),
                 false => error.context(format!("the run of seed {seed}")),
             })?;

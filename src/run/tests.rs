@@ -3,7 +3,11 @@
 
 use super::{launch, launch_one};
 use crate::Stopped;
+use crate::dist::Solo;
+use crate::dist::threads::Thread;
+use crate::metrics::jsonl;
 use crate::plan::{self, Plan};
+use crate::torch::to_host;
 use crate::train::hook::State;
 use crate::train::pulse::{Phase, asked};
 use crate::train::stop::Stop;
@@ -18,7 +22,7 @@ fn a_second_task_and_a_hook_take_part_in_a_run() {
     let out = dir.path().join("toy");
     let plan = plan::load(Path::new("tests/toy/recipe.toml"), &[], Some(&out)).unwrap();
     assert!(plan::report(&plan, plan::Devices::of(&plan)).contains("larger, 16 training, 16 validation"));
-    launch(&plan, false).unwrap();
+    launch(&plan, false, &Solo).unwrap();
 
     let state: State = serde_json::from_str(&fs::read_to_string(out.join("step_000002/state.json")).unwrap()).unwrap();
     assert_eq!(state.step, 2);
@@ -56,7 +60,7 @@ fn left_by(out: &Path) -> BTreeMap<String, Vec<u8>> {
 fn run_until(plan: &Plan, at: usize) -> (bool, Vec<Phase>) {
     asked::PHASES.take();
     asked::STOP_AT.set(at);
-    let stopped = match launch_one(plan, plan.out.exists(), &Stop::default(), None) {
+    let stopped = match launch_one(plan, plan.out.exists(), (&Stop::default(), &Solo), None) {
         Ok(()) => false,
         Err(error) if error.is::<Stopped>() => true,
         Err(error) => panic!("{error:#}"),
@@ -131,4 +135,66 @@ fn a_run_with_its_own_critic_can_be_stopped_anywhere() {
 #[test]
 fn a_run_with_a_shared_critic_can_be_stopped_anywhere() {
     stopped_anywhere("shared critic", &["ppo.critic='shared'", "ppo.critic_warmup_steps=1"], 31);
+}
+
+/// What several ranks come to: the figures of their steps, and their last weights.
+fn trained_by(ranks: usize, out: &Path) -> (BTreeMap<String, f64>, Vec<f32>) {
+    let sets = [
+        "machine.threads=1",
+        "ppo.steps=2",
+        // Adam makes steps of the learning rate's size of gradients that are rounding, and whitening makes
+        // advantages of the rounding of rewards that are all 0.
+        "sft.lr=1e-4",
+        "ppo.actor_lr=1e-5",
+        "ppo.critic_lr=1e-5",
+        "ppo.whiten=false",
+        "sft.train=21",
+        "sft.validation=5",
+        "sft.batch=7",
+        "rollout.prompts_per_step=5",
+        "rollout.samples_per_prompt=1",
+        "ppo.mini_batch=5",
+        "ppo.micro_batch_tokens=150",
+        "evaluation.problems=5",
+        "hooks.samples=0",
+        "ppo.kl_coef=0.1",
+    ];
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    let plan = plan::load(Path::new("recipes/smoke.toml"), &sets, Some(out)).unwrap();
+    std::thread::scope(|scope| {
+        for comm in Thread::group(ranks) {
+            let plan = &plan;
+            scope.spawn(move || launch_one(plan, false, (&Stop::default(), &comm), None).unwrap());
+        }
+    });
+    let mut figures = BTreeMap::new();
+    for record in jsonl::read(&out.join("metrics.jsonl"), |warning| panic!("{warning}")).unwrap() {
+        for (name, value) in record.scalars() {
+            if !["timing", "perf/", "sft/tokens_per_s", "global_seqlen"].iter().any(|t| name.starts_with(t)) {
+                let twice = figures.insert(format!("{:?} {} {name}", record.stage, record.step), value);
+                assert!(twice.is_none(), "one rank writes");
+            }
+        }
+    }
+    let mut weights = tch::Tensor::read_safetensors(out.join("step_000002/model/model.safetensors")).unwrap();
+    weights.sort_by(|a, b| a.0.cmp(&b.0));
+    (figures, weights.iter().flat_map(|(_, tensor)| to_host(tensor)).collect())
+}
+
+/// An odd batch: five sequences on two and three ranks.
+#[test]
+fn several_ranks_train_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alone, weights) = trained_by(1, &dir.path().join("1"));
+    assert!(alone.len() > 100);
+    for ranks in [2, 3] {
+        let (figures, own) = trained_by(ranks, &dir.path().join(ranks.to_string()));
+        assert_eq!(figures.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());
+        for (name, value) in &figures {
+            let expected = alone[name];
+            assert!((value - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{ranks}: {name} {value} {expected}");
+        }
+        let worst = own.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(own.len() == weights.len() && worst <= 1e-5, "{ranks}: {worst}");
+    }
 }

@@ -2,10 +2,9 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_tensors, save_model, save_tensors, write_file,
+    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_parts, save_model, save_tensors, write_file,
     write_folder, write_text,
 };
-use crate::dist::Comm;
 use crate::env::Environment;
 use crate::hash::hash_of_files;
 use crate::metrics::Metrics;
@@ -18,7 +17,7 @@ use crate::train::batch::Sequence;
 use crate::train::learner::Learner;
 use crate::train::pulse::{Phase, Pulse};
 use crate::train::sft::{Done, Rows, WarmStart};
-use crate::{bad, json, terminal};
+use crate::{Stopped, bad, json, terminal};
 use anyhow::{Context, Result};
 use serde_json::{Value, json as object};
 use std::fs;
@@ -30,7 +29,6 @@ pub struct WarmUp<'a> {
     pub env: &'a Environment,
     pub folder: &'a RunFolder,
     pub pulse: &'a Pulse<'a>,
-    pub comm: &'a dyn Comm,
     /// What an interrupted warm start has kept.
     pub done: Done,
 }
@@ -49,7 +47,9 @@ impl WarmUp<'_> {
         if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {
             ensure_whole(from, &[])?;
             let policy = Policy::new(&plan.config, plan.weights(from, device)?);
-            link_folder(from, &start)?;
+            if self.pulse.comm().is_first() {
+                link_folder(from, &start)?;
+            }
             return Ok(policy);
         }
         let weights = plan.starting_weights(device)?;
@@ -61,12 +61,14 @@ impl WarmUp<'_> {
                 let Prepared { rows, stats } = prepared;
                 terminal::print(&stats.verdict());
                 self.check_rows(&stats)?;
-                write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
-                let mut learner = Learner::policy(plan, weights);
+                if self.pulse.comm().is_first() {
+                    write_file(&self.folder.traces(), format!("{}\n", serde_json::to_string_pretty(&stats)?))?;
+                }
+                let mut learner = Learner::policy(plan, weights, self.pulse.comm());
                 self.restore(&mut learner)?;
                 let seed = plan.recipe.warm_start_seed();
                 let keep = |done: &Done, learner: &Learner<Policy>| self.keep(done, learner);
-                let (comm, pulse, done) = (self.comm, self.pulse, self.done.clone());
+                let (comm, pulse, done) = (self.pulse.comm(), self.pulse, self.done.clone());
                 pulse.check()?;
                 pulse.enter(Phase::WarmStart);
                 let text = |row: &Sequence| self.env.decode(&row.response).unwrap_or_default();
@@ -74,14 +76,17 @@ impl WarmUp<'_> {
                 let warm_start = WarmStart { sft, seed, rows, comm, pulse, done, folder, text: &text, keep: &keep };
                 warm_start.train(&mut learner, metrics)?;
                 let shown = self.samples(&learner.model, rows)?;
-                if pulse.is_stopping() {
+                if comm.any(pulse.is_stopping())? {
                     self.keep(&Done { steps: sft.steps(), ..Done::default() }, &learner)?;
+                    return Err(Stopped::RUN.into());
                 }
-                pulse.check()?;
                 terminal::print(&shown);
                 (learner.model, Some(stats))
             }
         };
+        if !self.pulse.comm().is_first() {
+            return Ok(policy);
+        }
         metrics.flush();
         self.pulse.enter(Phase::Saving);
         let written = write_folder(&start, |dir| {
@@ -118,16 +123,20 @@ impl WarmUp<'_> {
             return Ok(());
         }
         learner.model.weights.fill(&kept.model(), &self.plan.config)?;
-        load_tensors(&kept.optimizer(), &mut learner.optimizer.state())
+        load_parts(&kept.optimizer(), learner.optimizer.state())
     }
 
-    /// Keeps what has been learnt.
+    /// Keeps what has been learnt; called by all ranks.
     fn keep(&self, done: &Done, learner: &Learner<Policy>) -> Result<()> {
+        let state = learner.optimizer.whole_state(self.pulse.comm())?;
+        if !self.pulse.comm().is_first() {
+            return Ok(());
+        }
         let plan = self.plan;
         write_folder(self.folder.unfinished_start().path(), |dir| {
             let kept = Checkpoint::at(dir);
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
-            save_tensors(&kept.optimizer(), &learner.optimizer.state())?;
+            save_tensors(&kept.optimizer(), &state)?;
             write_text(&kept.recipe(), &plan.text)?;
             write_text(&kept.state(), &serde_json::to_string(done)?)
         })

@@ -9,10 +9,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// All bars on the screen, so that lines printed meanwhile appear above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Whether this process leaves all lines to another one.
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Columns of a table if the width of the terminal is unknown.
 const WIDTH: usize = 100;
@@ -58,7 +62,7 @@ impl Progress {
 
     /// The same, with `done` of them already done.
     pub fn resumed(done: u64, total: u64, label: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (std::io::stderr().is_terminal() && !is_silent()).then(|| {
             let bar = BARS.add(ProgressBar::new(total).with_position(done).with_prefix(label.to_string()));
             if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:20} {pos}/{len}  {wide_msg} {elapsed}") {
                 bar.set_style(style.progress_chars("━╸─"));
@@ -133,6 +137,9 @@ impl Drop for Progress {
 /// Prints a line to stdout, above any bar. What cannot be written (a closed pipe, a full disk) is dropped: that is no
 /// reason to end a run.
 pub fn print(text: &str) {
+    if is_silent() {
+        return;
+    }
     BARS.suspend(|| {
         let _ = writeln!(std::io::stdout(), "{}", harmless(text));
     });
@@ -140,9 +147,25 @@ pub fn print(text: &str) {
 
 /// Prints a message to stderr in the same way, if it is very long without its middle.
 pub fn warn(text: &str) {
+    if !is_silent() {
+        say(text);
+    }
+}
+
+/// `warn`, also in a process that is silent otherwise.
+pub fn say(text: &str) {
     BARS.suspend(|| {
         let _ = writeln!(std::io::stderr(), "{}", harmless(&without_middle(text)));
     });
+}
+
+/// From here on this process leaves all lines to another one that does the same work.
+pub fn be_silent() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
 }
 
 /// The text with its control characters, but for line feeds and tabs, spelt out: a terminal would obey them, and they

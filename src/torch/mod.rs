@@ -23,6 +23,7 @@ use safetensors::Dtype;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
@@ -238,6 +239,34 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     }
     // SAFETY: a contiguous CPU tensor of `length` bytes starts at data_ptr, and the borrow keeps it alive.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const u8, length) }
+}
+
+/// The bytes of a contiguous tensor on the CPU, to be overwritten.
+///
+/// # Panics
+/// As `bytes`.
+pub fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
+    let length = bytes(tensor).len();
+    if length == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `bytes`; other tensors may share the memory, but nobody reads it while its only thread is here.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut u8, length) }
+}
+
+/// The numbers of a contiguous tensor on the CPU.
+///
+/// # Panics
+/// If the tensor is elsewhere, has gaps or is of another kind: a bug of ours, not a user's mistake.
+pub fn numbers_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    assert!(tensor.is_contiguous() && tensor.device() == Device::Cpu && tensor.kind() == T::KIND);
+    let length = tensor.numel();
+    if length == 0 {
+        return &mut [];
+    }
+    // SAFETY: a contiguous CPU tensor of `length` numbers of this kind starts at data_ptr; the borrow keeps it alive.
+    // Other tensors may share the memory, but nobody reads it while its only thread is here.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut T, length) }
 }
 
 /// Maps a file of tensors into memory, read only.

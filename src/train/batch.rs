@@ -4,7 +4,7 @@
 //! there, and reads and writes flat quantities with `slots`.
 
 use super::pulse::Pulse;
-use crate::dist::{Comm, share};
+use crate::dist::{Comm, share, share_of};
 use crate::terminal;
 use crate::torch::{Fault, catching, padded, trim};
 use anyhow::Result;
@@ -136,6 +136,14 @@ impl<'a> Batch<'a> {
         batches
     }
 
+    /// Tokens of all sequences that each rank scores.
+    pub fn tokens_of_ranks(&self) -> Vec<f64> {
+        let mut tokens: Vec<usize> = self.sequences.iter().map(|s| s.tokens()).collect();
+        tokens.sort_unstable_by_key(|count| Reverse(*count));
+        let size = self.comm.size();
+        (0..size).map(|rank| share_of(rank, size, &tokens).sum::<usize>() as f64).collect()
+    }
+
     /// The tokens of a micro-batch by now.
     pub fn micro_tokens(&self) -> usize {
         self.micro_tokens.get()
@@ -155,9 +163,10 @@ impl<'a> Batch<'a> {
         let largest = cut.iter().filter(|rows| rows.len() > 1).map(tokens).max();
         let (Some(_), Some(largest)) = (Fault::memory(&error), largest) else { return Err(error) };
         self.micro_tokens.set(largest / 2);
-        terminal::warn(&format!(
-            "warning: {error}, for a micro-batch of {largest} tokens: it is done again, and micro-batches have at most \
-             {} tokens from here on",
+        let rank = if self.comm.size() > 1 { format!(" on rank {}", self.comm.rank()) } else { String::new() };
+        terminal::say(&format!(
+            "warning: {error}, for a micro-batch of {largest} tokens{rank}: it is done again, and micro-batches have \
+             at most {} tokens from here on",
             largest / 2
         ));
         Ok(())
@@ -286,6 +295,10 @@ mod tests {
 
         fn sum(&self, _: &mut Tensor) -> Result<()> {
             Ok(())
+        }
+
+        fn abort(&self, code: u8) -> ! {
+            panic!("code {code}")
         }
     }
 

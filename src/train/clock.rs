@@ -1,6 +1,6 @@
 //! Where the time of a step goes.
 
-use super::batch::Sequence;
+use super::batch::Batch;
 use crate::metrics::Record;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -43,26 +43,26 @@ impl Clock {
         }
     }
 
-    /// Writes the stages' seconds, their milliseconds per token, and the step's throughput and memory.
-    pub fn record(&self, sequences: &[&Sequence], record: &mut Record) {
+    /// Writes the stages' seconds, their milliseconds per token, and the step's throughput per rank and memory.
+    pub fn record(&self, batch: &Batch, record: &mut Record) {
         self.record_stages(record);
         let stages: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
         let seconds = stages + self.lap.elapsed().as_secs_f64();
-        let tokens = sequences.iter().map(|s| s.tokens()).sum::<usize>() as f64;
-        let response_tokens = sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
+        let ranks = batch.tokens_of_ranks();
+        let tokens: f64 = ranks.iter().sum();
+        let response_tokens = batch.sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;
         for (stage, spent) in &self.stages {
             // Generation is measured per token it writes, the other stages per token they read.
             let tokens = if stage == "gen" { response_tokens } else { tokens };
             record.set(format!("timing_per_token_ms/{stage}"), 1e3 * spent / tokens.max(1.0));
         }
-        for name in ["min", "max", "mean"] {
-            // One process is one rank.
-            record.set(format!("global_seqlen/{name}"), tokens);
-        }
+        record.set("global_seqlen/min", ranks.iter().copied().fold(f64::INFINITY, f64::min));
+        record.set("global_seqlen/max", ranks.iter().copied().fold(0.0, f64::max));
+        record.set("global_seqlen/mean", tokens / ranks.len() as f64);
         record.set("timing_s/step", seconds);
         record.set("perf/time_per_step", seconds);
         record.set("perf/total_num_tokens", tokens);
-        record.set("perf/throughput", tokens / seconds);
+        record.set("perf/throughput", tokens / seconds / ranks.len() as f64);
         if let Some(bytes) = resident_bytes() {
             record.set("perf/cpu_memory_used_gb", bytes / f64::from(1 << 30));
         }

@@ -1,12 +1,13 @@
 //! A model that learns, with its optimizer; and the models of a run.
 
-use crate::checkpoint::{Checkpoint, load_tensors};
+use crate::checkpoint::{Checkpoint, load_parts};
+use crate::dist::Comm;
 use crate::model::{Critic, Head, Policy, ValueHead, Weights, critic_weights};
 use crate::optim::AdamW;
 use crate::plan::Plan;
 use crate::recipe::{CriticModel, Ppo};
 use anyhow::Result;
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// A model and its optimizer.
 pub struct Learner<M> {
@@ -15,10 +16,10 @@ pub struct Learner<M> {
 }
 
 impl Learner<Policy> {
-    pub fn policy(plan: &Plan, weights: Weights) -> Self {
+    pub fn policy(plan: &Plan, weights: Weights, comm: &dyn Comm) -> Self {
         let mut model = Policy::trainable(&plan.config, weights);
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
-        Self { optimizer: optimizer(plan, &model.weights), model }
+        Self { optimizer: optimizer(plan, &model.weights, comm), model }
     }
 }
 
@@ -27,20 +28,20 @@ pub enum Estimator {
     /// A separate model.
     Critic(Box<Learner<Critic>>),
     /// A head on the actor's decoder, which then learns from both losses.
-    Head(Learner<ValueHead>),
+    Head(Box<Learner<ValueHead>>),
 }
 
 impl Estimator {
-    fn new(plan: &Plan, sharing: CriticModel, start: &Policy) -> Self {
+    fn new(plan: &Plan, sharing: CriticModel, start: &Policy, comm: &dyn Comm) -> Self {
         if sharing == CriticModel::Shared {
             let flat = start.weights.flat();
             let weights = Weights::zeros(&plan.config, Head::ValueOnly, flat.kind(), flat.device());
             let model = ValueHead::trainable(weights);
-            return Self::Head(Learner { optimizer: optimizer(plan, &model.weights), model });
+            return Self::Head(Box::new(Learner { optimizer: optimizer(plan, &model.weights, comm), model }));
         }
         let mut model = Critic::trainable(&plan.config, critic_weights(&plan.config, &start.weights));
         model.decoder.gradient_checkpointing = plan.recipe.memory.gradient_checkpointing;
-        Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights), model }))
+        Self::Critic(Box::new(Learner { optimizer: optimizer(plan, &model.weights, comm), model }))
     }
 
     pub fn weights(&self) -> &Weights {
@@ -58,8 +59,11 @@ impl Estimator {
     }
 }
 
-fn optimizer(plan: &Plan, weights: &Weights) -> AdamW {
-    if plan.recipe.memory.offload_optimizer { AdamW::offloaded(weights) } else { AdamW::new(weights) }
+fn optimizer(plan: &Plan, weights: &Weights, comm: &dyn Comm) -> AdamW {
+    match plan.recipe.memory.offload_optimizer {
+        true => AdamW::offloaded(weights, comm),
+        false => AdamW::new(weights, comm),
+    }
 }
 
 /// The frozen model that the KL is measured against. It scores on the actor's device, and may be kept on the host.
@@ -99,11 +103,11 @@ pub struct Models {
 
 impl Models {
     /// The models at the first step: actor and critic start from `start`, and the reference stays there.
-    pub fn new(plan: &Plan, ppo: &Ppo, start: Policy) -> Self {
+    pub fn new(plan: &Plan, ppo: &Ppo, start: Policy, comm: &dyn Comm) -> Self {
         let reference = ppo.needs_reference().then(|| Reference::of(plan, &start));
-        let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start));
+        let critic = ppo.needs_critic().then(|| Estimator::new(plan, ppo.critic, &start, comm));
         // A copy, since the weights of the warm start are tied to its optimizer's buffers.
-        let actor = Learner::policy(plan, start.weights.copy_to(start.device()));
+        let actor = Learner::policy(plan, start.weights.copy_to(start.device()), comm);
         Self { actor, critic, reference }
     }
 
@@ -114,17 +118,27 @@ impl Models {
         if let Some(critic) = &self.critic {
             critic.weights().fill(&checkpoint.critic(), &actor.config)?;
         }
-        load_tensors(&checkpoint.optimizer(), &mut self.optimizer_state())
+        let own = self.optimizers().flat_map(|(owner, optimizer)| {
+            optimizer.state().into_iter().map(move |(name, own, part)| (format!("{owner}.{name}"), own, part))
+        });
+        load_parts(&checkpoint.optimizer(), own)
     }
 
-    /// The state of all optimizers, by name.
-    pub fn optimizer_state(&self) -> Vec<(String, tch::Tensor)> {
-        let mut state = named("actor", &self.actor.optimizer);
-        state.extend(self.critic.iter().flat_map(|critic| named("critic", critic.optimizer())));
-        state
+    /// The state of all optimizers and ranks, by name; called by all ranks, for the first alone.
+    ///
+    /// # Errors
+    /// Those of `Comm::sum`.
+    pub fn optimizer_state(&self, comm: &dyn Comm) -> Result<Vec<(String, Tensor)>> {
+        let mut all = Vec::new();
+        for (owner, optimizer) in self.optimizers() {
+            let whole = optimizer.whole_state(comm)?;
+            all.extend(whole.into_iter().map(|(name, state)| (format!("{owner}.{name}"), state)));
+        }
+        Ok(all)
     }
-}
 
-fn named(owner: &str, optimizer: &AdamW) -> Vec<(String, tch::Tensor)> {
-    optimizer.state().into_iter().map(|(name, tensor)| (format!("{owner}.{name}"), tensor)).collect()
+    fn optimizers(&self) -> impl Iterator<Item = (&'static str, &AdamW)> {
+        let critic = self.critic.iter().map(|critic| ("critic", critic.optimizer()));
+        std::iter::once(("actor", &self.actor.optimizer)).chain(critic)
+    }
 }

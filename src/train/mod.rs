@@ -7,6 +7,7 @@ mod choices;
 pub mod clock;
 pub mod estimates;
 pub mod evaluate;
+mod exchange;
 pub mod experience;
 pub mod hook;
 mod identities;

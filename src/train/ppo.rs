@@ -108,7 +108,7 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
         gap.record(&mut record);
         record.set("training/global_step", step as f64);
         record.set("training/epoch", (step * prompts.len()) as f64 / env.task.len(Split::Train) as f64);
-        clock.record(&sequences, &mut record);
+        clock.record(&batch, &mut record);
         if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }

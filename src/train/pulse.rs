@@ -88,6 +88,11 @@ impl<'a> Pulse<'a> {
         Self { stop: stop.clone(), comm, place: SharedPlace::default() }
     }
 
+    /// The ranks of the run.
+    pub fn comm(&self) -> &'a dyn Comm {
+        self.comm
+    }
+
     pub fn place(&self) -> SharedPlace {
         Arc::clone(&self.place)
     }

@@ -1,8 +1,10 @@
 //! The first stage of a step: prompts -> responses -> grades.
 
 use super::batch::Sequence;
+use super::exchange::exchange;
 use super::not_finite::numbers;
 use super::pulse::Pulse;
+use crate::dist::share;
 use crate::env::{Environment, Prompt};
 use crate::json::number;
 use crate::metrics::Record;
@@ -60,10 +62,11 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Responses to all prompts, the samples of a prompt side by side.
+    /// Responses to all prompts, the samples of a prompt side by side. Each rank writes those to its share of the
+    /// prompts.
     ///
     /// # Errors
-    /// `Stopped` if the pulse says so between tokens.
+    /// `Stopped` if the pulse says so between tokens. Those of `Comm::sum`.
     pub fn write(&self, prompts: &[Prompt]) -> Result<Vec<Response>> {
         let rollout = &self.plan.recipe.rollout;
         let engine = Engine {
@@ -74,13 +77,18 @@ impl Writer<'_> {
             batch: rollout.batch,
             goes_on: &|| self.pulse.goes_on(),
         };
-        let ids: Vec<&[i64]> = prompts.iter().map(|prompt| &*prompt.ids).collect();
+        let comm = self.pulse.comm();
+        let own = share(comm, &(0..prompts.len()).collect::<Vec<_>>());
+        let ids: Vec<&[i64]> = own.iter().map(|p| &*prompts[*p].ids).collect();
+        let places: Vec<usize> =
+            own.iter().flat_map(|p| (0..self.samples).map(move |s| p * self.samples + s)).collect();
         let stream = |p: usize, s: usize| {
-            rng::stream(self.plan.recipe.seed, self.purpose, self.step as u64, (p * self.samples + s) as u64)
+            let place = places[p * self.samples + s];
+            rng::stream(self.plan.recipe.seed, self.purpose, self.step as u64, place as u64)
         };
         let responses = engine.generate(&ids, self.samples, stream, |_| ());
         self.pulse.check()?;
-        Ok(responses)
+        exchange(comm, &places, responses, prompts.len() * self.samples)
     }
 }
 

@@ -74,7 +74,7 @@ pub struct WarmStart<'a> {
     pub folder: &'a RunFolder,
     /// The text of a row.
     pub text: &'a dyn Fn(&Sequence) -> String,
-    /// Keeps what has been learnt.
+    /// Keeps what has been learnt; called by all ranks.
     pub keep: &'a dyn Fn(&Done, &Learner<Policy>) -> Result<()>,
 }
 
@@ -147,7 +147,7 @@ impl WarmStart<'_> {
                 metrics.write(&record);
             }
             micro_tokens = batch.micro_tokens();
-            if kept.elapsed() > KEPT_FOR && done < total {
+            if comm.any(kept.elapsed() > KEPT_FOR)? && done < total {
                 metrics.flush();
                 let kept_now = (self.keep)(&Done::steps(done), learner);
                 tolerate(kept_now, "what the warm start has learnt so far is not kept")?;

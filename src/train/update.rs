@@ -8,7 +8,7 @@ use super::experience::Experience;
 use super::learner::{Estimator, Learner, Models};
 use super::not_finite::{NotFinite, culprit};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
-use crate::dist::Comm;
+use crate::dist::{Comm, Elsewhere};
 use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
@@ -35,6 +35,7 @@ pub struct OptimizerStep<'a> {
 /// # Errors
 /// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
 /// for single sequences, and `Stopped` if the batch is told so between its micro-batches; the weights stay unchanged.
+/// `Elsewhere` if it is another rank that knows where a gradient comes from.
 pub fn descend(
     batch: &Batch,
     mini: Range<usize>,
@@ -55,13 +56,15 @@ pub fn descend(
     let mut norms = Vec::with_capacity(steps.len());
     for at in 0..steps.len() {
         let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
-        optimizer.sum_gradient(batch.comm)?;
-        let figures = to_host(&Tensor::stack(&optimizer.step(*max_norm, *hyper, &guard)?, 0));
+        let figures = to_host(&Tensor::stack(&optimizer.step(batch.comm, *max_norm, *hyper, &guard)?, 0));
         let [norm, sum] = [figures[0], figures[1]].map(f64::from);
         if !norm.is_finite() {
             let broken = sums.broken();
             let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
-            return Err(culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?.into());
+            let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?;
+            let known = !found.sequences.is_empty();
+            let elsewhere = batch.comm.any(known)? && !known;
+            return Err(if elsewhere { Elsewhere.into() } else { found.into() });
         }
         if !sum.is_finite() {
             return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
@@ -222,7 +225,8 @@ impl Updates<'_> {
                 let Learner { model, optimizer } = &mut **critic;
                 self.learn_values(optimizer, done, |micro| model.values(&micro.ids, &micro.read))
             }
-            Some(Estimator::Head(Learner { model, optimizer })) if alone => {
+            Some(Estimator::Head(head)) if alone => {
+                let Learner { model, optimizer } = &mut **head;
                 self.learn_values(optimizer, done, |micro| {
                     model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))
                 })
@@ -256,7 +260,7 @@ impl Updates<'_> {
     pub fn actor(&self, models: &mut Models, done: &mut Vec<Scalars>) -> Result<()> {
         let Learner { model: policy, optimizer } = &mut models.actor;
         let mut head = match &mut models.critic {
-            Some(Estimator::Head(head)) => Some(head),
+            Some(Estimator::Head(head)) => Some(&mut **head),
             _ => None,
         };
         let mut names = ACTOR.to_vec();

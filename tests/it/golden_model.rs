@@ -1,6 +1,7 @@
 //! The decoder against transformers: logits, log-probs and gradients of three small models (scripts/golden_model.py).
 
 use crate::support::{assert_close, golden, tensors};
+use ppo_train::dist::Solo;
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::rollout::{Engine, Sampling, Stop};
@@ -123,7 +124,7 @@ fn ten_steps_of_training_follow_torch() {
     let (policy, golden_tensors) = load("llama_tiny");
     let text = std::fs::read_to_string(golden("optim_losses.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut optimizer = AdamW::new(&policy.weights);
+    let mut optimizer = AdamW::new(&policy.weights, &Solo);
     let hyper = AdamWStep { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
     for (step, expected) in expected["losses"].as_array().unwrap().iter().enumerate() {
         let loss = loss(&policy, &golden_tensors);
@@ -132,7 +133,7 @@ fn ten_steps_of_training_follow_torch() {
         optimizer.begin().unwrap();
         loss.backward();
         optimizer.accumulate();
-        let _figures = optimizer.step(0.0, hyper, &Tensor::from(0f32)).unwrap();
+        let _figures = optimizer.step(&Solo, 0.0, hyper, &Tensor::from(0f32)).unwrap();
     }
 }
 

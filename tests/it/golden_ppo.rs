@@ -67,12 +67,12 @@ impl Case {
         let dir = golden("qwen2_tiny");
         let weights = Weights::load(&dir, &self.config, Head::Language, Kind::Float, Device::Cpu).unwrap();
         let model = Policy::trainable(&self.config, weights);
-        Learner { optimizer: AdamW::new(&model.weights), model }
+        Learner { optimizer: AdamW::new(&model.weights, &Solo), model }
     }
 
     fn critic(&self) -> Estimator {
         let model = Critic::trainable(&self.config, self.weights("critic", Head::Value));
-        Estimator::Critic(Box::new(Learner { optimizer: AdamW::new(&model.weights), model }))
+        Estimator::Critic(Box::new(Learner { optimizer: AdamW::new(&model.weights, &Solo), model }))
     }
 
     fn models(&self, critic: Estimator) -> Models {
@@ -152,7 +152,8 @@ fn an_update_of_a_value_head_on_the_actor_equals_pytorch() {
         tensor.shallow_clone().copy_(&golden[name]);
     }
     let model = ValueHead::trainable(weights);
-    let mut models = case.models(Estimator::Head(Learner { optimizer: AdamW::new(&model.weights), model }));
+    let learner = Learner { optimizer: AdamW::new(&model.weights, &Solo), model };
+    let mut models = case.models(Estimator::Head(Box::new(learner)));
     let [critic_updates, updates] = case.step(&mut models, &case.ppo, |experience| {
         let values = experience.estimates.values.as_ref().unwrap();
         for (name, got) in

@@ -20,6 +20,8 @@ mod kills;
 mod memory;
 mod politifact;
 mod program;
+#[cfg(feature = "mpi")]
+mod ranks;
 mod replay;
 mod server;
 mod signals;

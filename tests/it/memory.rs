@@ -31,7 +31,7 @@ fn step(first: usize, room: usize) -> anyhow::Result<(Vec<f32>, f64, usize)> {
     let config = ModelConfig::from_dir(&dir).unwrap();
     let policy =
         Policy::trainable(&config, Weights::load(&dir, &config, Head::Language, Kind::Float, Device::Cpu).unwrap());
-    let mut optimizer = AdamW::new(&policy.weights);
+    let mut optimizer = AdamW::new(&policy.weights, &Solo);
     let all = sequences();
     let all: Vec<&Sequence> = all.iter().collect();
     let batch = Batch::new(&all, first, Device::Cpu, &Solo);

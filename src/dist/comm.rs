@@ -1,0 +1,112 @@
+//! `Comm`, and the group of a single process.
+
+use super::part::Part;
+use anyhow::Result;
+use std::fmt;
+use tch::{Device, Kind, Tensor};
+
+/// A group of ranks, numbered from 0. All of them make the same calls in the same order.
+pub trait Comm {
+    fn rank(&self) -> usize;
+
+    fn size(&self) -> usize;
+
+    /// Replaces `tensor` by the sum of the tensors of all ranks, which have equal shapes and kinds. All ranks get the
+    /// same bits.
+    ///
+    /// # Errors
+    /// A rank that does not answer.
+    fn sum(&self, tensor: &mut Tensor) -> Result<()>;
+
+    /// `sum` for a flat tensor of which each rank wants its own part only (`Part::of`): the rest is of no use then.
+    ///
+    /// # Errors
+    /// Those of `sum`.
+    fn sum_parts(&self, tensor: &mut Tensor) -> Result<()> {
+        self.sum(tensor)
+    }
+
+    /// Fills a flat tensor, of which each rank has its own part, with the parts of the others.
+    ///
+    /// # Errors
+    /// Those of `sum`.
+    fn share_parts(&self, tensor: &mut Tensor) -> Result<()> {
+        for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
+            let _ = Part::of(rank, self.size(), tensor.size()[0]).cut(tensor).zero_();
+        }
+        self.sum(tensor)
+    }
+
+    /// Ends the processes of all ranks, at once.
+    fn abort(&self, code: u8) -> !;
+
+    /// Whether this is the rank that writes files and talks.
+    fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Whether any rank says yes.
+    ///
+    /// # Errors
+    /// Those of `sum`.
+    fn any(&self, yes: bool) -> Result<bool> {
+        let mut votes = Tensor::full([1], i64::from(yes), (Kind::Int64, Device::Cpu));
+        self.sum(&mut votes)?;
+        Ok(votes.int64_value(&[0]) > 0)
+    }
+
+    /// Waits until all ranks are here.
+    ///
+    /// # Errors
+    /// Those of `sum`.
+    fn wait(&self) -> Result<()> {
+        self.any(false).map(drop)
+    }
+}
+
+/// A rank's share of `items`: every `size`-th. If the items are sorted by cost, the shares cost about the same.
+pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
+    share_of(comm.rank(), comm.size(), items).copied().collect()
+}
+
+/// The share of any rank of so many.
+pub fn share_of<T>(rank: usize, size: usize, items: &[T]) -> impl Iterator<Item = &T> {
+    items.iter().skip(rank).step_by(size)
+}
+
+/// Another rank has failed, and says why.
+#[derive(Debug)]
+pub struct Elsewhere;
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("another process of the run has failed, and says why")
+    }
+}
+
+impl std::error::Error for Elsewhere {}
+
+/// A single process.
+pub struct Solo;
+
+impl Comm for Solo {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn sum(&self, _: &mut Tensor) -> Result<()> {
+        Ok(())
+    }
+
+    fn share_parts(&self, _: &mut Tensor) -> Result<()> {
+        Ok(())
+    }
+
+    fn abort(&self, code: u8) -> ! {
+        std::process::exit(code.into())
+    }
+}

@@ -1,0 +1,178 @@
+//! Several processes share a run: real ones of `mpirun`.
+
+use crate::checkpoints::stderr;
+use crate::support::{SMOKE, kill, run, steps};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A run of few steps with an odd batch.
+fn arguments(out: &Path) -> Vec<&str> {
+    let sets = [
+        "machine.threads=1",
+        // Adam makes steps of the learning rate's size of gradients that are rounding, and whitening makes
+        // advantages of the rounding of rewards that are all 0.
+        "sft.lr=1e-4",
+        "ppo.actor_lr=1e-5",
+        "ppo.critic_lr=1e-5",
+        "ppo.whiten=false",
+        "sft.train=21",
+        "sft.batch=7",
+        "rollout.prompts_per_step=5",
+        "rollout.samples_per_prompt=1",
+        "ppo.mini_batch=5",
+        "ppo.micro_batch_tokens=150",
+        "ppo.kl_coef=0.1",
+        "evaluation.problems=5",
+        "checkpoints.every=1",
+        "checkpoints.keep_last=8",
+    ];
+    let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+    [SMOKE, "--out", out.to_str().unwrap()].into_iter().chain(sets).collect()
+}
+
+/// `mpirun` with so many of our processes, more than there are cores, in a process group of its own.
+fn together(ranks: usize, args: &[&str]) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new("mpirun");
+    let count = ranks.to_string();
+    command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &count]);
+    command.arg(env!("CARGO_BIN_EXE_ppo-train")).args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.stdin(Stdio::null()).process_group(0);
+    command
+}
+
+fn weights(out: &Path, step: usize) -> Vec<f32> {
+    let file = out.join(format!("step_{step:06}/model/model.safetensors"));
+    let mut tensors = tch::Tensor::read_safetensors(file).unwrap();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors.iter().flat_map(|(_, tensor)| ppo_train::torch::to_host(tensor)).collect()
+}
+
+/// Asserts that two runs had the same steps and came to the same weights, but for rounding.
+fn assert_same(one: &Path, other: &Path) {
+    let (a, b) = (steps(one), steps(other));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (step, figures) in &a {
+        for (name, value) in figures.iter().filter(|(name, _)| !name.starts_with("global_seqlen")) {
+            let (Some(value), Some(expected)) = (value.as_f64(), b[step][name].as_f64()) else { continue };
+            assert!((value - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{step} {name}: {value} {expected}");
+        }
+    }
+    let last = *a.keys().last().unwrap() as usize;
+    let pairs: Vec<(f32, f32)> = weights(one, last).into_iter().zip(weights(other, last)).collect();
+    let worst = pairs.iter().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(pairs.len() > 1000 && worst <= 1e-5, "{worst}");
+}
+
+#[test]
+fn four_processes_train_as_one_and_two_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let [alone, four] = ["alone", "four"].map(|name| dir.path().join(name));
+    run(0, &arguments(&alone));
+    // Four do the first half, two the second.
+    let half = together(4, &[&arguments(&four)[..], &["--set", "ppo.steps=2"]].concat()).output().unwrap();
+    let said = stderr(&half);
+    assert_eq!(half.status.code(), Some(0), "{said}");
+    assert_eq!(said.matches("step 1/2").count(), 1, "one of them talks: {said}");
+    let rest = together(2, &[&arguments(&four)[..], &["--resume"]].concat()).output().unwrap();
+    let said = stderr(&rest);
+    assert_eq!(rest.status.code(), Some(0), "{said}");
+    assert!(said.contains("processes 2 (was 4)"), "{said}");
+    assert_same(&four, &alone);
+    let metrics = fs::read_to_string(four.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.matches("\"stage\":\"ppo\"").count(), steps(&alone).len(), "one of them logs");
+}
+
+#[test]
+fn what_is_wrong_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let wrong = [&arguments(&out)[..], &["--set", "ppo.stepz=2"]].concat();
+    let failed = together(3, &wrong).output().unwrap();
+    let said = stderr(&failed);
+    assert_eq!((failed.status.code(), said.matches("did you mean `steps`").count()), (Some(2), 1), "{said}");
+    // A folder that holds a run already is known to the first of them alone.
+    fs::create_dir_all(out.join("start")).unwrap();
+    let failed = together(2, &arguments(&out)).output().unwrap();
+    let said = stderr(&failed);
+    assert_eq!((failed.status.code(), said.matches("already holds a run").count()), (Some(2), 1), "{said}");
+}
+
+/// The processes of a run, by the rank that each has.
+fn ranks(mpirun: &Child) -> Vec<(usize, u32)> {
+    let children = format!("/proc/{0}/task/{0}/children", mpirun.id());
+    let pids = fs::read_to_string(children).unwrap_or_default();
+    let rank = |pid: &str| {
+        let variables = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let text = String::from_utf8_lossy(&variables).into_owned();
+        let rank = text.split('\0').find_map(|line| line.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())?;
+        Some((rank, pid.parse().ok()?))
+    };
+    pids.split_whitespace().filter_map(rank).collect()
+}
+
+fn wait_for(what: &str, limit: Duration, mut is_there: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_there() {
+        assert!(begun.elapsed() < limit, "{what} takes too long");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts a run of many steps, and waits for its first checkpoint.
+fn begun(out: &Path) -> Child {
+    let many = [&arguments(out)[..], &["--set", "ppo.steps=400"]].concat();
+    let file = fs::File::create(out.with_extension("log")).unwrap();
+    let child = together(3, &many).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+    wait_for("the first step", Duration::from_secs(120), || out.join("step_000001/COMPLETE").exists());
+    child
+}
+
+fn log(out: &Path) -> String {
+    fs::read_to_string(out.with_extension("log")).unwrap()
+}
+
+#[test]
+fn a_dead_process_ends_all_and_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let out: PathBuf = dir.path().join("run");
+    let mut child = begun(&out);
+    let all = ranks(&child);
+    let (_, victim) = *all.iter().find(|(rank, _)| *rank == 2).expect("three ranks");
+    assert!(Command::new("kill").args(["-KILL", &victim.to_string()]).status().unwrap().success());
+    wait_for("the end of all", Duration::from_secs(20), || child.try_wait().unwrap().is_some());
+    assert_ne!(child.wait().unwrap().code(), Some(0));
+    let said = log(&out);
+    assert!(said.contains("signal 9"), "{said}");
+    for (_, pid) in all {
+        wait_for("the end of a rank", Duration::from_secs(10), || !Path::new(&format!("/proc/{pid}/stat")).exists());
+    }
+    let done = steps(&out).len().max(1) + 1;
+    let more = format!("ppo.steps={done}");
+    run(0, &[&arguments(&out)[..], &["--resume", "--set", &more]].concat());
+    assert_eq!(steps(&out).len(), done);
+}
+
+#[test]
+fn a_signal_to_one_process_stops_all_with_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let out: PathBuf = dir.path().join("run");
+    let mut child = begun(&out);
+    let (_, one) = *ranks(&child).iter().find(|(rank, _)| *rank == 1).expect("three ranks");
+    assert!(Command::new("kill").args(["-USR1", &one.to_string()]).status().unwrap().success());
+    wait_for("the stop of all", Duration::from_secs(60), || child.try_wait().unwrap().is_some());
+    let said = log(&out);
+    assert_eq!(child.wait().unwrap().code(), Some(75), "{said}");
+    assert_eq!(said.matches("stopped by a signal").count(), 1, "{said}");
+    // mpirun passes a signal of its own on to all of them.
+    let more = [&arguments(&out)[..], &["--resume", "--set", "ppo.steps=400"]].concat();
+    let mut child = together(2, &more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let before = steps(&out).len();
+    wait_for("another step", Duration::from_secs(120), || steps(&out).len() > before);
+    kill("-USR2", &child);
+    wait_for("the stop of all", Duration::from_secs(60), || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+}
