@@ -5,6 +5,7 @@
 pub mod algo;
 pub mod analysis;
 pub mod checkpoint;
+pub mod cluster;
 pub mod dist;
 pub mod endpoint;
 pub mod env;

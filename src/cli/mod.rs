@@ -14,6 +14,7 @@ mod replay;
 mod report;
 mod schema;
 mod status;
+mod submit;
 mod train;
 
 pub use common::report;
@@ -52,6 +53,7 @@ commands! {
     Compare(compare::Compare),
     Judge(judge::Judge),
     Report(report::Report),
+    Submit(submit::Submit),
     Status(status::Status),
     Replay(replay::Replay),
     Data(data::Data),

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use ppo_train::OrBadInput;
 use ppo_train::env::Environment;
-use ppo_train::hooks;
+use ppo_train::hooks::{self, Lack};
 use ppo_train::plan::{self, Devices, json, report};
 use ppo_train::recipe::{
     self,
@@ -47,6 +47,32 @@ pub struct Plan {
     json: bool,
 }
 
+/// What was found where a recipe points to.
+pub struct Looked {
+    pub env: Environment,
+    pub lack: Lack,
+    /// The rows of the warm start, if they are in a file.
+    pub prepared: Option<Prepared>,
+}
+
+/// Looks at everything that a run of the plan would read, but for a GPU and the weights themselves.
+///
+/// # Errors
+/// What would end the run at its start, but for what is lacking.
+pub fn look(plan: &plan::Plan) -> Result<Looked> {
+    plan.check_weights()?.iter().for_each(|note| terminal::warn(note));
+    let lack = hooks::check(plan)?;
+    let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
+    let env = Environment::new(plan, first)?;
+    env.prompt(Split::Train, 0)?;
+    env.check_reward()?;
+    let prepared = match &plan.recipe.sft {
+        Some(sft) if sft.files().is_some() => Some(traces::prepare(plan, sft, &env)?),
+        _ => None,
+    };
+    Ok(Looked { env, lack, prepared })
+}
+
 impl Plan {
     /// Prints the plan, and the first prompt as the model will read it.
     pub fn run(self) -> Result<()> {
@@ -59,19 +85,11 @@ impl Plan {
         if let Some(missing) = plan.missing_weights() {
             terminal::warn(&format!("note: {missing}"));
         }
-        plan.check_weights()?.iter().for_each(|note| terminal::warn(note));
-        let lack = hooks::check(&plan)?;
+        let Looked { env, lack, prepared } = look(&plan)?;
         for missing in lack.errors.iter().chain(&lack.warnings) {
             terminal::warn(&format!("warning: {missing}"));
         }
-        let first = settings(&plan.recipe.task).first(&plan.recipe.reward).bad_input()?;
-        let env = Environment::new(&plan, first)?;
         let prompt = env.prompt(Split::Train, 0)?;
-        env.check_reward()?;
-        let prepared = match &plan.recipe.sft {
-            Some(sft) if sft.files().is_some() => Some(traces::prepare(&plan, sft, &env)?),
-            _ => None,
-        };
         if self.json {
             let mut all = json(&plan, devices);
             if let Some(prepared) = prepared {

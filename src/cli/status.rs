@@ -3,19 +3,17 @@
 use super::common::{Silent, print, print_json};
 use anyhow::Result;
 use clap::Args;
-use ppo_train::bad;
-use ppo_train::checkpoint::RunFolder;
-use ppo_train::run::{Fate, Health, health};
+use ppo_train::run::{Fate, Health, health, runs};
 use std::path::PathBuf;
 
 /// Show whether runs are alive, what they are doing, how far they are and how they ended, which warnings are on, and
 /// what their hooks are doing.
 ///
-/// Example: ppo-train status checkpoints/*
+/// Example: ppo-train status checkpoints/quickstart
 #[derive(Args)]
 #[command(verbatim_doc_comment, after_help = EXIT_CODES)]
 pub struct Status {
-    /// Run folders.
+    /// Run folders; OUT for those of `--seeds`, OUT-SEED; a folder for all runs in it.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Print JSON: a list with an entry per run.
@@ -31,14 +29,8 @@ const EXIT_CODES: &str = "Exit codes, the largest of all runs':
 
 impl Status {
     pub fn run(self) -> Result<()> {
-        let mut all = vec![];
-        for path in &self.runs {
-            let folder = RunFolder::new(path);
-            if !folder.recipe().is_file() {
-                return Err(bad!("{} is not the folder of a run: there is no recipe.toml in it", path.display()));
-            }
-            all.push(health(&folder)?);
-        }
+        let runs = self.runs.iter().map(|path| runs(path)).collect::<Result<Vec<_>>>()?.concat();
+        let all = runs.iter().map(health).collect::<Result<Vec<_>>>()?;
         if self.json {
             print_json(&serde_json::to_value(&all)?)?;
         } else {

@@ -14,7 +14,7 @@ mod source;
 pub mod spelling;
 
 pub use keys::*;
-pub use read::{read, read_text};
+pub use read::{read, read_keys, read_text};
 pub use source::Sources;
 
 use anyhow::Result;

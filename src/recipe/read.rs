@@ -2,11 +2,14 @@
 
 use super::keys::Recipe;
 use super::renamed::{UNSET, rename, supersede, warmup_as_ratio};
+use super::schema::{RECIPE, keys_of};
 use super::shape;
 use super::source::Sources;
 use super::spelling::{entries, similar};
 use crate::{BadInput, WRITTEN};
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -34,6 +37,22 @@ pub fn read_text(label: &str, text: &str, sets: &[String]) -> Result<(Recipe, So
     merged(sources, &[text], sets)
 }
 
+/// Reads another TOML file whose keys a struct declares as `keys` does; `what`: its name in messages, such as "site
+/// file".
+///
+/// # Errors
+/// As `read`.
+pub fn read_keys<T: JsonSchema + DeserializeOwned>(path: &Path, what: &str) -> Result<(T, Sources), BadInput> {
+    let mut sources = Sources::default();
+    let (_, text) = sources.add(path.display().to_string(), read_file(path, what)?);
+    let table = parse(&sources, &text)?;
+    sources.locate(&table);
+    shape::check(&sources, &keys_of::<T>(), &table)?;
+    let table = Spanned::new(0..text.len(), table);
+    let found = T::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.other_error(&e))?;
+    Ok((found, sources))
+}
+
 fn merged(mut sources: Sources, files: &[String], sets: &[String]) -> Result<(Recipe, Sources), BadInput> {
     let mut sets: Vec<(usize, String)> = sets.iter().map(|set| sources.add_override(set)).collect();
     kinds_first(&mut sets);
@@ -55,7 +74,7 @@ fn merged(mut sources: Sources, files: &[String], sets: &[String]) -> Result<(Re
     sources.locate(&table);
     sources.ensure(!sources.has(EXTENDS), EXTENDS, "`extends` can only be set in a recipe file")?;
     // A message about a renamed key is understood only with the note.
-    shape::check(&sources, &table).map_err(|e| BadInput([vec![e.0], notes.clone()].concat().join("\n")))?;
+    shape::check(&sources, &RECIPE, &table).map_err(|e| BadInput([vec![e.0], notes.clone()].concat().join("\n")))?;
     sources.notes = notes;
     let table = Spanned::new(0..files[0].len(), table);
     let recipe = Recipe::deserialize(toml::de::Deserializer::from(table)).map_err(|e| sources.other_error(&e))?;
@@ -85,7 +104,7 @@ fn files(sources: &mut Sources, path: &Path) -> Result<Vec<String>, BadInput> {
         if seen.len() == MOST_FILES {
             return Err(fail(format!("a recipe consists of at most {MOST_FILES} files")));
         }
-        let text = read_file(&path).map_err(|e| fail(e.0))?;
+        let text = read_file(&path, "recipe").map_err(|e| fail(e.0))?;
         seen.push(place);
         let (start, text) = sources.add(path.display().to_string(), text);
         let table = parse(sources, &text)?;
@@ -188,16 +207,16 @@ fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, BadInput> {
+fn read_file(path: &Path, what: &str) -> Result<String, BadInput> {
     let shown = path.display();
     if path.is_dir() {
         let inside = entries(path).into_iter().find(|name| name.ends_with(".toml"));
         let hint = inside.map_or(String::new(), |name| format!("; did you mean {}?", path.join(name).display()));
-        return Err(BadInput(format!("{shown} is a folder, expected a recipe file{hint}")));
+        return Err(BadInput(format!("{shown} is a folder, expected a {what}{hint}")));
     }
     crate::read_text(path, WRITTEN).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => BadInput(format!("there is no recipe {shown}{}", similar(path))),
-        _ => BadInput(format!("the recipe {shown} cannot be read: {error}")),
+        ErrorKind::NotFound => BadInput(format!("there is no {what} {shown}{}", similar(path))),
+        _ => BadInput(format!("the {what} {shown} cannot be read: {error}")),
     })
 }
 

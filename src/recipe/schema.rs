@@ -1,10 +1,10 @@
-//! What `keys` declares, as data: the sections and keys of a recipe with their types, defaults, bounds and sentences.
+//! What a struct of keys declares, as data: sections and keys with their types, defaults, bounds and sentences.
 //!
-//! schemars derives a JSON Schema from the structs; this reads it once, for the checks, the spelling advice and
-//! docs/recipe.md, and hands it to editors.
+//! schemars derives a JSON Schema from the structs; this reads it once, for the checks, the spelling advice and the
+//! pages of keys, and hands it to editors. The recipe's are in `keys`; other files have structs of their own.
 
 use super::keys::{MOST, Recipe};
-use schemars::schema_for;
+use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -61,18 +61,16 @@ impl Section {
 }
 
 /// The whole recipe.
-pub static RECIPE: LazyLock<Section> = LazyLock::new(|| {
-    let schema = json();
-    section(&schema, &schema["$defs"])
-});
+pub static RECIPE: LazyLock<Section> = LazyLock::new(keys_of::<Recipe>);
 
-/// The schema as schemars derives it.
-fn json() -> Value {
-    schema_for!(Recipe).to_value()
+/// What a file holds that is read into a `T`.
+pub fn keys_of<T: JsonSchema>() -> Section {
+    let schema = schema_for!(T).to_value();
+    section(&schema, &schema["$defs"])
 }
 
 /// The JSON Schema for editors. It requires no key: any key may come from the recipe that this one extends.
-pub fn for_editors() -> Value {
+pub fn for_editors<T: JsonSchema>() -> Value {
     fn adapt(schema: &mut Value) {
         match schema {
             Value::Object(object) => {
@@ -100,7 +98,7 @@ pub fn for_editors() -> Value {
             _ => {}
         }
     }
-    let mut schema = json();
+    let mut schema = schema_for!(T).to_value();
     adapt(&mut schema);
     schema
 }

@@ -1,8 +1,8 @@
-//! Whether a recipe has the shape that its keys declare: names, types, bounds. The first error in the files is
+//! Whether a file has the shape that its keys declare: names, types, bounds. The first error in the files is
 //! reported; missing keys come last.
 
 use super::keys::MOST;
-use super::schema::{Key, Kind, RECIPE, Section};
+use super::schema::{Key, Kind, Section};
 use super::source::{COMMAND_LINE, Sources};
 use super::spelling::{advice, nearest};
 use crate::BadInput;
@@ -10,19 +10,20 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// Checks the whole recipe.
+/// Checks a whole recipe, or another file, whose keys are those of `root`.
 ///
 /// # Errors
 /// The first error.
-pub fn check(sources: &Sources, table: &DeTable) -> Result<(), BadInput> {
-    let mut walk = Walk { sources, first: None };
-    walk.section("", &RECIPE, table, 0..0);
+pub fn check(sources: &Sources, root: &Section, table: &DeTable) -> Result<(), BadInput> {
+    let mut walk = Walk { sources, root, first: None };
+    walk.section("", root, table, 0..0);
     walk.first.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// A walk through a recipe's tables.
+/// A walk through a file's tables.
 struct Walk<'a> {
     sources: &'a Sources,
+    root: &'a Section,
     /// The first error so far, and its position.
     first: Option<(usize, BadInput)>,
 }
@@ -61,7 +62,7 @@ impl Walk<'_> {
         } else {
             format!("key `{key}`")
         };
-        self.wrong(name.span(), format!("unknown {what}{place}\n{}", advice(path, key)));
+        self.wrong(name.span(), format!("unknown {what}{place}\n{}", advice(self.root, path, key)));
     }
 
     fn missing(&mut self, path: &str, key: &Key, header: Range<usize>) {

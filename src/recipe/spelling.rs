@@ -1,9 +1,8 @@
 //! The closest valid name for a wrong one.
 
-use super::schema::{Kind, RECIPE, Section};
+use super::schema::{Kind, Section};
 use crate::instead_of_file;
 use std::path::Path;
-use std::sync::LazyLock;
 
 /// What a key is called elsewhere (verl, TRL, transformers), and here.
 const ALIASES: &[(&str, &str)] = &[
@@ -41,102 +40,111 @@ const ALIASES: &[(&str, &str)] = &[
     ("warmup_steps", "warmup_ratio"),
 ];
 
-/// Every section by its path, with its keys; for a section of several kinds, the keys of all of them.
-static SECTIONS: LazyLock<Vec<(String, Vec<&'static str>)>> = LazyLock::new(|| {
-    fn collect(path: &str, section: &'static Section, found: &mut Vec<(String, Vec<&'static str>)>) {
+/// Every section of a file by its path, with its keys; for a section of several kinds, the keys of all of them.
+struct Sections<'a> {
+    root: &'a Section,
+    all: Vec<(String, Vec<&'a str>)>,
+}
+
+impl<'a> Sections<'a> {
+    fn of(root: &'a Section) -> Self {
+        let mut sections = Self { root, all: vec![] };
+        sections.collect("", root);
+        sections
+    }
+
+    fn collect(&mut self, path: &str, section: &'a Section) {
         for key in &section.keys {
-            match found.iter_mut().find(|(known, _)| known == path) {
+            match self.all.iter_mut().find(|(known, _)| known == path) {
                 Some((_, keys)) if keys.contains(&key.name.as_str()) => {}
                 Some((_, keys)) => keys.push(&key.name),
-                None => found.push((path.to_string(), vec![&key.name])),
+                None => self.all.push((path.to_string(), vec![&key.name])),
             }
         }
         for key in &section.keys {
             let path = if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
             match &key.kind {
-                Kind::Section(inner) => collect(&path, inner, found),
-                Kind::Named(inner) => collect(&format!("{path}.NAME"), inner, found),
-                Kind::Variants(all) => all.iter().for_each(|(_, inner)| collect(&path, inner, found)),
+                Kind::Section(inner) => self.collect(&path, inner),
+                Kind::Named(inner) => self.collect(&format!("{path}.NAME"), inner),
+                Kind::Variants(all) => all.iter().for_each(|(_, inner)| self.collect(&path, inner)),
                 _ => {}
             }
         }
     }
-    let mut found = Vec::new();
-    collect("", &RECIPE, &mut found);
-    found
-});
 
-/// The keys of a section, or those outside all sections (`""`).
-fn keys(section: &str) -> &'static [&'static str] {
-    SECTIONS.iter().find(|(name, _)| name == section).map_or(&[], |(_, keys)| keys)
+    /// The keys of a section, or those outside all sections (`""`).
+    fn keys(&self, section: &str) -> &[&'a str] {
+        self.all.iter().find(|(name, _)| name == section).map_or(&[], |(_, keys)| keys)
+    }
+
+    /// The kinds of a section that have a key.
+    fn kinds(&self, section: &str, key: &str) -> Vec<String> {
+        let mut here = self.root;
+        let mut found = Vec::new();
+        for name in section.split('.') {
+            match here.key(name).map(|key| &key.kind) {
+                Some(Kind::Section(inner)) => here = inner,
+                Some(Kind::Variants(all)) => {
+                    let having = all.iter().filter(|(_, section)| section.key(key).is_some());
+                    found = having.map(|(kind, _)| format!("kind = \"{kind}\"")).collect();
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The sections that have a key.
+    fn homes(&self, key: &str) -> Vec<String> {
+        let home = |section: &str| match section {
+            "" => "at the top, outside all sections".to_string(),
+            _ => format!("in [{section}]"),
+        };
+        self.all.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| home(section)).collect()
+    }
 }
 
-/// What to write instead of the unknown key `word` of `section`.
-pub fn advice(section: &str, word: &str) -> String {
-    let here = keys(section);
+/// What to write instead of the unknown key `word` of `section`, in a file whose keys are those of `root`.
+pub fn advice(root: &Section, section: &str, word: &str) -> String {
+    let sections = Sections::of(root);
+    let here = sections.keys(section);
     if here.contains(&word) {
-        return format!("`{word}` needs {}", kinds(section, word).join(" or "));
+        return format!("`{word}` needs {}", sections.kinds(section, word).join(" or "));
     }
     if let Some(known) = alias(here, word) {
         return format!("did you mean `{known}`?");
     }
-    if let Some((section, known)) = word.split_once('.').filter(|(s, key)| keys(s).contains(key)) {
+    if let Some((section, known)) = word.split_once('.').filter(|(s, key)| sections.keys(s).contains(key)) {
         return format!("write it without quotes: {section}.{known}");
     }
-    if !homes(word).is_empty() {
-        return format!("`{word}` belongs {}", homes(word).join(" or "));
+    if !sections.homes(word).is_empty() {
+        return format!("`{word}` belongs {}", sections.homes(word).join(" or "));
     }
     if let Some(known) = nearest(word, names(here)).and_then(|name| resolve(here, name)) {
         return format!("did you mean `{known}`?");
     }
-    let all = SECTIONS.iter().flat_map(|(_, keys)| names(keys));
+    let all = sections.all.iter().flat_map(|(_, keys)| names(keys));
     let elsewhere =
         nearest(word, all).map(|name| ALIASES.iter().find(|(theirs, _)| *theirs == name).map_or(name, |a| a.1));
     if let Some(known) = elsewhere {
-        return format!("did you mean `{known}`? It belongs {}", homes(known).join(" or "));
+        return format!("did you mean `{known}`? It belongs {}", sections.homes(known).join(" or "));
     }
-    let place = if section.is_empty() { "a recipe".to_string() } else { format!("[{section}]") };
+    let place = if section.is_empty() { "the top".to_string() } else { format!("[{section}]") };
     format!("{place} has: {}", here.join(", "))
 }
 
-/// The kinds of a section that have a key.
-fn kinds(section: &str, key: &str) -> Vec<String> {
-    let mut here: &Section = &RECIPE;
-    let mut found = Vec::new();
-    for name in section.split('.') {
-        match here.key(name).map(|key| &key.kind) {
-            Some(Kind::Section(inner)) => here = inner,
-            Some(Kind::Variants(all)) => {
-                let having = all.iter().filter(|(_, section)| section.key(key).is_some());
-                found = having.map(|(kind, _)| format!("kind = \"{kind}\"")).collect();
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The sections that have a key.
-fn homes(key: &str) -> Vec<String> {
-    let home = |section: &str| match section {
-        "" => "at the top, outside all sections".to_string(),
-        _ => format!("in [{section}]"),
-    };
-    SECTIONS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| home(section)).collect()
-}
-
 /// Keys and their aliases.
-fn names(keys: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
+fn names<'a>(keys: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
     let others = ALIASES.iter().filter(|(_, ours)| keys.contains(ours)).map(|(theirs, _)| *theirs);
     keys.iter().copied().chain(others)
 }
 
-fn resolve(keys: &[&'static str], name: &'static str) -> Option<&'static str> {
-    if keys.contains(&name) { Some(name) } else { alias(keys, name) }
+fn resolve<'a>(keys: &[&'a str], name: &str) -> Option<&'a str> {
+    keys.iter().copied().find(|key| *key == name).or_else(|| alias(keys, name))
 }
 
-fn alias(keys: &[&'static str], word: &str) -> Option<&'static str> {
-    ALIASES.iter().find(|(theirs, ours)| *theirs == word && keys.contains(ours)).map(|(_, ours)| *ours)
+fn alias<'a>(keys: &[&'a str], word: &str) -> Option<&'a str> {
+    ALIASES.iter().filter(|(theirs, _)| *theirs == word).find_map(|(_, ours)| keys.iter().copied().find(|k| k == ours))
 }
 
 /// The candidate most similar to `word`, if any is: at most two in five letters differ.
@@ -179,17 +187,20 @@ pub fn similar(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::RECIPE;
     use super::*;
 
     #[test]
     fn aliases_lead_to_keys() {
+        let sections = Sections::of(&RECIPE);
         for (theirs, ours) in ALIASES {
-            assert!(SECTIONS.iter().any(|(_, keys)| keys.contains(ours)), "{theirs} -> {ours}");
+            assert!(sections.all.iter().any(|(_, keys)| keys.contains(ours)), "{theirs} -> {ours}");
         }
     }
 
     #[test]
     fn advice_names_the_nearest_key() {
+        let advice = |section, word| advice(&RECIPE, section, word);
         assert_eq!(advice("ppo", "lerning_rate"), "did you mean `actor_lr`?");
         assert_eq!(advice("sft", "lerning_rate"), "did you mean `lr`?");
         assert_eq!(advice("ppo", "lr"), "did you mean `actor_lr`?");

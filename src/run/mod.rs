@@ -1,5 +1,6 @@
 //! A run, from its folder to its last line: plan -> environment -> warm start -> PPO -> finish.
 
+mod experiment;
 mod health;
 mod heartbeat;
 mod history;
@@ -11,10 +12,11 @@ pub mod signals;
 mod tests;
 mod warm_start;
 
+pub use experiment::runs;
 pub use health::{Fate, Health, health};
 pub use heartbeat::{Heartbeat, How};
 pub use replay::{Replay, replay};
-pub use seeds::{Seeds, launch_seeds};
+pub use seeds::{Seeds, check_seeds, launch_seeds};
 
 use crate::analysis;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, ensure_whole, link_folder, write_file};

@@ -1,15 +1,14 @@
 //! One recipe with several seeds, a run after the other.
 
 use super::{launch_one, same_experiment, signals};
-use crate::Stopped;
-use crate::checkpoint::{Checkpoint, RunFolder, is_complete};
+use crate::checkpoint::{Checkpoint, Lock, RunFolder, is_complete};
 use crate::dist::Comm;
 use crate::hooks::schedule::pending;
 use crate::plan::Plan;
 use crate::recipe::identity::differences;
 use crate::recipe::{self, Recipe};
 use crate::train::hook::State;
-use crate::{json, terminal};
+use crate::{Stopped, bad, json, terminal};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -69,6 +68,24 @@ pub fn launch_seeds(plan: &Plan, seeds: &Seeds, comm: &dyn Comm) -> Result<()> {
             })?;
         }
         folders.push(plan.out);
+    }
+    Ok(())
+}
+
+/// Whether runs of `plan` with these seeds could begin, or go on where they were interrupted; changes nothing.
+///
+/// # Errors
+/// Bad input: a folder `OUT-SEED` with a run of another recipe, or one that is under way.
+pub fn check_seeds(plan: &Plan, seeds: &Seeds) -> Result<()> {
+    for seed in &seeds.0 {
+        let plan = with_seed(plan, *seed)?;
+        let folder = RunFolder::new(&plan.out);
+        if folder.recipe().exists() {
+            same_experiment(&plan, &folder.recipe())?;
+        }
+        if let Some(process) = Lock::holder(&plan.out) {
+            return Err(bad!("the run in {} is under way ({process}): stop it first", plan.out.display()));
+        }
     }
     Ok(())
 }

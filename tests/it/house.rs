@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["files", "hash", "json", "panics"],
     &["grammar", "metrics", "recipe", "rng", "rows", "text", "torch"],
     &["algo", "dist", "stats", "terminal"],
-    &["endpoint", "model", "task"],
+    &["cluster", "endpoint", "model", "task"],
     &["checkpoint", "optim", "rollout"],
     &["analysis", "judge", "plan", "teacher"],
     &["env"],
@@ -22,8 +22,8 @@ const FLOORS: &[&[&str]] = &[
 
 /// Rooms whose code never touches a tensor.
 const WITHOUT_TENSORS: &[&str] = &[
-    "analysis", "endpoint", "env", "files", "grammar", "hash", "json", "metrics", "page", "panics", "recipe", "rng",
-    "rows", "stats", "task", "terminal", "text",
+    "analysis", "cluster", "endpoint", "env", "files", "grammar", "hash", "json", "metrics", "page", "panics", "recipe",
+    "rng", "rows", "stats", "task", "terminal", "text",
 ];
 
 /// A source file: its module path, such as `task::countdown::judge`, and its code.

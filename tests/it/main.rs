@@ -26,6 +26,8 @@ mod replay;
 mod seeds;
 mod server;
 mod signals;
+mod slurm;
+mod submit;
 mod support;
 mod trajectory;
 mod watch;

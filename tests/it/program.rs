@@ -329,7 +329,12 @@ fn a_plan_shows_how_it_differs_from_another() {
 #[test]
 fn the_schema_and_its_page_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (arguments, file) in [(&["schema"][..], "recipes/schema.json"), (&["schema", "--markdown"], "docs/recipe.md")] {
+    let written = [
+        (&["schema"][..], "recipes/schema.json"),
+        (&["schema", "--markdown"], "docs/recipe.md"),
+        (&["schema", "--site", "--markdown"], "docs/site.md"),
+    ];
+    for (arguments, file) in written {
         let written = stdout(&run(0, arguments));
         let kept = std::fs::read_to_string(root.join(file)).unwrap_or_default();
         assert!(written == kept, "{file} is not current: ppo-train {} > {file}", arguments.join(" "));

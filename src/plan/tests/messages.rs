@@ -222,7 +222,7 @@ fn what_is_not_a_recipe_is_reported() {
     assert!(bench.fails([0, 1, 2, 3], &[]).contains("this is not valid TOML"));
     assert!(at("s.toml").ends_with(&format!("did you mean {}?", bench.path("r.toml"))));
     assert!(at("nowhere/r.toml").contains("there is no folder"));
-    assert!(at("").contains("is a folder, expected a recipe file; did you mean"));
+    assert!(at("").contains("is a folder, expected a recipe; did you mean"));
     let good = bench.good();
     let nothing = format!("{}{}", &good[..good.find("[sft]").unwrap()], &good[good.find("[rollout]").unwrap()..]);
     assert!(bench.fails(&nothing, &[]).contains("trains nothing"));
