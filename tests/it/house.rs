@@ -22,8 +22,8 @@ const FLOORS: &[&[&str]] = &[
 
 /// Rooms whose code never touches a tensor.
 const WITHOUT_TENSORS: &[&str] = &[
-    "analysis", "cluster", "endpoint", "env", "files", "grammar", "hash", "json", "metrics", "page", "panics", "recipe",
-    "rng", "rows", "stats", "task", "terminal", "text",
+    "analysis", "cluster", "endpoint", "env", "files", "grammar", "hash", "json", "metrics", "page", "panics",
+    "recipe", "rng", "rows", "stats", "task", "terminal", "text",
 ];
 
 /// A source file: its module path, such as `task::countdown::judge`, and its code.
