@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// How the names of files and folders begin that are not finished.
 pub const PARTIAL: &str = ".partial-";
 
-/// The program that this process runs, to start it once more: the very file that was started, whatever is at its path by
-/// now; where the system does not have that, its path. That of a package is what starts it (scripts/launcher.c).
+/// The program that this process runs, to start it once more: the very file that was started, whatever is at its path
+/// by now; where the system does not have that, its path. That of a package is what starts it (scripts/launcher.c).
 ///
 /// # Errors
 /// The system does not say.
@@ -20,6 +20,14 @@ pub fn program() -> std::io::Result<PathBuf> {
     }
     let running = Path::new("/proc/self/exe");
     if running.exists() { Ok(running.to_path_buf()) } else { std::env::current_exe() }
+}
+
+/// The path of the program, to start it later or on another machine.
+///
+/// # Errors
+/// The system does not say.
+pub fn program_path() -> std::io::Result<PathBuf> {
+    launcher().map_or_else(std::env::current_exe, Ok)
 }
 
 /// The file of the program's own code.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use ppo_train::cluster::{Job, Site, manifest, script, shell};
-use ppo_train::files::write_file;
+use ppo_train::files::{program_path, write_file};
 use ppo_train::plan::{Disk, Plan};
 use ppo_train::run::{Seeds, check_seeds};
 use ppo_train::terminal::{self, counted};
@@ -130,7 +130,7 @@ impl Submit {
                  (docs/clusters.md: build with --features mpi, or name another program in the site file)"
             ));
         }
-        let program = std::env::current_exe().context("the program's own path is not known")?;
+        let program = program_path().context("the program's own path is not known")?;
         let program = program.to_str().ok_or_else(|| bad!("{} is not UTF-8", program.display()))?.to_string();
         let out = if self.kubernetes { plan.out.clone() } else { absolute(&plan.out)? };
         if out.file_name().is_none() {
