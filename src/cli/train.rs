@@ -6,13 +6,15 @@ use clap::Args;
 use ppo_train::dist::{self, Comm, Elsewhere};
 use ppo_train::run::{self, Seeds};
 use ppo_train::torch::catching;
+use ppo_train::train::trainer::Halted;
 use ppo_train::{Stopped, bad, terminal};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long the others wait for the first rank, which may have found the same and says so for all.
-const FIRST: Duration = Duration::from_secs(2);
+/// How long the others wait for the first rank, which may have found the same and says so for all, once it has ended
+/// its hooks.
+const FIRST: Duration = Duration::from_secs(8);
 /// How long they wait for the one that knows why.
 const KNOWING: Duration = Duration::from_secs(20);
 
@@ -38,8 +40,10 @@ impl Train {
             terminal::be_silent();
         }
         match catching(|| self.train(&*comm)) {
-            // A rank that fails takes all others with it, which would wait for it.
-            Err(error) if comm.size() > 1 && !error.is::<Stopped>() => fail(&*comm, &error),
+            // All ranks come to these ends together, and the first may still be writing.
+            Err(error) if comm.size() == 1 || error.is::<Stopped>() || error.is::<Halted>() => Err(error),
+            // The others would wait for a rank that fails: it ends them all.
+            Err(error) => fail(&*comm, &error),
             ended => ended,
         }
     }
@@ -56,8 +60,11 @@ impl Train {
 
 /// Says why this rank has failed, and ends all of them.
 fn fail(comm: &dyn Comm, error: &Error) -> ! {
+    if error.is::<Elsewhere>() {
+        sleep(KNOWING);
+    }
     if !comm.is_first() {
-        sleep(FIRST + if error.is::<Elsewhere>() { KNOWING } else { Duration::ZERO });
+        sleep(FIRST);
         terminal::say(&format!("error on rank {}: {error:#}", comm.rank()));
     }
     comm.abort(report(error))

@@ -1,7 +1,8 @@
 //! `Comm`, and the group of a single process.
 
 use super::part::Part;
-use anyhow::Result;
+use crate::torch::ids_to_host;
+use anyhow::{Error, Result};
 use std::fmt;
 use tch::{Device, Kind, Tensor};
 
@@ -72,6 +73,38 @@ pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
 /// The share of any rank of so many.
 pub fn share_of<T>(rank: usize, size: usize, items: &[T]) -> impl Iterator<Item = &T> {
     items.iter().skip(rank).step_by(size)
+}
+
+/// The lowest rank that says yes, if any does.
+///
+/// # Errors
+/// Those of `Comm::sum`.
+pub fn lowest(comm: &dyn Comm, yes: bool) -> Result<Option<usize>> {
+    let mut votes = vec![0i64; comm.size()];
+    votes[comm.rank()] = yes.into();
+    let mut votes = Tensor::from_slice(&votes);
+    comm.sum(&mut votes)?;
+    Ok(ids_to_host(&votes).into_iter().position(|vote| vote > 0))
+}
+
+/// Whether all ranks have the same numbers.
+///
+/// # Errors
+/// Those of `Comm::sum`.
+pub fn agree(comm: &dyn Comm, numbers: &[i64]) -> Result<bool> {
+    // Several that differ may have the same sum as several that agree, but not the same sum of squares too.
+    let squares = numbers.iter().map(|number| number * number);
+    let own: Vec<i64> = numbers.iter().copied().chain(squares).collect();
+    let mut sums = Tensor::from_slice(&own);
+    comm.sum(&mut sums)?;
+    let size = comm.size() as i64;
+    let differs = ids_to_host(&sums).into_iter().zip(&own).any(|(sum, own)| sum != own * size);
+    Ok(!comm.any(differs)?)
+}
+
+/// An error that all ranks have: the first says it.
+pub fn said_by_first(comm: &dyn Comm, error: Error) -> Error {
+    if comm.is_first() { error } else { Elsewhere.into() }
 }
 
 /// Another rank has failed, and says why.

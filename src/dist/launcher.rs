@@ -7,8 +7,8 @@ use std::thread::available_parallelism;
 const SIZE: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 /// Which of those on this machine this one is.
 const LOCAL_RANK: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
-/// How many of them are on this machine. Slurm writes `2(x3),1`: two on each of three machines, one on another; more
-/// than are here does no harm.
+/// How many of them are on this machine. Slurm writes `2(x3),1`: two on each of three machines, one on another; the
+/// most of them, since more than are here do no harm.
 const LOCAL_SIZE: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE"];
 
 /// The processes of a run on this machine.
@@ -49,16 +49,19 @@ fn of(together: bool, variable: impl Fn(&str) -> Option<String>) -> Local {
     if !together {
         return Local { rank: 0, size: 1 };
     }
-    let [rank, size] = [LOCAL_RANK, LOCAL_SIZE].map(|names| first(&names, &variable));
-    let size = size.unwrap_or(1).max(1);
-    Local { rank: rank.unwrap_or(0), size }
+    let counts = LOCAL_SIZE.iter().find_map(|name| variable(name)).unwrap_or_default();
+    let size = counts.split(',').filter_map(leading).max().unwrap_or(1).max(1);
+    Local { rank: first(&LOCAL_RANK, &variable).unwrap_or(0), size }
 }
 
 /// The number that the first of some variables begins with.
 fn first(names: &[&str], variable: impl Fn(&str) -> Option<String>) -> Option<usize> {
-    let value = names.iter().find_map(|name| variable(name))?;
-    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-    value[..digits].parse().ok()
+    leading(&names.iter().find_map(|name| variable(name))?)
+}
+
+fn leading(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..digits].parse().ok()
 }
 
 #[cfg(test)]
@@ -78,7 +81,7 @@ mod tests {
             ("SLURM_STEP_NUM_TASKS", "1"),
         ];
         assert_eq!(local(&ompi), (Some(8), Local { rank: 3, size: 4 }));
-        let slurm = [("SLURM_STEP_NUM_TASKS", "7"), ("SLURM_LOCALID", "1"), ("SLURM_STEP_TASKS_PER_NODE", "2(x3),1")];
+        let slurm = [("SLURM_STEP_NUM_TASKS", "7"), ("SLURM_LOCALID", "1"), ("SLURM_STEP_TASKS_PER_NODE", "1,2(x3)")];
         assert_eq!(local(&slurm), (Some(7), Local { rank: 1, size: 2 }));
         // A batch script has the number of its job's tasks, but is alone.
         assert_eq!(local(&[("SLURM_NTASKS", "4")]).0, None);

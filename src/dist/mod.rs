@@ -13,7 +13,7 @@ mod part;
 #[cfg(test)]
 pub mod threads;
 
-pub use comm::{Comm, Elsewhere, Solo, share, share_of};
+pub use comm::{Comm, Elsewhere, Solo, agree, lowest, said_by_first, share, share_of};
 pub use gather::gathered;
 pub use launcher::{Local, local};
 pub use part::Part;

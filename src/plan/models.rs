@@ -3,10 +3,10 @@
 use super::Plan;
 use crate::model::{Head, Weights, missing_files};
 use crate::recipe::Precision;
-use crate::{OrBadInput, torch};
+use crate::{OrBadInput, dist, torch};
 use anyhow::Result;
 use std::path::Path;
-use tch::{Device, Kind};
+use tch::{Cuda, Device, Kind};
 
 /// The kind of tensors that a recipe's precision means.
 pub fn kind_of(precision: Precision) -> Kind {
@@ -17,12 +17,21 @@ pub fn kind_of(precision: Precision) -> Kind {
 }
 
 impl Plan {
-    /// The device that models and tensors are on.
+    /// The device that models and tensors are on. Of several processes on a machine, each takes the GPU of its number
+    /// there, unless the recipe names one.
     ///
     /// # Errors
     /// Bad input: a GPU that this libtorch or machine does not have.
     pub fn device(&self) -> Result<Device> {
-        Ok(torch::device(&self.recipe.machine.device)?)
+        let (device, local) = (torch::device(&self.recipe.machine.device)?, dist::local());
+        let chosen = self.recipe.machine.device.contains(':');
+        Ok(match device {
+            // Slurm may show each process a single GPU.
+            Device::Cuda(_) if local.size > 1 && !chosen => {
+                Device::Cuda(local.rank % Cuda::device_count().max(1) as usize)
+            }
+            device => device,
+        })
     }
 
     /// The kind of weights and activations.

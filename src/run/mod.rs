@@ -20,7 +20,7 @@ pub use seeds::{Seeds, check_seeds, launch_seeds};
 
 use crate::analysis;
 use crate::checkpoint::{Checkpoint, Lock, RunFolder, ensure_whole, link_folder, write_file};
-use crate::dist::{self, Comm};
+use crate::dist::{self, Comm, agree};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
@@ -37,8 +37,8 @@ use crate::train::pulse::Pulse;
 use crate::train::sft::Done;
 use crate::train::stop::Stop;
 use crate::train::trainer::{GO_ON, Trainer};
-use crate::{bad, instead_of_file};
-use anyhow::{Context, Result};
+use crate::{Stopped, bad, instead_of_file};
+use anyhow::{Context, Result, anyhow};
 use heartbeat::Heart;
 use recovery::Recovery;
 use std::fs;
@@ -83,24 +83,37 @@ fn run(plan: &Plan, resume: bool, (stop, comm): (&Stop, &dyn Comm), shared: Opti
     let pulse = &Pulse::new(stop, comm);
     let env = Environment::of(plan)?;
     env.preflight()?;
+    let folder = RunFolder::new(&plan.out);
+    if !comm.is_first() {
+        // By then what is damaged is out of the way.
+        comm.wait()?;
+        let found = Recovery::find(plan, &folder, false)?;
+        same_for_all(comm, &found, &folder)?;
+        return go_on(plan, found, (&env, &folder), pulse, shared);
+    }
     let lack = hooks::check(plan)?;
     lack.warnings.iter().for_each(|warning| terminal::warn(&format!("warning: {warning}")));
     if let Some(error) = lack.errors.first() {
         return Err(bad!("{error}"));
     }
-    let folder = RunFolder::new(&plan.out);
-    if !comm.is_first() {
-        // By then what is damaged is out of the way.
-        comm.wait()?;
-        return go_on(plan, Recovery::find(plan, &folder, false)?, (&env, &folder), pulse, shared);
-    }
     let lock = lock(&folder)?;
     let found = open(plan, &folder, resume)?;
     comm.wait()?;
+    same_for_all(comm, &found, &folder)?;
     let heart = Heart::start(&folder, pulse.place(), lock.is_some());
     let ended = catching(|| go_on(plan, found, (&env, &folder), pulse, shared));
     heart.end(&ended);
     ended
+}
+
+/// # Errors
+/// Not all ranks have found the same in the run's folder.
+fn same_for_all(comm: &dyn Comm, found: &Recovery, folder: &RunFolder) -> Result<()> {
+    if agree(comm, &found.summary())? {
+        return Ok(());
+    }
+    let shown = folder.path().display();
+    Err(anyhow!("the processes do not see the same files in {shown}: all of them must share its file system"))
 }
 
 /// Does what is left to do of a run, after what was found in its folder.
@@ -167,10 +180,21 @@ fn go_on(
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;
     drop(trainer);
-    for hook in &mut hooks {
-        hook.finish(&mut End { plan, folder, metrics: &mut metrics, best, pulse })?;
+    let mut end = End { plan, folder, metrics: &mut metrics, best, pulse };
+    let finished = hooks.iter_mut().try_for_each(|hook| hook.finish(&mut end));
+    // The first rank may have waited for hooks, and all end as it does.
+    let stopped = finished.as_ref().is_err_and(|error| error.is::<Stopped>());
+    if finished.is_ok() || stopped {
+        ensure_goes_on(comm, stopped)?;
     }
+    finished?;
     if comm.is_first() { finish(plan, folder, &mut metrics, env.task.name()) } else { Ok(()) }
+}
+
+/// # Errors
+/// `Stopped` if any rank has stopped.
+fn ensure_goes_on(comm: &dyn Comm, stopped: bool) -> Result<()> {
+    if comm.any(stopped)? { Err(Stopped::RUN.into()) } else { Ok(()) }
 }
 
 /// Makes the run folder this process's own, until the lock is dropped.

@@ -81,6 +81,13 @@ impl Recovery {
         Ok(found)
     }
 
+    /// What there is, in numbers.
+    pub fn summary(&self) -> [i64; 4] {
+        let step = self.checkpoint.as_ref().map_or(-1, |(checkpoint, _)| checkpoint.step as i64);
+        let warm_start = self.warm_start.as_ref().map_or(-1, |done| done.steps as i64);
+        [step, self.start.into(), self.interrupted.into(), warm_start]
+    }
+
     /// Renames what is damaged, removes what is left over, and says so.
     ///
     /// # Errors

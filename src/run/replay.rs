@@ -98,6 +98,7 @@ pub fn replay(folder: &RunFolder, step: usize, sets: &[String]) -> Result<Replay
     use_machine(&plan)?;
     let elsewhere = history::of_step(folder, step as u64).map_or(vec![], |sitting| {
         let mut found = sitting.machine.differences(&Machine::here(&plan.recipe.machine.device));
+        found.extend((sitting.processes > 1).then(|| format!("processes 1 (was {})", sitting.processes)));
         found.extend((sitting.program.sha256 != Program::this().sha256).then(|| "another build of ppo-train".into()));
         found
     });

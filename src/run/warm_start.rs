@@ -41,7 +41,8 @@ impl WarmUp<'_> {
     pub fn policy(&self, metrics: &mut Metrics) -> Result<Policy> {
         let (plan, start) = (self.plan, self.folder.start());
         let device = plan.device()?;
-        if is_complete(&start) {
+        let comm = self.pulse.comm();
+        if comm.any(comm.is_first() && is_complete(&start))? {
             return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
         }
         if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {

@@ -18,6 +18,7 @@ use super::trainer::{Halted, Trainer};
 use super::update::{StepSettings, Updates, mean};
 use crate::Stopped;
 use crate::algo::{kl, schedule};
+use crate::dist::said_by_first;
 use crate::env::Prompt;
 use crate::metrics::{Metrics, Record, Stage};
 use crate::rng::Purpose;
@@ -198,7 +199,8 @@ impl Trainer<'_> {
             true => error,
             false => error.context(format!("the {who}'s update failed")),
         };
-        updates.experience.check(&updates.batch.lengths(0..updates.batch.sequences.len()))?;
+        let lengths = updates.batch.lengths(0..updates.batch.sequences.len());
+        updates.experience.check(&lengths).map_err(|error| said_by_first(self.comm, error.into()))?;
         let critic_alone = step <= self.ppo.critic_warmup_steps;
         let critic = updates.critic(&mut self.models, critic_alone, &mut learnt.critic);
         clock.lap("update_critic");

@@ -8,7 +8,7 @@ use super::experience::Experience;
 use super::learner::{Estimator, Learner, Models};
 use super::not_finite::{NotFinite, culprit};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
-use crate::dist::{Comm, Elsewhere};
+use crate::dist::{Comm, Elsewhere, lowest, said_by_first};
 use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
@@ -62,12 +62,12 @@ pub fn descend(
             let broken = sums.broken();
             let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
             let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?;
-            let known = !found.sequences.is_empty();
-            let elsewhere = batch.comm.any(known)? && !known;
-            return Err(if elsewhere { Elsewhere.into() } else { found.into() });
+            let speaker = lowest(batch.comm, !found.sequences.is_empty())?.unwrap_or(0);
+            return Err(if speaker == batch.comm.rank() { found.into() } else { Elsewhere.into() });
         }
         if !sum.is_finite() {
-            return Err(NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm).into());
+            let found = NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm);
+            return Err(said_by_first(batch.comm, found.into()));
         }
         norms.push(norm);
     }

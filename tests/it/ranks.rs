@@ -176,3 +176,28 @@ fn a_signal_to_one_process_stops_all_with_a_checkpoint() {
     wait_for("the stop of all", Duration::from_secs(60), || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(75));
 }
+
+/// The first is still writing when the others are done.
+#[test]
+fn a_warning_that_ends_a_run_ends_all_of_it_with_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let stop = ["watch.stop=['reward_constant']", "watch.reward_constant=2", "checkpoints.every=0"];
+    let sets = stop.into_iter().flat_map(|set| ["--set", set]);
+    let halted = together(3, &arguments(&out).into_iter().chain(sets).collect::<Vec<_>>()).output().unwrap();
+    let said = stderr(&halted);
+    assert_eq!((halted.status.code(), said.matches("its last step is saved in").count()), (Some(1), 1), "{said}");
+    assert!(out.join("step_000002/COMPLETE").exists() && !said.contains("MPI_ABORT"), "{said}");
+}
+
+#[test]
+fn the_cause_of_numbers_that_are_not_finite_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let wild = ["ppo.weight_decay=100", "ppo.critic_lr=1.0", "ppo.grad_clip=0", "ppo.steps=9"];
+    let sets = wild.into_iter().flat_map(|set| ["--set", set]);
+    let failed = together(3, &arguments(&out).into_iter().chain(sets).collect::<Vec<_>>()).output().unwrap();
+    let said = stderr(&failed);
+    assert_eq!((failed.status.code(), said.matches("'s update failed: ").count()), (Some(1), 1), "{said}");
+    assert!(!said.contains("another process"), "{said}");
+}
