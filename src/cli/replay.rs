@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// The run folder is not changed. Exit code 0: equal to the last bit, as promised of the same build, machine and number
 /// of threads. Exit code 1: a table of what differs.
 ///
-/// Example: ppo-train replay checkpoints/quickstart --step 44
+/// Example: ppo-train replay checkpoints/quickstart --step 1
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Replay {
