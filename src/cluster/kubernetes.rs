@@ -29,7 +29,8 @@ pub fn manifest(job: &Job, site: &Site) -> Result<String> {
     if job.processes > 1 {
         return Err(bad!("a pod runs a single process: expected no --processes with --kubernetes"));
     }
-    let name = label(&job.name);
+    // That of the run folders: two experiments with one recipe are two Jobs.
+    let name = label(&job.out.file_name().map_or(job.name.as_str().into(), |name| name.to_string_lossy()));
     let metadata = match &kubernetes.namespace {
         None => json!({ "name": name }),
         Some(namespace) => json!({ "name": name, "namespace": namespace }),
@@ -148,7 +149,7 @@ mod tests {
              nodes = [\"gpu=a100\"]",
         )
         .unwrap();
-        let [recipe, work] = &documents(&manifest(&job("runs/x"), &site).unwrap())[..] else { panic!() };
+        let [recipe, work] = &documents(&manifest(&job("runs/My_run: 1"), &site).unwrap())[..] else { panic!() };
         assert_eq!(recipe["data"]["recipe.toml"], job("").recipe);
         assert_eq!(work["metadata"], json!({ "name": "my-run--1", "namespace": "lab" }));
         let spec = &work["spec"];
