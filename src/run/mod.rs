@@ -183,18 +183,14 @@ fn go_on(
     let mut end = End { plan, folder, metrics: &mut metrics, best, pulse };
     let finished = hooks.iter_mut().try_for_each(|hook| hook.finish(&mut end));
     // The first rank may have waited for hooks, and all end as it does.
-    let stopped = finished.as_ref().is_err_and(|error| error.is::<Stopped>());
-    if finished.is_ok() || stopped {
-        ensure_goes_on(comm, stopped)?;
+    let stopped = match &finished {
+        Err(error) if !error.is::<Stopped>() => return finished,
+        ended => ended.is_err(),
+    };
+    if comm.any(stopped)? {
+        return Err(Stopped::RUN.into());
     }
-    finished?;
     if comm.is_first() { finish(plan, folder, &mut metrics, env.task.name()) } else { Ok(()) }
-}
-
-/// # Errors
-/// `Stopped` if any rank has stopped.
-fn ensure_goes_on(comm: &dyn Comm, stopped: bool) -> Result<()> {
-    if comm.any(stopped)? { Err(Stopped::RUN.into()) } else { Ok(()) }
 }
 
 /// Makes the run folder this process's own, until the lock is dropped.

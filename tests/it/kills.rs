@@ -2,7 +2,7 @@
 //! KL coefficient, a schedule, evaluations, checkpoints that are pruned. However often it is killed, it comes to the
 //! same end, bit for bit. `scripts/kill_loop N` does the same N times.
 
-use crate::support::{SMOKE, program, run};
+use crate::support::{SMOKE, STATEFUL, is_measured, program, run};
 use ppo_train::hash::{hash, hash_of_files};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -21,21 +21,12 @@ fn arguments(out: &Path) -> Vec<String> {
         "sft.train=24",
         "sft.validation=4",
         "sft.batch=8",
-        "rollout.prompts_per_step=4",
         "rollout.max_response_tokens=40",
         "ppo.steps=4",
         "ppo.mini_batch=4",
-        "ppo.kl_target=0.001",
-        "ppo.kl_horizon=37",
-        "ppo.kl_coef=0.1",
-        "ppo.critic_warmup_steps=1",
-        "ppo.lr_schedule='cosine'",
-        "ppo.warmup_ratio=0.5",
-        "checkpoints.every=1",
         "checkpoints.keep_last=1",
-        "evaluation.problems=4",
     ];
-    let sets = sets.into_iter().flat_map(|set| ["--set".to_string(), set.to_string()]);
+    let sets = STATEFUL.into_iter().chain(sets).flat_map(|set| ["--set".to_string(), set.to_string()]);
     [SMOKE, "--out", out.to_str().unwrap()].into_iter().map(String::from).chain(sets).collect()
 }
 
@@ -53,10 +44,9 @@ fn end(out: &Path) -> BTreeMap<String, String> {
     }
     for log in ["metrics.jsonl", "evaluations.jsonl"] {
         let text = fs::read_to_string(out.join(log)).unwrap();
-        let measured = |name: &str| ["time", "timing", "perf/", "sft/tokens_per_s"].iter().any(|m| name.starts_with(m));
         let line = |line: &str| {
             let mut record: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
-            record.retain(|name, _| !measured(name));
+            record.retain(|name, _| !is_measured(name));
             Value::Object(record).to_string()
         };
         hashes.insert(log.into(), hash(text.lines().map(line).collect::<Vec<_>>().join("\n").as_bytes()));

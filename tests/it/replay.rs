@@ -1,7 +1,7 @@
 //! A run's folder says how to repeat it, and a step of it is repeated.
 
 use crate::checkpoints::stderr;
-use crate::support::{SMOKE, json, run, stdout};
+use crate::support::{SMOKE, STATEFUL, json, run, stdout};
 use ppo_train::hash::hash_of_files;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,22 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// A short run with everything that a step depends on: adaptive KL, a schedule, critic warm-up, evaluations.
+/// A short run with everything that a step depends on.
 fn arguments(out: &Path) -> Vec<&str> {
-    let sets = [
-        "sft.train=16",
-        "rollout.prompts_per_step=4",
-        "ppo.kl_target=0.001",
-        "ppo.kl_horizon=37",
-        "ppo.kl_coef=0.1",
-        "ppo.critic_warmup_steps=1",
-        "ppo.lr_schedule='cosine'",
-        "ppo.warmup_ratio=0.5",
-        "checkpoints.every=1",
-        "checkpoints.keep_last=2",
-        "evaluation.problems=4",
-    ];
-    [SMOKE, "--out", out.to_str().unwrap()].into_iter().chain(sets.into_iter().flat_map(|set| ["--set", set])).collect()
+    let sets = STATEFUL.into_iter().chain(["sft.train=16", "checkpoints.keep_last=2"]);
+    [SMOKE, "--out", out.to_str().unwrap()].into_iter().chain(sets.flat_map(|set| ["--set", set])).collect()
 }
 
 fn history(out: &Path) -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! Runs that are stopped by signals whenever these come, and what `status` says of them. That a run can be stopped in
 //! each of its phases is shown question by question in src/run/tests.rs.
 
-use super::support::{SMOKE, json, kill, program, run, steps};
+use super::support::{SMOKE, is_measured, json, kill, program, run, steps};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -50,11 +50,10 @@ fn status(out: &Path) -> (Value, Option<i32>, String) {
 
 /// Figures of all stages but for times, and the last checkpoint.
 fn left_by(out: &Path) -> (Vec<Value>, Vec<Vec<u8>>) {
-    let timed = |name: &str| ["time", "timing", "perf/", "sft/tokens_per_s"].iter().any(|t| name.starts_with(t));
     let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let record = |line: &str| {
         let mut record: Value = serde_json::from_str(line).unwrap();
-        record.as_object_mut().unwrap().retain(|name, _| !timed(name));
+        record.as_object_mut().unwrap().retain(|name, _| !is_measured(name));
         record
     };
     let files = ["model/model.safetensors", "critic/model.safetensors", "optimizer.safetensors", "state.json"];

@@ -10,6 +10,24 @@ use tch::Tensor;
 
 pub const SMOKE: &str = "recipes/smoke.toml";
 
+/// Everything that a step may depend on: adaptive KL, critic warm-up, a schedule, evaluations; a checkpoint each step.
+pub const STATEFUL: [&str; 9] = [
+    "rollout.prompts_per_step=4",
+    "ppo.kl_target=0.001",
+    "ppo.kl_horizon=37",
+    "ppo.kl_coef=0.1",
+    "ppo.critic_warmup_steps=1",
+    "ppo.lr_schedule='cosine'",
+    "ppo.warmup_ratio=0.5",
+    "checkpoints.every=1",
+    "evaluation.problems=4",
+];
+
+/// Whether a name in metrics.jsonl is that of a figure which measures the machine.
+pub fn is_measured(name: &str) -> bool {
+    ["time", "timing", "perf/", "sft/tokens_per_s"].iter().any(|start| name.starts_with(start))
+}
+
 /// A file of tests/golden.
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -65,10 +83,9 @@ pub fn json(output: &Output) -> Value {
 pub fn steps(run: &Path) -> BTreeMap<u64, BTreeMap<String, Value>> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let machine = |name: &str| ["timing", "perf/", "time"].iter().any(|m| name.starts_with(m));
     rows.filter(|row| row["stage"] == "ppo")
         .map(|row| {
-            let scalars = row.as_object().unwrap().iter().filter(|(name, _)| !machine(name));
+            let scalars = row.as_object().unwrap().iter().filter(|(name, _)| !is_measured(name));
             (row["step"].as_u64().unwrap(), scalars.map(|(n, v)| (n.clone(), v.clone())).collect())
         })
         .collect()
