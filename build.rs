@@ -11,8 +11,19 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+const SHIM: &str = "src/torch/shim.cpp";
+const FUSED: &str = "src/torch/cpu/fused.cpp";
+const TABLE: &str = "src/torch/cpu/table.cpp";
+const LOOPS: &str = "src/torch/cpu/kernels.cpp";
+
+/// The sets of instructions that the loops are compiled for besides the plain one, on x86-64: the name of their table,
+/// and what they may use.
+const LEVELS: [(&str, &str); 2] = [("AVX2", "x86-64-v3"), ("AVX512", "x86-64-v4")];
+
 fn main() {
-    println!("cargo:rerun-if-changed=src/torch/shim.cpp");
+    for file in [SHIM, "src/torch/guarded.h", FUSED, TABLE, LOOPS, "src/torch/cpu/kernels.h"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
     // torch-sys has `links = "tch"` and prints `libtorch_lib`.
     println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
     let Some(lib) = variable("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
@@ -29,15 +40,7 @@ fn main() {
         return fail(&format!("no libtorch with its headers in {lib} and {include}: run scripts/setup"));
     }
 
-    cc::Build::new()
-        .cpp(true)
-        .std("c++20")
-        .include(&include)
-        .include(include.join("torch/csrc/api/include"))
-        .flag_if_supported("-Wno-unused-parameter")
-        .define("_GLIBCXX_USE_CXX11_ABI", variable("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
-        .file("src/torch/shim.cpp")
-        .compile("ppo_shim");
+    compile(&include);
 
     println!("cargo:rustc-env=PPO_TRAIN_COMMIT={}", commit());
     println!("cargo:rustc-link-search=native={}", lib.display());
@@ -48,6 +51,39 @@ fn main() {
         println!("cargo:rustc-link-arg=-lc10_cuda");
     }
     println!("cargo:rustc-link-arg=-ltorch");
+}
+
+/// Compiles the C++ code: what calls libtorch, and the loops once for each set of instructions.
+fn compile(include: &Path) {
+    let levels = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let mut all = cc::Build::new();
+    // Optimised in debug builds too: tests train with it.
+    all.cpp(true).std("c++20").opt_level(3);
+    let mut calls = all.clone();
+    calls
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
+        .flag_if_supported("-Wno-unused-parameter")
+        .flag("-fopenmp")
+        .define("_GLIBCXX_USE_CXX11_ABI", variable("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"));
+    if levels {
+        calls.define("PPO_LEVELS", None);
+    }
+    calls.files([SHIM, FUSED, TABLE]);
+    // Numbers that are not finite are kept as they are; only what no result depends on is given up.
+    all.flags(["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]).file(LOOPS);
+    let sets = [("PLAIN", None)].into_iter().chain(LEVELS.map(|(name, level)| (name, Some(level))));
+    for (name, level) in sets.take(if levels { 3 } else { 1 }) {
+        let mut own = all.clone();
+        let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(name);
+        own.define("PPO_TABLE", name).out_dir(out);
+        if let Some(level) = level {
+            own.flag(format!("-march={level}"));
+        }
+        calls.objects(own.compile_intermediates());
+    }
+    calls.compile("ppo_shim");
+    println!("cargo:rustc-link-arg=-lgomp");
 }
 
 /// The commit that a release is built from: PPO_TRAIN_COMMIT, or what git says if this folder is a clone and not part

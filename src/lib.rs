@@ -4,6 +4,7 @@
 
 pub mod algo;
 pub mod analysis;
+pub mod bench;
 pub mod checkpoint;
 pub mod cluster;
 pub mod dist;

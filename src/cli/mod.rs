@@ -1,5 +1,6 @@
 //! The command line. Each command is a file here and a line below.
 
+mod bench;
 mod common;
 mod compare;
 mod completions;
@@ -56,6 +57,7 @@ commands! {
     Submit(submit::Submit),
     Status(status::Status),
     Replay(replay::Replay),
+    Bench(bench::BenchCommand),
     Data(data::Data),
     Dialogues(dialogues::Dialogues),
     Schema(schema::Schema),

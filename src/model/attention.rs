@@ -8,9 +8,9 @@
 
 use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
-use super::rope::Rotation;
+use super::rope::{Rotation, apart};
 use super::weights::Scope;
-use crate::torch::cpu_multiplies_bfloat16;
+use crate::torch::{self, cpu_multiplies_bfloat16, is_fused};
 use tch::{Device, Kind, Tensor};
 
 /// Keys and values of one layer, [B, K, S, D] each, keys already rotated by their positions.
@@ -19,11 +19,41 @@ pub struct KeyValues {
     pub values: Tensor,
 }
 
+/// Queries, keys and values of the tokens of a pass as the projections return them, [B, T, heads * D], not rotated yet.
+pub struct Projected<'a> {
+    pub queries: Tensor,
+    pub keys: Tensor,
+    pub values: Tensor,
+    pub rotation: &'a Rotation,
+    pub head_dim: i64,
+}
+
+impl Projected<'_> {
+    fn heads(&self, x: &Tensor) -> i64 {
+        x.size()[2] / self.head_dim
+    }
+
+    /// Queries [B, N, T, D], rotated, times `scale`.
+    pub fn queries(&self, scale: f64) -> Tensor {
+        self.rotation.split_scaled(&self.queries, self.heads(&self.queries), scale)
+    }
+
+    /// Rotated keys, and values.
+    pub fn key_values(&self) -> KeyValues {
+        let heads = self.heads(&self.keys);
+        KeyValues { keys: self.rotation.split(&self.keys, heads), values: apart(&self.values, heads) }
+    }
+
+    /// What queries are multiplied by before the softmax: D^-0.5 (arXiv:1706.03762).
+    pub fn scale(&self) -> f64 {
+        (self.head_dim as f64).powf(-0.5)
+    }
+}
+
 /// What the queries of a pass attend to.
 pub trait Attend {
-    /// Mixed heads [B, N, T, D] for the `queries` [B, N, T, D] of this pass in `layer` (from 0); `new` are the keys and
-    /// values of the same T tokens.
-    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor;
+    /// Mixed heads [B, T, N * D] of the tokens `new` of this pass in `layer` (from 0).
+    fn attend(&self, layer: usize, new: &Projected) -> Tensor;
 
     /// A copy with which the backward pass may compute a layer again, from another thread; none if `attend` has side
     /// effects, which must not be repeated.
@@ -33,13 +63,15 @@ pub trait Attend {
 }
 
 /// Each token attends to itself and to all before it. Right padding needs no mask: no real token looks to its right.
+#[derive(Clone, Copy)]
 pub struct Causal {
-    /// -inf where a token would look ahead, else 0, [T, T]; none if the fused kernel is used.
-    future: Option<Tensor>,
+    /// By products, instead of libtorch's fused kernel.
+    products: bool,
 }
 
 /// Sequences that stand one after another in a single row: each token attends to itself and to those before it in its
 /// own sequence. No product spans two of them, so nothing has to be masked.
+#[derive(Clone)]
 pub struct Packed {
     /// The length of each sequence, and how its tokens attend.
     sequences: Vec<(i64, Causal)>,
@@ -59,73 +91,70 @@ impl Packed {
 }
 
 impl Attend for Packed {
-    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
+    fn attend(&self, _: usize, new: &Projected) -> Tensor {
+        let (plain, scaled) = (new.queries(1.0), new.queries(new.scale()));
+        let all = new.key_values();
         let mut first = 0;
         let own = self.sequences.iter().map(|(length, causal)| {
             let part = |x: &Tensor| x.narrow(2, first, *length);
-            let (queries, keys, values) = (part(queries), part(&new.keys), part(&new.values));
+            let queries = part(if causal.products { &scaled } else { &plain });
+            let own = KeyValues { keys: part(&all.keys), values: part(&all.values) };
             first += length;
-            causal.attend(layer, &queries, &KeyValues { keys, values })
+            causal.mix(&queries, &own)
         });
-        Tensor::cat(&own.collect::<Vec<_>>(), 2)
+        Tensor::cat(&own.collect::<Vec<_>>(), 1)
     }
 
     fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
-        let sequences = self.sequences.iter().map(|(length, causal)| (*length, causal.shallow_clone())).collect();
-        Some(Box::new(Self { sequences }))
+        Some(Box::new(self.clone()))
     }
 }
 
 impl Causal {
-    fn shallow_clone(&self) -> Self {
-        Self { future: self.future.as_ref().map(Tensor::shallow_clone) }
+    /// With the faster way for sequences `x` [B, T, H].
+    ///
+    /// That is libtorch's fused kernel, except for the backward pass on a CPU: there it takes 2 to 5 times as long as
+    /// products in bfloat16, up to 512 tokens, if the CPU multiplies bfloat16 natively, and as long at 1,024, where the
+    /// scores would need much memory. On other CPUs the products take 3 times as long.
+    pub fn new(x: &Tensor) -> Self {
+        let native = x.kind() == Kind::Float || cpu_multiplies_bfloat16();
+        Self { products: is_fused(x) && native && x.requires_grad() && x.size()[1] <= PRODUCTS_TOKENS }
     }
 
-    /// With the faster kernel for sequences `x` [B, T, H].
-    ///
-    /// That is the fused one, except for its backward pass in bfloat16 on a CPU that multiplies bfloat16 natively: this
-    /// takes 2 to 5 times as long as products up to 512 tokens, and as long at 1,024, where the scores would need much
-    /// memory. On other CPUs the products take 3 times as long.
-    pub fn new(x: &Tensor) -> Self {
-        let t = x.size()[1];
-        let half = x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && cpu_multiplies_bfloat16();
-        let products = half && x.requires_grad() && t <= PRODUCTS_TOKENS;
-        Self { future: products.then(|| future(t, x.kind(), x.device())) }
+    /// Mixed heads [B, T, N * D] for queries [B, N, T, D], scaled if by products, and as many keys and values.
+    fn mix(self, queries: &Tensor, kv: &KeyValues) -> Tensor {
+        match self.products {
+            true => torch::attend(queries, &kv.keys, &kv.values),
+            false => causal_attention(queries, kv),
+        }
     }
 }
 
 impl Attend for Causal {
-    fn attend(&self, _: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
-        match &self.future {
-            None => causal_attention(queries, new),
-            Some(future) => masked_attention(queries, new, future),
-        }
+    fn attend(&self, _: usize, new: &Projected) -> Tensor {
+        self.mix(&new.queries(if self.products { new.scale() } else { 1.0 }), &new.key_values())
     }
 
     fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
-        Some(Box::new(self.shallow_clone()))
+        Some(Box::new(*self))
     }
 }
 
 /// Longest sequences whose attention is computed by products; `plan::memory` counts their scores.
 pub const PRODUCTS_TOKENS: i64 = 512;
 
-/// -inf above the diagonal and 0 elsewhere, [T, T].
-fn future(t: i64, kind: Kind, device: Device) -> Tensor {
-    Tensor::full([t, t], f64::NEG_INFINITY, (kind, device)).triu(1)
-}
-
-/// Causal attention by libtorch's fused kernel: [B, N, T, D] for `queries` [B, N, T, D] and as many keys and values.
+/// Causal attention by libtorch's fused kernel: [B, T, N * D] for `queries` [B, N, T, D] and as many keys and values.
 pub fn causal_attention(queries: &Tensor, kv: &KeyValues) -> Tensor {
     let (b, k, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
     let n = queries.size()[1];
     // The CPU kernel needs one key head per query head.
     let repeat = |x: &Tensor| x.unsqueeze(2).expand([b, k, n / k, t, d], false).reshape([b, n, t, d]);
     let (keys, values) = (repeat(&kv.keys), repeat(&kv.values)); // [B, N, T, D]
-    Tensor::scaled_dot_product_attention(queries, &keys, &values, None::<&Tensor>, 0.0, true, None, false)
+    let mixed = Tensor::scaled_dot_product_attention(queries, &keys, &values, None::<&Tensor>, 0.0, true, None, false);
+    merged(&mixed)
 }
 
-/// Attention by plain products and a softmax: [B, N, T, D] for `queries` [B, N, T, D].
+/// Attention by plain products and a softmax: [B, T, N * D] for scaled `queries` [B, N, T, D].
 ///
 /// `bias`, 0 or -inf, is added to the scores [B, K, G, T, S], to which it broadcasts. The G heads of a group are rows
 /// of one product, so that no key is repeated.
@@ -133,10 +162,15 @@ pub fn masked_attention(queries: &Tensor, kv: &KeyValues, bias: &Tensor) -> Tens
     let (b, n, t, d) = queries.size4().expect("queries are [B, N, T, D]");
     let (k, s) = (kv.keys.size()[1], kv.keys.size()[2]);
     let g = n / k;
-    let queries = (queries * (d as f64).powf(-0.5)).reshape([b, k, g * t, d]);
+    let queries = queries.reshape([b, k, g * t, d]);
     let scores = queries.matmul(&kv.keys.transpose(2, 3)).view([b, k, g, t, s]) + bias;
     let weights = scores.softmax(-1, None).view([b, k, g * t, s]);
-    weights.matmul(&kv.values).view([b, n, t, d])
+    merged(&weights.matmul(&kv.values).view([b, n, t, d]))
+}
+
+/// Heads side by side: [B, T, N * D] for [B, N, T, D].
+fn merged(heads: &Tensor) -> Tensor {
+    heads.transpose(1, 2).flatten(2, 3)
 }
 
 /// The attention block of one layer.
@@ -170,21 +204,19 @@ impl Attention {
 
     /// [B, T, H] for the normalised `x` [B, T, H].
     pub fn forward(&self, x: &Tensor, rotation: &Rotation, attend: &dyn Attend) -> Tensor {
-        let mut queries = self.split(&self.q_proj.forward(x)); // [B, N, T, D]
-        let mut keys = self.split(&self.k_proj.forward(x)); // [B, K, T, D]
+        let (mut queries, mut keys) = (self.q_proj.forward(x), self.k_proj.forward(x)); // [B, T, heads * D]
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
-            (queries, keys) = (q_norm.forward(&queries), k_norm.forward(&keys));
+            let head = |norm: &RmsNorm, x: &Tensor| norm.forward(&x.view(self.heads(x))).view_as(x);
+            (queries, keys) = (head(q_norm, &queries), head(k_norm, &keys));
         }
-        let values = self.split(&self.v_proj.forward(x)); // [B, K, T, D]
-        let new = KeyValues { keys: rotation.apply(&keys), values };
-        let mixed = attend.attend(self.layer, &rotation.apply(&queries), &new); // [B, N, T, D]
-        self.o_proj.forward(&mixed.transpose(1, 2).flatten(2, 3)) // [B, T, N * D] -> [B, T, H]
+        let new = Projected { queries, keys, values: self.v_proj.forward(x), rotation, head_dim: self.head_dim };
+        self.o_proj.forward(&attend.attend(self.layer, &new)) // [B, T, N * D] -> [B, T, H]
     }
 
-    /// Heads apart: [B, heads, T, D] for `x` [B, T, heads * D].
-    fn split(&self, x: &Tensor) -> Tensor {
-        let (b, t, _) = x.size3().expect("projections are [B, T, heads * D]");
-        x.view([b, t, -1, self.head_dim]).transpose(1, 2)
+    /// The shape [B, T, heads, D] of projections [B, T, heads * D].
+    fn heads(&self, x: &Tensor) -> [i64; 4] {
+        let (b, t, all) = x.size3().expect("projections are [B, T, heads * D]");
+        [b, t, all / self.head_dim, self.head_dim]
     }
 
     pub fn shallow_clone(&self) -> Self {
@@ -203,25 +235,30 @@ impl Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rope::Rope;
     use crate::torch::to_host;
 
     /// Two ways to the same heads and gradients, with groups of three heads.
     #[test]
     fn products_attend_as_the_fused_kernel_does() {
         let (b, k, g, t, d) = (2, 2, 3, 7, 4);
-        let attend = |future: Option<Tensor>| {
+        let attend = |products: bool| {
             let draw = |heads: i64, first: f64| {
                 let count = b * heads * t * d;
                 let numbers = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.7 + first).sin() * 2.0;
-                numbers.view([b, heads, t, d]).set_requires_grad(true)
+                numbers.view([b, t, heads * d]).set_requires_grad(true)
             };
-            let (queries, kv) = (draw(k * g, 0.1), KeyValues { keys: draw(k, 0.2), values: draw(k, 0.3) });
-            let mixed = Causal { future }.attend(0, &queries, &kv);
+            let at = Tensor::arange(t, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+            let rotation = Rope::of(&[1.0, 0.1]).rotation(&at, Kind::Float);
+            let (queries, keys, values) = (draw(k * g, 0.1), draw(k, 0.2), draw(k, 0.3));
+            let leaves = [&queries, &keys, &values].map(Tensor::shallow_clone);
+            let new = Projected { queries, keys, values, rotation: &rotation, head_dim: d };
+            let mixed = Causal { products }.attend(0, &new);
             (&mixed * mixed.cos()).sum(Kind::Float).backward();
-            [mixed, queries.grad(), kv.keys.grad(), kv.values.grad()].map(|x| to_host(&x))
+            let gradients = leaves.map(|leaf| to_host(&leaf.grad()));
+            [vec![to_host(&mixed)], gradients.to_vec()].concat()
         };
-        let products = attend(Some(future(t, Kind::Float, Device::Cpu)));
-        for (products, fused) in products.iter().zip(attend(None)) {
+        for (products, fused) in attend(true).iter().zip(attend(false)) {
             assert_eq!(products.len(), fused.len());
             let worst = products.iter().zip(&fused).map(|(p, f)| (p - f).abs()).fold(0.0, f32::max);
             assert!(worst < 1e-5, "{worst}");

@@ -10,7 +10,7 @@ use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rope, Rotation};
 use super::weights::{Scope, Weights};
-use crate::torch::recompute;
+use crate::torch::{is_fused, recompute, swiglu};
 use tch::{Kind, Tensor};
 
 /// Access to the residual stream: steering vectors, sparse autoencoders, probes.
@@ -44,7 +44,8 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let inner = self.gate_proj.forward(x).silu() * self.up_proj.forward(x); // [B, T, I]
+        let (gate, up) = (self.gate_proj.forward(x), self.up_proj.forward(x)); // [B, T, I]
+        let inner = if is_fused(x) { swiglu(&gate, &up) } else { gate.silu() * up };
         self.down_proj.forward(&inner) // [B, T, H]
     }
 
@@ -75,8 +76,9 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, rotation: &Rotation, attend: &dyn Attend) -> Tensor {
-        let x = x + self.self_attn.forward(&self.input_layernorm.forward(x), rotation, attend);
-        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
+        let mixed = self.self_attn.forward(&self.input_layernorm.forward(x), rotation, attend);
+        let (x, normed) = self.post_attention_layernorm.after(x, &mixed);
+        x + self.mlp.forward(&normed)
     }
 
     /// `forward`, of which only `x` is kept for the backward pass. That may run in another thread, so it owns a shallow

@@ -9,7 +9,7 @@ use super::config::ModelConfig;
 use super::decoder::Decoder;
 use super::nn::Linear;
 use super::weights::{Head, Weights};
-use crate::torch::recompute;
+use crate::torch::{is_fused, recompute, vocabulary};
 use tch::{Device, Kind, Tensor};
 
 /// A language model: decoder and vocabulary head over their weights.
@@ -41,9 +41,9 @@ impl Policy {
         self.weights.flat().device()
     }
 
-    /// Vocabulary scores in float32, [.., V], of hidden states [.., H].
+    /// Vocabulary scores [.., V], in the compute kind, of hidden states [.., H].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        logits(hidden, &self.lm_head)
+        self.lm_head.forward(hidden)
     }
 
     /// Hidden states [N, H] at the positions that predict response tokens.
@@ -61,63 +61,48 @@ impl Policy {
     /// Log-probs of `targets` [N], which `hidden` [N, H] predicts, at `temperature`, the one the rollouts were sampled
     /// at; float32, in nats.
     pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {
-        let [log_probs] = self.by_part(hidden, targets, temperature, |all, targets| [chosen(all, targets)]);
-        log_probs
+        self.by_part(hidden, targets, temperature, false).get(0)
     }
 
     /// `log_probs`, and the entropies [N] of the distributions the targets were drawn from, in nats.
     pub fn log_probs_and_entropies(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> (Tensor, Tensor) {
-        // Entropies first: the backward pass adds up gradients in the reverse order, which shows in the last digits.
-        let [entropies, log_probs] =
-            self.by_part(hidden, targets, temperature, |all, targets| [entropies(all), chosen(all, targets)]);
-        (log_probs, entropies)
+        let both = self.by_part(hidden, targets, temperature, true);
+        (both.get(0), both.get(1))
     }
 
-    /// The figures [N] that `measure` makes of log-probs [n, V] and targets [n], for n of the N tokens at a time.
+    /// The `figures` of all tokens, for some of them at a time.
     ///
-    /// If there are several parts, the backward pass computes their log-probs again: only one part's are ever held.
-    fn by_part<const FIGURES: usize>(
-        &self,
-        hidden: &Tensor,
-        targets: &Tensor,
-        temperature: f64,
-        measure: fn(&Tensor, &Tensor) -> [Tensor; FIGURES],
-    ) -> [Tensor; FIGURES] {
+    /// If there are several parts, the backward pass computes their logits again: only one part's are ever held.
+    fn by_part(&self, hidden: &Tensor, targets: &Tensor, temperature: f64, entropies: bool) -> Tensor {
         let tokens = (self.vocabulary_part / self.config.vocab_size).max(1);
         let whole = hidden.size()[0] <= tokens;
         let parts = hidden.split(tokens, 0).into_iter().zip(targets.split(tokens, 0));
-        let measured: Vec<Tensor> = parts
-            .map(|(hidden, targets)| {
-                let lm_head = self.lm_head.shallow_clone();
-                let part = move |hidden: &Tensor| {
-                    let log_probs = (logits(hidden, &lm_head) / temperature).log_softmax(-1, Kind::Float); // [n, V]
-                    Tensor::stack(&measure(&log_probs, &targets), 0) // [FIGURES, n]
-                };
-                if whole { part(&hidden) } else { recompute(&hidden, part) }
-            })
-            .collect();
-        let measured = Tensor::cat(&measured, 1); // [FIGURES, N]
-        std::array::from_fn(|figure| measured.get(figure as i64))
+        let parts = parts.map(|(hidden, targets)| {
+            let lm_head = self.lm_head.shallow_clone();
+            let part = move |hidden: &Tensor| figures(hidden, &lm_head, &targets, temperature, entropies);
+            if whole { part(&hidden) } else { recompute(&hidden, part) }
+        });
+        Tensor::cat(&parts.collect::<Vec<_>>(), 1)
+    }
+}
+
+/// Log-probs of `targets` [n] and, if wanted, entropies: [1 or 2, n] float32.
+fn figures(hidden: &Tensor, lm_head: &Linear, targets: &Tensor, temperature: f64, entropies: bool) -> Tensor {
+    if let Some(weight) = lm_head.plain_weight().filter(|_| is_fused(hidden)) {
+        let (log_probs, all) = vocabulary(hidden, weight, targets, 1.0 / temperature);
+        return if entropies { Tensor::stack(&[log_probs, all], 0) } else { log_probs.unsqueeze(0) };
+    }
+    let logits = lm_head.forward(hidden).to_kind(Kind::Float);
+    let all = (logits / temperature).log_softmax(-1, Kind::Float); // [n, V]
+    let log_probs = all.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1);
+    match entropies {
+        true => Tensor::stack(&[log_probs, -(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float)], 0),
+        false => log_probs.unsqueeze(0),
     }
 }
 
 /// Numbers over the vocabulary that are computed at a time: 128 MiB in float32, of which a few copies are held.
 pub const VOCABULARY_PART: i64 = 1 << 25;
-
-/// Vocabulary scores in float32, [.., V], of hidden states [.., H].
-fn logits(hidden: &Tensor, lm_head: &Linear) -> Tensor {
-    lm_head.forward(hidden).to_kind(Kind::Float)
-}
-
-/// The entries of `log_probs` [n, V] at `targets` [n].
-fn chosen(log_probs: &Tensor, targets: &Tensor) -> Tensor {
-    log_probs.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1)
-}
-
-/// The entropies [n] of the distributions `log_probs` [n, V].
-fn entropies(log_probs: &Tensor) -> Tensor {
-    -(log_probs.exp() * log_probs).sum_dim_intlist(-1, false, Kind::Float)
-}
 
 /// A decoder with a scalar head: the expected return from each position onwards.
 pub struct Critic {

@@ -2,6 +2,7 @@
 
 use super::config::ModelConfig;
 use super::weights::Scope;
+use crate::torch::{add_norm, is_fused, norm};
 use tch::Tensor;
 
 /// A linear map, with a bias if the checkpoint has one.
@@ -18,6 +19,11 @@ impl Linear {
     /// [.., out] for `x` [.., in].
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
+    }
+
+    /// The weight [out, in], if that is all there is.
+    pub fn plain_weight(&self) -> Option<&Tensor> {
+        self.bias.is_none().then_some(&self.weight)
     }
 
     pub fn shallow_clone(&self) -> Self {
@@ -37,7 +43,20 @@ impl RmsNorm {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
+        match is_fused(x) {
+            true => norm(x, &self.weight, self.eps),
+            false => x.rms_norm(self.weight.size(), Some(&self.weight), self.eps),
+        }
+    }
+
+    /// `x + add`, and what `forward` makes of that.
+    pub fn after(&self, x: &Tensor, add: &Tensor) -> (Tensor, Tensor) {
+        if is_fused(x) {
+            return add_norm(x, add, &self.weight, self.eps);
+        }
+        let sum = x + add;
+        let normed = self.forward(&sum);
+        (sum, normed)
     }
 
     pub fn shallow_clone(&self) -> Self {

@@ -5,6 +5,7 @@
 
 use super::config::ModelConfig;
 use super::config_file::Llama3Scaling;
+use crate::torch::{is_fused, split};
 use std::f64::consts::PI;
 use tch::{Device, Kind, Tensor};
 
@@ -20,31 +21,62 @@ impl Rope {
         Self { frequencies: Tensor::from_slice(&frequencies).to_device(device) }
     }
 
+    /// With these frequencies.
+    #[cfg(test)]
+    pub fn of(frequencies: &[f32]) -> Self {
+        Self { frequencies: Tensor::from_slice(frequencies) }
+    }
+
     /// The rotation of tokens at `positions` [B, T], or [1, T] if all rows have the same; in the compute `kind`.
     pub fn rotation(&self, positions: &Tensor, kind: Kind) -> Rotation {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies; // [B, T, D/2]
+        if is_fused(&angles) {
+            return Rotation { cos: angles.cos(), sin: angles.sin() };
+        }
         let angles = Tensor::cat(&[&angles, &angles], -1).unsqueeze(1); // [B, 1, T, D]
         Rotation { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) }
     }
 }
 
-/// Cosines and sines of the tokens of one pass, [B, 1, T, D] each.
+/// Cosines and sines of the tokens of one pass: on a CPU [B, T, D/2] each in float32, elsewhere [B, 1, T, D].
 pub struct Rotation {
     cos: Tensor,
     sin: Tensor,
 }
 
 impl Rotation {
-    /// Rotates each pair (x[i], x[i + D/2]) of queries or keys [B, heads, T, D] by its angle.
-    pub fn apply(&self, x: &Tensor) -> Tensor {
+    /// Heads apart and rotated, each pair (x[i], x[i + D/2]) by its angle: [B, heads, T, D] for queries or keys `x`
+    /// [B, T, heads * D].
+    pub fn split(&self, x: &Tensor, heads: i64) -> Tensor {
+        self.split_scaled(x, heads, 1.0)
+    }
+
+    /// The same, times `scale`.
+    pub fn split_scaled(&self, x: &Tensor, heads: i64, scale: f64) -> Tensor {
+        if is_fused(x) {
+            return split(x, heads, Some(self.halves()), scale);
+        }
+        let x = apart(x, heads);
         let halves = x.chunk(2, -1);
         let turned = Tensor::cat(&[halves[1].neg(), halves[0].shallow_clone()], -1);
-        x * &self.cos + turned * &self.sin
+        let rotated = x * &self.cos + turned * &self.sin;
+        if scale == 1.0 { rotated } else { rotated * scale }
+    }
+
+    /// Cosines and sines of each pair, [B, T, D/2] float32; on a CPU.
+    pub fn halves(&self) -> [&Tensor; 2] {
+        [&self.cos, &self.sin]
     }
 
     pub fn shallow_clone(&self) -> Self {
         Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
     }
+}
+
+/// Heads apart: [B, heads, T, D] for `x` [B, T, heads * D].
+pub fn apart(x: &Tensor, heads: i64) -> Tensor {
+    let (b, t, _) = x.size3().expect("projections are [B, T, heads * D]");
+    if is_fused(x) { split(x, heads, None, 1.0) } else { x.view([b, t, heads, -1]).transpose(1, 2) }
 }
 
 /// Radians per position for each pair, D/2 of them.
@@ -84,8 +116,8 @@ mod tests {
         let bits = |first: i64, last: i64| -> Vec<u32> {
             let positions = Tensor::arange_start(first, last, (Kind::Int64, Device::Cpu)).unsqueeze(0);
             let Rotation { cos, sin } = rope.rotation(&positions, Kind::Float);
-            // [2, T, D], the position first
-            let both = Tensor::stack(&[cos, sin], -1).transpose(0, 2);
+            // [T, D/2, 2], the position first
+            let both = Tensor::stack(&[cos, sin], -1).squeeze_dim(0);
             to_host(&both).into_iter().map(f32::to_bits).collect()
         };
         let whole = bits(0, 700);

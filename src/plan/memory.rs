@@ -19,13 +19,14 @@
 //! - activations: what autograd keeps of a micro-batch without recomputation. Per token and layer: the inputs and
 //!   outputs of the two norms 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values
 //!   repeated for all heads) and its output 4 N D w, with its log-sum-exp 4 N; in the MLP the gate, its silu, the up
-//!   projection and their product 4 I w; the norms' deviations 8. In bfloat16 on a CPU, attention over at most 512
-//!   tokens may use plain products (if the CPU multiplies bfloat16 natively), which keep each head's weights N T w
-//!   instead of the log-sum-exp. On top, once, the last norm's input and output 2 H w.
+//!   projection and their product 4 I w; the norms' deviations 8. On a CPU attention over at most 512 tokens uses
+//!   products, which keep (2 N D + 2 K D) w and each head's weights N T w instead, and no silu is kept, 3 I w. On top,
+//!   once, the last norm's input and output 2 H w.
 //!   With `memory.gradient_checkpointing` each layer keeps its input H w, and one layer at a time all of the above.
 //! - logits: response tokens of a micro-batch x V, five float32 copies (scores, divided by the temperature, log-softmax
 //!   and its exponential, which are kept, and their product, or in the backward pass their gradients), and in
-//!   bfloat16 the scores before they become float32. If tokens x V exceeds 2^25, it is done in parts of that size.
+//!   bfloat16 the scores before they become float32; on a CPU the scores alone, w, whose gradient takes their place. If
+//!   tokens x V exceeds 2^25, it is done in parts of that size.
 //! - hooks beside training, if they are on the run's device: another copy of the weights, the KV cache of the sequences
 //!   that a hook decodes at a time, and one step's logits for them; or, if that is more, a local judge's model with the
 //!   same of its own, since it is loaded when the policy is gone. A judge is taken to read at most 1,500 tokens of
@@ -35,8 +36,7 @@
 //! Each of several devices holds all models and a share of the sequences.
 //!
 //! On a CPU the program itself is counted, with the gaps that tensors leave in its heap: a share that the program keeps
-//! to, by returning free memory between micro-batches (`torch::trim`). In bfloat16 the norms of a CPU keep their inputs
-//! in float32 too, 4 H each.
+//! to, by returning free memory between micro-batches (`torch::trim`).
 //!
 //! A micro-batch is assumed to be full and to hold only response tokens, which is nearly true with short prompts. Not
 //! counted: the CUDA context and kernel workspaces, fragmentation on a GPU, batches of token ids.
@@ -111,16 +111,24 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     let host = recipe.machine.device != "cpu";
     let offloaded = memory.offload_optimizer && host;
     let optimizer = if half || offloaded { 12.0 } else { 8.0 };
-    // On a CPU the norms keep copies of their inputs in float32.
-    let copies = if half && !host { 4.0 * h } else { 0.0 };
-    let activations = |tokens: f64| {
-        let longest = plan.max_sequence_tokens() as f64;
-        let attention = if half && !host && longest <= PRODUCTS_TOKENS as f64 { n * longest * w } else { 4.0 * n };
-        let layer = (4.0 * h + 4.0 * q + 4.0 * i) * w + attention + 2.0 * copies + 8.0;
-        let kept = if memory.gradient_checkpointing { layers * h * w + layer } else { layers * layer };
-        tokens * (kept + 2.0 * h * w + copies)
+    let longest = plan.max_sequence_tokens() as f64;
+    // Our own operations on a CPU keep less than libtorch's.
+    let attention = match () {
+        () if host || longest > PRODUCTS_TOKENS as f64 => 4.0 * q * w + 4.0 * n,
+        () => (2.0 * q + 2.0 * kv) * w + n * longest * w,
     };
-    let logits = |tokens: f64| (tokens * v).min((VOCABULARY_PART as f64).max(v)) * (20.0 + if half { w } else { 0.0 });
+    let inner = if host { 4.0 * i } else { 3.0 * i };
+    let activations = |tokens: f64| {
+        let layer = (4.0 * h + inner) * w + attention + 8.0;
+        let kept = if memory.gradient_checkpointing { layers * h * w + layer } else { layers * layer };
+        tokens * (kept + 2.0 * h * w)
+    };
+    let each = match (host, half) {
+        (false, _) => w,
+        (true, true) => 20.0 + w,
+        (true, false) => 20.0,
+    };
+    let logits = |tokens: f64| (tokens * v).min((VOCABULARY_PART as f64).max(v)) * each;
     let scoring = |tokens: f64| tokens * (4.0 * h + 3.0 * q + 4.0 * i) * w;
 
     let mut parts = Vec::new();

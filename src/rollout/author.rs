@@ -120,7 +120,7 @@ impl Author {
             None => None,
         };
         let Writer { tokenizer, ends, .. } = &self.writer;
-        let ends = |ids: &[i64]| self.is_stopped() || ends.at(tokenizer, ids);
+        let ends = |_: usize, ids: &[i64]| self.is_stopped() || ends.at(tokenizer, ids);
         let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = Engine { batch: self.manner.batch, ..self.writer.engine(&policy, self.manner.temperature, &ends) };
         Ok(engine.generate_within(messages, 1, constraint, |message, _| stream(message), |_| ()))

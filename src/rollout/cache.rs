@@ -1,12 +1,14 @@
 //! The key-value cache of one batch: static buffers, every row's next token in the same slot.
 //!
 //! Prompts of different lengths are right-aligned, so that a decoding step writes one slot of all rows in place; the
-//! slots before a row's prompt are masked by a bias of -inf.
+//! slots before a row's prompt are masked by a bias of -inf. On a CPU a loop of ours reads the cache instead, from each
+//! row's first slot on, and rows that are no longer decoded stay where they are: nothing is copied.
 //!
 //! Shapes: P prompts, R rows (samples of prompts), T slots, W slots of the prompts, N query heads, K key-value heads,
 //! D head dimension.
 
-use crate::model::{Attend, KeyValues, Policy, causal_attention, masked_attention};
+use crate::model::{Attend, KeyValues, Policy, Projected, causal_attention, masked_attention};
+use crate::torch::{NewToken, Row, attend_one, is_fused};
 use tch::{Kind, Tensor};
 
 /// Keys and values of R rows over at most T slots.
@@ -18,6 +20,10 @@ pub struct KvCache {
     /// The first `filled` slots, a view of `mask`.
     bias: Tensor,
     filled: i64,
+    /// Whether `attend_one` reads the cache.
+    fused: bool,
+    /// Of each row that is decoded, where it is in the layers and its first slot, [B] each; if `fused`.
+    rows: Row,
     /// Empty slots before each prompt, [P].
     shift: Tensor,
     /// Rows per prompt.
@@ -37,7 +43,10 @@ impl KvCache {
         let empty = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
         let mask = Tensor::zeros(empty.size(), (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
         let mask = mask.repeat_interleave_self_int(samples, 0, None).view([rows, 1, 1, 1, slots]);
-        Self { layers, bias: mask.narrow(4, 0, width), mask, filled: width, shift, samples }
+        let place = Tensor::arange(rows, (Kind::Int64, device));
+        let rows = Row { place, start: shift.repeat_interleave_self_int(samples, 0, None) };
+        let bias = mask.narrow(4, 0, width);
+        Self { layers, bias, mask, filled: width, fused: is_fused(flat), rows, shift, samples }
     }
 
     /// The cache as a prefill fills it: `prompts` right-padded prompts, from the prompt `first` on.
@@ -57,6 +66,10 @@ impl KvCache {
     /// Keeps only the rows of these indices [R'].
     pub fn keep(&mut self, rows: &Tensor) {
         let pick = |x: &Tensor| x.index_select(0, rows);
+        if self.fused {
+            self.rows = Row { place: pick(&self.rows.place), start: pick(&self.rows.start) };
+            return;
+        }
         for layer in &mut self.layers {
             *layer = KeyValues { keys: pick(&layer.keys), values: pick(&layer.values) };
         }
@@ -67,14 +80,20 @@ impl KvCache {
 
 /// A decoding step: writes its token's keys and values into the open slot and attends to all slots so far.
 impl Attend for KvCache {
-    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
+    fn attend(&self, layer: usize, new: &Projected) -> Tensor {
         let layer = &self.layers[layer];
+        if self.fused {
+            let Projected { queries, keys, values, rotation, .. } = new;
+            let new = NewToken { queries, keys, values, rotation: rotation.halves() };
+            return attend_one(&new, &layer.keys, &layer.values, &self.rows, self.filled - 1);
+        }
+        let (queries, new) = (new.queries(new.scale()), new.key_values());
         let put = |all: &Tensor, new: &Tensor| {
             all.narrow(2, self.filled - 1, 1).copy_(new);
             all.narrow(2, 0, self.filled) // [R, K, filled, D]
         };
         let all = KeyValues { keys: put(&layer.keys, &new.keys), values: put(&layer.values, &new.values) };
-        masked_attention(queries, &all, &self.bias)
+        masked_attention(&queries, &all, &self.bias)
     }
 }
 
@@ -88,7 +107,8 @@ pub struct Prefill<'a> {
 }
 
 impl Attend for Prefill<'_> {
-    fn attend(&self, layer: usize, queries: &Tensor, new: &KeyValues) -> Tensor {
+    fn attend(&self, layer: usize, new: &Projected) -> Tensor {
+        let (queries, new) = (new.queries(1.0), new.key_values());
         let layer = &self.cache.layers[layer];
         let [first, rows] = self.rows;
         for (all, new) in [(&layer.keys, &new.keys), (&layer.values, &new.values)] {
@@ -97,7 +117,7 @@ impl Attend for Prefill<'_> {
             let aligned = new.gather(2, &token, false).repeat_interleave_self_int(self.cache.samples, 0, None);
             all.narrow(0, first, rows).narrow(2, 0, width).copy_(&aligned); // [rows, K, W, D]
         }
-        causal_attention(queries, new)
+        causal_attention(&queries, &new)
     }
 }
 
@@ -120,6 +140,12 @@ mod tests {
     /// Prompts of uneven length, two rows each, and three more tokens per row; with a tap, which must act the same.
     #[test]
     fn prefill_and_steps_are_the_full_forward() {
+        for fused in [true, false] {
+            prefill_and_steps(fused);
+        }
+    }
+
+    fn prefill_and_steps(fused: bool) {
         let config = ModelConfig::from_json(
             r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 16, "hidden_size": 8, "intermediate_size": 12,
                 "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
@@ -132,6 +158,7 @@ mod tests {
         let lengths = [4, 1, 2];
 
         let mut cache = KvCache::new(&policy, &lengths, 2, 3);
+        cache.fused = fused;
         for first in [0, 2] {
             // The second part is narrower than the cache.
             let part = &prompts[first..(first + 2).min(3)];

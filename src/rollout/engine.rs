@@ -11,15 +11,15 @@ use crate::model::Policy;
 use crate::torch::{ids_to_host, padded, to_host, trim};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Prompt tokens, padding included, per prefill: bounds its working memory.
 pub const PREFILL_TOKENS: usize = 16_384;
 
 /// When a response ends.
 pub struct Stop<'a> {
-    /// Whether it ends with the last of its ids so far, which stays part of it.
-    pub ends: &'a dyn Fn(&[i64]) -> bool,
+    /// Whether a response, by its number, ends with the last of its ids so far, which stays part of it.
+    pub ends: &'a dyn Fn(usize, &[i64]) -> bool,
     /// Longest response in tokens.
     pub max_tokens: usize,
 }
@@ -80,18 +80,19 @@ impl Engine<'_> {
                 break;
             }
             let stream = |row: usize| stream(chunk * together + row / samples, row % samples);
-            let mut held = constraint.as_mut().map(|constraint| (constraint, responses.len()));
-            responses.extend(tch::no_grad(|| self.batch(prompts, samples, &mut held, stream, &mut watch)));
+            let first = responses.len();
+            let held = &mut constraint;
+            responses.extend(tch::no_grad(|| self.batch(prompts, samples, (first, held), stream, &mut watch)));
         }
         responses
     }
 
-    /// The responses of one batch; `held`: the constraint, and which of its responses is the first of the batch.
+    /// The responses of one batch; `first`: the number of its first.
     fn batch(
         &self,
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
-        held: &mut Option<(&mut Constraint, usize)>,
+        (first, held): (usize, &mut Option<Constraint>),
         stream: impl Fn(usize) -> ChaCha8Rng,
         watch: &mut impl FnMut(&[Response]),
     ) -> Vec<Response> {
@@ -104,14 +105,15 @@ impl Engine<'_> {
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
             let mut logits = self.policy.logits(&hidden);
-            if let Some((constraint, first)) = held {
-                logits = constraint.mask(&logits, batch.rows.iter().map(|row| *first + row), max - t - 1);
+            if let Some(constraint) = held {
+                logits = logits.to_kind(Kind::Float);
+                logits = constraint.mask(&logits, batch.rows.iter().map(|row| first + row), max - t - 1);
             }
             let (mut tokens, log_probs) = self.sampling.pick(&logits, self.vocabulary, &uniform);
             pending.push((tokens.shallow_clone(), log_probs));
             let last = t + 1 == max;
             if last || pending.len() == interval {
-                self.fetch(&mut pending, &batch.rows, held, &mut responses);
+                self.fetch(&mut pending, &batch.rows, (first, held), &mut responses);
                 watch(&responses);
                 let live: Vec<i64> =
                     (0..batch.rows.len() as i64).filter(|&i| !responses[batch.rows[i as usize]].terminated).collect();
@@ -132,7 +134,7 @@ impl Engine<'_> {
         &self,
         pending: &mut Vec<(Tensor, Tensor)>,
         rows: &[usize],
-        held: &mut Option<(&mut Constraint, usize)>,
+        (first, held): (usize, &mut Option<Constraint>),
         responses: &mut [Response],
     ) {
         let (tokens, log_probs): (Vec<_>, Vec<_>) = pending.drain(..).unzip();
@@ -144,8 +146,8 @@ impl Engine<'_> {
             if !response.terminated {
                 response.ids.push(token);
                 response.log_probs.push(log_prob);
-                let complete = held.as_mut().is_some_and(|(constraint, first)| constraint.read(*first + row, token));
-                response.terminated = complete || (self.stop.ends)(&response.ids);
+                let complete = held.as_mut().is_some_and(|constraint| constraint.read(first + row, token));
+                response.terminated = complete || (self.stop.ends)(first + row, &response.ids);
             }
         }
     }

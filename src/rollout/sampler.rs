@@ -1,5 +1,6 @@
 //! Drawing the next token of each row: one uniform number per row against the cumulative distribution.
 
+use crate::torch::{is_fused, sample};
 use tch::{Kind, Tensor};
 
 /// How tokens are drawn.
@@ -31,11 +32,15 @@ impl Sampling {
     /// Returns the tokens [B] and their log-probs [B] under the full distribution at the temperature, before top-p and
     /// top-k, so that they can be compared with the scorer's.
     pub fn pick(&self, logits: &Tensor, limit: i64, uniform: &Tensor) -> (Tensor, Tensor) {
-        let log_probs = (logits / self.temperature).log_softmax(-1, Kind::Float); // [B, V]
+        let truncated = !self.greedy && (self.top_k > 0 || self.top_p < 1.0);
+        if is_fused(logits) && !truncated {
+            return sample(logits, limit, 1.0 / self.temperature, (!self.greedy).then_some(uniform));
+        }
+        let log_probs = (logits.to_kind(Kind::Float) / self.temperature).log_softmax(-1, Kind::Float); // [B, V]
         let allowed = log_probs.narrow(1, 0, limit);
         let tokens = if self.greedy {
             allowed.argmax(-1, true)
-        } else if self.top_k > 0 || self.top_p < 1.0 {
+        } else if truncated {
             self.pick_truncated(&allowed.exp(), uniform)
         } else {
             invert(&allowed.exp(), uniform)

@@ -83,7 +83,7 @@ impl Writer {
         stream: impl Fn(usize, usize) -> ChaCha8Rng,
         watch: impl FnMut(&[Response]),
     ) -> Vec<Response> {
-        let ends = |ids: &[i64]| quit() || self.ends.at(&self.tokenizer, ids);
+        let ends = |_: usize, ids: &[i64]| quit() || self.ends.at(&self.tokenizer, ids);
         self.engine(policy, temperature, &ends).generate(prompts, samples, stream, watch)
     }
 
@@ -92,7 +92,7 @@ impl Writer {
         &self,
         policy: &'a Policy,
         temperature: f64,
-        ends: &'a dyn Fn(&[i64]) -> bool,
+        ends: &'a dyn Fn(usize, &[i64]) -> bool,
     ) -> Engine<'a> {
         let greedy = temperature == 0.0;
         let temperature = if greedy { 1.0 } else { temperature };

@@ -60,7 +60,7 @@ fn launch_one(plan: &Plan, resume: bool, with: (&Stop, &dyn Comm), shared: Optio
 }
 
 /// Makes the process one that computes as the recipe says.
-fn use_machine(plan: &Plan) -> Result<()> {
+pub fn use_machine(plan: &Plan) -> Result<()> {
     plan.device()?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();

@@ -156,7 +156,7 @@ impl WarmUp<'_> {
             policy,
             sampling: Sampling::greedy(),
             stop: Stop {
-                ends: &|ids| env.ends_at(ids),
+                ends: &|_, ids| env.ends_at(ids),
                 max_tokens: self.plan.recipe.rollout.max_response_tokens.min(room),
             },
             vocabulary: env.tokenizer.vocab_size().min(config.vocab_size),

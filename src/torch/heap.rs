@@ -86,6 +86,13 @@ fn resident() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// The most memory that the program has held so far, in bytes, if the system says so.
+pub fn most_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(all(test, target_env = "gnu", target_os = "linux"))]
 mod tests {
     use super::*;

@@ -1,32 +1,29 @@
 // What libtorch has but tch does not expose. Each function returns null, or a message that the caller frees with
 // ppo_free. Tensors come as pointers to at::Tensor, which is what tch holds.
 
+#include "guarded.h"
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 #include <torch/headeronly/version.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
+#include <string>
 
 namespace {
-template <typename F> char *guarded(F &&body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  }
-}
-
 // A function of one tensor on the Rust side. It returns a new tensor that we own, or null and a message that we free.
 struct Body : torch::CustomClassHolder {
   using Call = at::Tensor *(*)(void *state, at::Tensor *x, char **message);
@@ -71,9 +68,62 @@ struct Recompute : torch::autograd::Function<Recompute> {
     return {x.grad(), at::Tensor()};
   }
 };
+
+// The time of each operation of libtorch, without that of the operations it calls.
+struct Profile {
+  struct Spent {
+    int64_t calls = 0;
+    double seconds = 0;
+  };
+  struct Open : at::ObserverContext {
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+    double inner = 0;
+    Open *outer;
+  };
+
+  std::mutex mutex;
+  std::map<std::string, Spent> spent;
+  at::CallbackHandle handle = 0;
+
+  static inline thread_local Open *innermost = nullptr;
+  static inline Profile *current = nullptr;
+
+  static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &) {
+    auto open = std::make_unique<Open>();
+    open->outer = innermost;
+    innermost = open.get();
+    return open;
+  }
+
+  static void end(const at::RecordFunction &function, at::ObserverContext *context) {
+    auto *open = static_cast<Open *>(context);
+    double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - open->start).count();
+    innermost = open->outer;
+    if (innermost) innermost->inner += took;
+    std::lock_guard<std::mutex> lock(current->mutex);
+    Spent &own = current->spent[function.name()];
+    own.calls++;
+    own.seconds += took - open->inner;
+  }
+};
 } // namespace
 
 extern "C" {
+
+// From here to ppo_profile_end, operations are timed, in all threads.
+void ppo_profile_begin() {
+  Profile::current = new Profile();
+  auto callback = at::RecordFunctionCallback(Profile::begin, Profile::end)
+                      .scopes({at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION});
+  Profile::current->handle = at::addGlobalCallback(callback);
+}
+
+// Calls `take(state, name, calls, seconds)` for each.
+void ppo_profile_end(void *state, void (*take)(void *, const char *, int64_t, double)) {
+  std::unique_ptr<Profile> profile(Profile::current);
+  at::removeCallback(profile->handle);
+  for (const auto &[name, spent] : profile->spent) take(state, name.c_str(), spent.calls, spent.seconds);
+}
 
 const char *ppo_version() { return TORCH_VERSION; }
 

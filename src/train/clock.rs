@@ -36,6 +36,16 @@ impl Clock {
         }
     }
 
+    /// The seconds of a stage, if it has ended.
+    pub fn seconds(&self, stage: &str) -> Option<f64> {
+        self.stages.iter().find(|(known, _)| known == stage).map(|(_, seconds)| *seconds)
+    }
+
+    /// The seconds of all stages.
+    pub fn total(&self) -> f64 {
+        self.stages.iter().map(|(_, seconds)| seconds).sum()
+    }
+
     /// Writes the stages' seconds as `timing_s/`.
     pub fn record_stages(&self, record: &mut Record) {
         for (stage, seconds) in &self.stages {
@@ -46,8 +56,7 @@ impl Clock {
     /// Writes the stages' seconds, their milliseconds per token, and the step's throughput per rank and memory.
     pub fn record(&self, batch: &Batch, record: &mut Record) {
         self.record_stages(record);
-        let stages: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
-        let seconds = stages + self.lap.elapsed().as_secs_f64();
+        let seconds = self.total() + self.lap.elapsed().as_secs_f64();
         let ranks = batch.tokens_of_ranks();
         let tokens: f64 = ranks.iter().sum();
         let response_tokens = batch.sequences.iter().map(|s| s.response.len()).sum::<usize>() as f64;

@@ -72,7 +72,7 @@ impl Writer<'_> {
         let engine = Engine {
             policy: self.policy,
             sampling: self.sampling.clone(),
-            stop: Stop { ends: &|ids| self.env.ends_at(ids), max_tokens: rollout.max_response_tokens },
+            stop: Stop { ends: &|_, ids| self.env.ends_at(ids), max_tokens: rollout.max_response_tokens },
             vocabulary: self.env.tokenizer.vocab_size().min(self.plan.config.vocab_size),
             batch: rollout.batch,
             goes_on: &|| self.pulse.goes_on(),

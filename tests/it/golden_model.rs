@@ -142,7 +142,7 @@ fn ten_steps_of_training_follow_torch() {
 fn decoding_with_the_cache_equals_the_full_forward() {
     for name in MODELS {
         let (policy, golden) = load(name);
-        let stop = Stop { ends: &|_| false, max_tokens: 16 };
+        let stop = Stop { ends: &|_, _| false, max_tokens: 16 };
         let mut engine =
             Engine { policy: &policy, sampling: Sampling::greedy(), stop, vocabulary: 64, batch: 0, goes_on: &|| true };
         let stream = |p: usize, s: usize| ChaCha8Rng::seed_from_u64((p * 10 + s) as u64);
@@ -153,7 +153,7 @@ fn decoding_with_the_cache_equals_the_full_forward() {
         // Prompts of uneven lengths, several samples each, rows that end early.
         let prompts = [prompt, vec![1], vec![9, 8, 7, 6, 5, 4, 3, 2, 1]];
         engine.sampling = Sampling { temperature: 1.3, greedy: false, ..Sampling::greedy() };
-        let ends = |ids: &[i64]| ids.last().is_some_and(|last| [3, 17, 40].contains(last));
+        let ends = |_: usize, ids: &[i64]| ids.last().is_some_and(|last| [3, 17, 40].contains(last));
         engine.stop.ends = &ends;
         let responses = engine.generate(&prompts, 4, stream, |_| ());
         assert!(responses.iter().any(|r| r.terminated) && responses.iter().any(|r| r.ids.len() > 4));

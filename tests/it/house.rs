@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["analysis", "judge", "plan", "teacher"],
     &["env"],
     &["train"],
-    &["hooks", "traces"],
+    &["bench", "hooks", "traces"],
     &["page", "run"],
     &["cli"],
 ];

@@ -93,7 +93,7 @@ fn tokens_are_drawn_from_what_may_come_next() {
     let pieces = tokenizer.pieces().unwrap();
     for greedy in [true, false] {
         let sampling = Sampling { temperature: 1.0, greedy, ..Sampling::plain() };
-        let stop = Stop { ends: &|_| false, max_tokens: 60 };
+        let stop = Stop { ends: &|_, _| false, max_tokens: 60 };
         let engine =
             Engine { policy: &policy, sampling, stop, vocabulary: tokenizer.vocab_size(), batch: 4, goes_on: &|| true };
         let constraint = Constraint::new(&vocabulary, &grammars, 2);

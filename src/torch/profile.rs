@@ -1,0 +1,57 @@
+//! How long each operation of libtorch takes.
+
+use serde::Serialize;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Mutex;
+
+unsafe extern "C" {
+    fn ppo_profile_begin();
+    fn ppo_profile_end(state: *mut c_void, take: extern "C" fn(*mut c_void, *const c_char, i64, f64));
+}
+
+/// All calls of one operation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Operation {
+    /// As libtorch names it, such as `aten::mm`.
+    pub name: String,
+    pub calls: u64,
+    /// Wall-clock time, without that of the operations it calls. On a GPU, that of the calls alone.
+    pub seconds: f64,
+}
+
+/// One profile at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// What `work` returns, and the operations of all threads meanwhile.
+pub fn profiled<T>(work: impl FnOnce() -> T) -> (T, Vec<Operation>) {
+    extern "C" fn take(state: *mut c_void, name: *const c_char, calls: i64, seconds: f64) {
+        // SAFETY: `state` is the vector below, and `name` a string of the shim's, both alive during the call.
+        let (all, name) = unsafe { (&mut *(state as *mut Vec<Operation>), CStr::from_ptr(name)) };
+        all.push(Operation { name: name.to_string_lossy().into_owned(), calls: calls as u64, seconds });
+    }
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // SAFETY: begin and end are paired, since the lock keeps others out.
+    unsafe { ppo_profile_begin() };
+    let done = work();
+    let mut all: Vec<Operation> = Vec::new();
+    // SAFETY: `take` is called before this returns, with the vector it casts back.
+    unsafe { ppo_profile_end((&mut all as *mut Vec<Operation>).cast(), take) };
+    (done, all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn operations_are_timed_without_what_they_call() {
+        let ((), all) = profiled(|| {
+            let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
+            drop(x.linear(&x, None::<&Tensor>));
+        });
+        let of = |name: &str| all.iter().find(|operation| operation.name == name);
+        assert!(of("aten::ones").is_some_and(|ones| ones.calls >= 1 && ones.seconds >= 0.0), "{all:?}");
+        assert!(all.iter().any(|operation| operation.name.contains("mm") || operation.name.contains("linear")));
+    }
+}
