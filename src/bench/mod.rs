@@ -10,6 +10,7 @@ mod profile;
 mod report;
 mod work;
 
+pub use profile::{STAGES, Spent};
 pub use report::{Measured, Stage};
 pub use work::{Tokens, Work};
 
@@ -19,7 +20,7 @@ use crate::plan::Plan;
 use crate::recipe::Ppo;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
-use crate::torch::{most_resident_bytes, profiled};
+use crate::torch::{Profile, most_resident_bytes};
 use crate::train::batch::{Batch, Sequence};
 use crate::train::clock::Clock;
 use crate::train::estimates::estimate;
@@ -66,10 +67,10 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// Those of a step.
     pub fn measure(&mut self, steps: usize, mut watch: impl FnMut(&Clock)) -> Result<Measured> {
-        watch(&self.step()?);
+        watch(&self.step(|_| ())?);
         let mut clocks = Vec::with_capacity(steps);
         for _ in 0..steps {
-            let clock = self.step()?;
+            let clock = self.step(|_| ())?;
             watch(&clock);
             clocks.push(clock);
         }
@@ -78,22 +79,29 @@ impl<'a> Bench<'a> {
         Ok(Measured::new(&clocks, &counted, gemm, most_resident_bytes()))
     }
 
-    /// One more step, with the time that each kind of operation took in it, most first: (kind, calls, seconds).
+    /// One more step, with the time that each kind of operation took in its stages.
     ///
     /// # Errors
     /// Those of a step.
-    pub fn profile(&mut self) -> Result<Vec<profile::Spent>> {
-        let (step, operations) = profiled(|| self.step());
-        step?;
-        Ok(profile::by_kind(operations))
+    pub fn profile(&mut self) -> Result<Spent> {
+        let mut spent = Spent::default();
+        let mut profile = Some(Profile::start());
+        self.step(|stage| {
+            if let Some(done) = profile.take() {
+                spent.add(stage, done.read());
+            }
+            profile = Some(Profile::start());
+        })?;
+        Ok(spent)
     }
 
-    /// One step, as `train::ppo` does it.
-    fn step(&mut self) -> Result<Clock> {
+    /// One step, as `train::ppo` does it; `watch` is called after each of `STAGES`.
+    fn step(&mut self, mut watch: impl FnMut(&'static str)) -> Result<Clock> {
         let (plan, ppo, temperature) = (self.plan, self.ppo, self.plan.recipe.rollout.temperature);
         let mut clock = Clock::start();
         let responses = self.roll_out();
         clock.lap("gen");
+        watch(STAGES[0]);
         let prompts = self.prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, self.work.samples));
         let sequences = prompts.zip(responses);
         let sequences =
@@ -110,17 +118,16 @@ impl<'a> Bench<'a> {
         };
         let experience = experience(ppo, &scored, estimates);
         clock.lap("adv");
-        let settings = StepSettings {
-            actor_lr: ppo.actor_lr,
-            critic_lr: ppo.critic_lr,
-            kl_coef: ppo.kl_coef,
-            temperature: plan.recipe.rollout.temperature,
-        };
+        watch(STAGES[1]);
+        let settings =
+            StepSettings { actor_lr: ppo.actor_lr, critic_lr: ppo.critic_lr, kl_coef: ppo.kl_coef, temperature };
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
         updates.critic(&mut self.models, false, &mut vec![])?;
         clock.lap("update_critic");
+        watch(STAGES[2]);
         updates.actor(&mut self.models, &mut vec![])?;
         clock.lap("update_actor");
+        watch(STAGES[3]);
         Ok(clock)
     }
 

@@ -1,24 +1,71 @@
 //! Where the time of a step goes, by kind of operation.
 
+use crate::terminal::{figure, table};
 use crate::torch::Operation;
-use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What a kind of operation took.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The stages that are told apart.
+pub const STAGES: [&str; 4] = ["gen", "scoring", "update_critic", "update_actor"];
+
+/// What operations took, stage by stage.
+#[derive(Default)]
 pub struct Spent {
-    pub kind: &'static str,
-    pub calls: u64,
-    pub seconds: f64,
-    /// Its operations, those that took most first.
-    pub operations: Vec<Operation>,
+    stages: Vec<(&'static str, Vec<Operation>)>,
 }
 
 impl Spent {
-    /// The names of the operations that took most of it, as libtorch spells them.
-    pub fn most(&self, count: usize) -> String {
-        let names: Vec<&str> = self.operations.iter().take(count).map(|operation| operation.name.as_str()).collect();
-        names.join(", ")
+    /// Notes the operations of a stage.
+    pub fn add(&mut self, stage: &'static str, mut operations: Vec<Operation>) {
+        operations.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        self.stages.push((stage, operations));
+    }
+
+    /// Seconds of each stage by kind, and the names of a kind's three most expensive operations; the most expensive
+    /// kind first.
+    fn by_kind(&self) -> Vec<(&'static str, Vec<f64>, String)> {
+        let mut kinds: BTreeMap<&str, (Vec<f64>, BTreeMap<&str, f64>)> = BTreeMap::new();
+        for (at, (_, operations)) in self.stages.iter().enumerate() {
+            for operation in operations {
+                let (seconds, names) = kinds.entry(kind(&operation.name)).or_default();
+                seconds.resize(self.stages.len(), 0.0);
+                seconds[at] += operation.seconds;
+                *names.entry(&operation.name).or_default() += operation.seconds;
+            }
+        }
+        let mut all: Vec<_> = kinds
+            .into_iter()
+            .map(|(kind, (seconds, names))| {
+                let mut names: Vec<_> = names.into_iter().collect();
+                names.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let most: Vec<&str> = names.iter().take(3).map(|(name, _)| *name).collect();
+                (kind, seconds, most.join(", "))
+            })
+            .collect();
+        let total = |seconds: &[f64]| seconds.iter().sum::<f64>();
+        all.sort_by(|a, b| total(&b.1).total_cmp(&total(&a.1)));
+        all
+    }
+
+    /// A table of kinds and stages, in seconds.
+    pub fn table(&self) -> String {
+        let mut head = vec!["operations"];
+        head.extend(self.stages.iter().map(|(stage, _)| *stage));
+        head.push("most of it");
+        let row = |(kind, seconds, most): (&str, Vec<f64>, String)| {
+            let seconds = seconds.into_iter().map(figure);
+            [kind.to_string()].into_iter().chain(seconds).chain([most]).collect()
+        };
+        table(&head, &self.by_kind().into_iter().map(row).collect::<Vec<_>>())
+    }
+
+    /// Every operation of every stage.
+    pub fn json(&self) -> Value {
+        let operation =
+            |o: &Operation| json!({ "name": o.name, "kind": kind(&o.name), "calls": o.calls, "seconds": o.seconds });
+        let stages = self.stages.iter();
+        let stages = stages.map(|(stage, all)| (stage.to_string(), all.iter().map(operation).collect()));
+        Value::Object(stages.collect::<Map<_, _>>())
     }
 }
 
@@ -71,26 +118,6 @@ const KINDS: [(&str, &str); 45] = [
     ("evaluate_function", "autograd itself"),
 ];
 
-/// Adds up operations by kind, the most expensive first.
-pub fn by_kind(operations: Vec<Operation>) -> Vec<Spent> {
-    let mut kinds: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
-    for operation in operations {
-        kinds.entry(kind(&operation.name)).or_default().push(operation);
-    }
-    let spent = kinds.into_iter().map(|(kind, mut own)| {
-        own.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        Spent {
-            kind,
-            calls: own.iter().map(|operation| operation.calls).sum(),
-            seconds: own.iter().map(|operation| operation.seconds).sum(),
-            operations: own,
-        }
-    });
-    let mut spent: Vec<Spent> = spent.collect();
-    spent.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    spent
-}
-
 fn kind(name: &str) -> &'static str {
     let lower = name.to_lowercase();
     KINDS.iter().find(|(word, _)| lower.contains(word)).map_or("other", |(_, kind)| kind)
@@ -103,14 +130,16 @@ mod tests {
     #[test]
     fn operations_are_added_up_by_kind() {
         let operation = |name: &str, calls, seconds| Operation { name: name.into(), calls, seconds };
-        let spent = by_kind(vec![
-            operation("aten::mul", 3, 0.5),
-            operation("aten::addmm", 2, 1.0),
-            operation("aten::bmm", 1, 0.75),
-            operation("aten::unheard_of", 1, 0.25),
-        ]);
-        let shown: Vec<_> = spent.iter().map(|s| (s.kind, s.calls, s.seconds)).collect();
-        assert_eq!(shown, [("matrix products", 3, 1.75), ("element by element", 3, 0.5), ("other", 1, 0.25)]);
-        assert_eq!(spent[0].most(2), "aten::addmm, aten::bmm");
+        let mut spent = Spent::default();
+        spent.add("gen", vec![operation("aten::mul", 3, 0.5), operation("aten::addmm", 2, 1.0)]);
+        spent.add("scoring", vec![operation("aten::bmm", 1, 0.75), operation("aten::unheard_of", 1, 0.25)]);
+        let expected = [
+            ("matrix products", vec![1.0, 0.75], "aten::addmm, aten::bmm".to_string()),
+            ("element by element", vec![0.5, 0.0], "aten::mul".to_string()),
+            ("other", vec![0.0, 0.25], "aten::unheard_of".to_string()),
+        ];
+        assert_eq!(spent.by_kind(), expected);
+        assert_eq!(spent.json()["gen"][0]["kind"], "matrix products");
+        assert!(spent.table().contains("most of it"));
     }
 }

@@ -83,29 +83,19 @@ impl BenchCommand {
             terminal::warn(&format!("{what}: {}", terminal::seconds(clock.total())));
             steps += 1;
         })?;
-        let spent = if self.profile { bench.profile()? } else { vec![] };
+        let spent = if self.profile { Some(bench.profile()?) } else { None };
         if self.json {
             let mut all = measured.json();
             all.insert("work".into(), json!(work.to_string()));
             all.insert("machine".into(), serde_json::to_value(machine)?);
-            if self.profile {
-                all.insert("profile".into(), serde_json::to_value(spent)?);
-            }
+            all.extend(spent.map(|spent| ("profile".into(), spent.json())));
             return print_json(&Value::Object(all));
         }
         print(format_args!("{work}; {} threads, {}", machine.threads, machine.processor))?;
         print(measured.table(against.as_ref()))?;
         print(summary(&measured))?;
-        if self.profile {
-            let total: f64 = spent.iter().map(|s| s.seconds).sum();
-            let rows = spent.iter().map(|s| {
-                let share = format!("{:.1} %", 100.0 * s.seconds / total);
-                vec![s.kind.into(), figure(s.seconds), share, s.calls.to_string(), s.most(3)]
-            });
-            print(terminal::table(
-                &["operations", "seconds", "share", "calls", "most of it"],
-                &rows.collect::<Vec<_>>(),
-            ))?;
+        if let Some(spent) = spent {
+            print(spent.table())?;
         }
         Ok(())
     }

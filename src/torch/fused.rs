@@ -182,7 +182,8 @@ mod tests {
         for kind in KINDS {
             let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_kind(kind)).collect();
             let exact: Vec<Tensor> = inputs.iter().map(|x| x.to_kind(Kind::Double)).collect();
-            let tolerance = if kind == Kind::Float { 5e-6 } else { 1.2e-2 };
+            // Of bfloat16 the numbers that go in and come out are rounded to 8 bits, and some on the way.
+            let tolerance = if kind == Kind::Float { 5e-6 } else { 5e-2 };
             for (at, (found, expected)) in outcome(&inputs, &fused).iter().zip(outcome(&exact, &naive)).enumerate() {
                 assert_eq!(found.len(), expected.len());
                 let most = expected.iter().fold(1.0f32, |most, x| most.max(x.abs()));

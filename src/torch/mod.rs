@@ -19,7 +19,7 @@ pub use fused::{NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sam
 pub use heap::{Held, keep_freed_memory, make_room, most_resident_bytes, return_large_blocks, trim, trim_above};
 pub use machine::Machine;
 pub use neighbours::share_cpu;
-pub use profile::{Operation, profiled};
+pub use profile::{Operation, Profile};
 
 use anyhow::{Context, Result};
 use memmap2::Mmap;

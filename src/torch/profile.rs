@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 unsafe extern "C" {
     fn ppo_profile_begin();
@@ -19,24 +19,47 @@ pub struct Operation {
     pub seconds: f64,
 }
 
-/// One profile at a time.
+/// A profile that is being taken: operations of all threads are timed until it is read.
+pub struct Profile {
+    /// One at a time.
+    _one: MutexGuard<'static, ()>,
+    stopped: bool,
+}
+
 static ONE: Mutex<()> = Mutex::new(());
 
-/// What `work` returns, and the operations of all threads meanwhile.
-pub fn profiled<T>(work: impl FnOnce() -> T) -> (T, Vec<Operation>) {
-    extern "C" fn take(state: *mut c_void, name: *const c_char, calls: i64, seconds: f64) {
-        // SAFETY: `state` is the vector below, and `name` a string of the shim's, both alive during the call.
-        let (all, name) = unsafe { (&mut *(state as *mut Vec<Operation>), CStr::from_ptr(name)) };
-        all.push(Operation { name: name.to_string_lossy().into_owned(), calls: calls as u64, seconds });
+impl Profile {
+    pub fn start() -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: begin and end are paired, since the lock keeps others out.
+        unsafe { ppo_profile_begin() };
+        Self { _one: one, stopped: false }
     }
-    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // SAFETY: begin and end are paired, since the lock keeps others out.
-    unsafe { ppo_profile_begin() };
-    let done = work();
-    let mut all: Vec<Operation> = Vec::new();
-    // SAFETY: `take` is called before this returns, with the vector it casts back.
-    unsafe { ppo_profile_end((&mut all as *mut Vec<Operation>).cast(), take) };
-    (done, all)
+
+    /// The operations since the start.
+    pub fn read(mut self) -> Vec<Operation> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Vec<Operation> {
+        extern "C" fn take(state: *mut c_void, name: *const c_char, calls: i64, seconds: f64) {
+            // SAFETY: `state` is the vector below, and `name` a string of the shim's, both alive during the call.
+            let (all, name) = unsafe { (&mut *(state as *mut Vec<Operation>), CStr::from_ptr(name)) };
+            all.push(Operation { name: name.to_string_lossy().into_owned(), calls: calls as u64, seconds });
+        }
+        let mut all: Vec<Operation> = Vec::new();
+        if !std::mem::replace(&mut self.stopped, true) {
+            // SAFETY: `take` is called before this returns, with the vector it casts back.
+            unsafe { ppo_profile_end((&mut all as *mut Vec<Operation>).cast(), take) };
+        }
+        all
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 #[cfg(test)]
@@ -46,10 +69,10 @@ mod tests {
 
     #[test]
     fn operations_are_timed_without_what_they_call() {
-        let ((), all) = profiled(|| {
-            let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
-            drop(x.linear(&x, None::<&Tensor>));
-        });
+        let profile = Profile::start();
+        let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
+        drop(x.linear(&x, None::<&Tensor>));
+        let all = profile.read();
         let of = |name: &str| all.iter().find(|operation| operation.name == name);
         assert!(of("aten::ones").is_some_and(|ones| ones.calls >= 1 && ones.seconds >= 0.0), "{all:?}");
         assert!(all.iter().any(|operation| operation.name.contains("mm") || operation.name.contains("linear")));
