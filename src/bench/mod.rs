@@ -97,7 +97,7 @@ impl<'a> Bench<'a> {
 
     /// One step, as `train::ppo` does it; `watch` is called after each of `STAGES`.
     fn step(&mut self, mut watch: impl FnMut(&'static str)) -> Result<Clock> {
-        let (plan, ppo, temperature) = (self.plan, self.ppo, self.plan.recipe.rollout.temperature);
+        let (ppo, temperature) = (self.ppo, self.plan.recipe.rollout.temperature);
         let mut clock = Clock::start();
         let responses = self.roll_out();
         clock.lap("gen");

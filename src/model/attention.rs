@@ -1,7 +1,7 @@
 //! Grouped-query attention (arXiv:2305.13245): the projections of a layer, and the ways to attend.
 //!
 //! All passes share the projections; what the queries attend to is an `Attend` that the pass provides: `Causal` for
-//! whole sequences, and in `rollout` the key-value cache, once for the prefill and once for a decoding step.
+//! whole sequences, `Branches` for a row of them, and in `rollout` the key-value cache, once for the prefill and once for a decoding step.
 //!
 //! Shapes: B batch, T time, S time of the keys, H hidden, N query heads, K key-value heads, G = N / K, D head
 //! dimension.
@@ -10,7 +10,8 @@ use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rotation, apart};
 use super::weights::Scope;
-use crate::torch::{self, cpu_multiplies_bfloat16, is_fused};
+use crate::torch::{self, Branch, cpu_multiplies_bfloat16, is_fused};
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// Keys and values of one layer, [B, K, S, D] each, keys already rotated by their positions.
@@ -44,6 +45,17 @@ impl Projected<'_> {
         KeyValues { keys: self.rotation.split(&self.keys, heads), values: apart(&self.values, heads) }
     }
 
+    /// Mixed heads [B * T, N * D] by products, the B sequences being one after another in a row of branches.
+    fn attend_in_a_row(&self, branches: &[Branch]) -> Tensor {
+        let (b, t, _) = self.queries.size3().expect("projections are [B, T, heads * D]");
+        let rotation = self.rotation.in_a_row(b);
+        let turned = |x: &Tensor, scale: f64| {
+            rotation.split_scaled(&x.reshape([1, b * t, -1]), self.heads(x), scale).squeeze_dim(0)
+        };
+        let values = apart(&self.values.reshape([1, b * t, -1]), self.heads(&self.values)).squeeze_dim(0);
+        torch::attend(&turned(&self.queries, self.scale()), &turned(&self.keys, 1.0), &values, branches)
+    }
+
     /// What queries are multiplied by before the softmax: D^-0.5 (arXiv:1706.03762).
     pub fn scale(&self) -> f64 {
         (self.head_dim as f64).powf(-0.5)
@@ -69,74 +81,87 @@ pub struct Causal {
     products: bool,
 }
 
-/// Sequences that stand one after another in a single row: each token attends to itself and to those before it in its
-/// own sequence. No product spans two of them, so nothing has to be masked.
-#[derive(Clone)]
-pub struct Packed {
-    /// The length of each sequence, and how its tokens attend.
-    sequences: Vec<(i64, Causal)>,
+impl Causal {
+    /// With the faster way for sequences `x` [B, T, H].
+    pub fn new(x: &Tensor) -> Self {
+        Self { products: products_are_faster(x, x.size()[1]) }
+    }
 }
 
-impl Packed {
-    /// For a row `x` [1, T, H] of sequences of these lengths, which add up to T.
-    pub fn new(x: &Tensor, lengths: &[i64]) -> Self {
-        Self { sequences: lengths.iter().map(|&length| (length, Causal::new(&x.narrow(1, 0, length)))).collect() }
+/// Whether attention by products is faster than libtorch's fused kernel for `x` [.., H] in sequences of at most
+/// `longest` tokens.
+///
+/// On a CPU it is, up to 512 tokens: 3 times with a gradient in bfloat16, twice without one. Longer sequences would need
+/// much memory for the scores. A CPU that does not multiply bfloat16 itself takes 3 times as long for the products.
+fn products_are_faster(x: &Tensor, longest: i64) -> bool {
+    is_fused(x) && longest <= PRODUCTS_TOKENS && (x.kind() == Kind::Float || cpu_multiplies_bfloat16())
+}
+
+impl Attend for Causal {
+    fn attend(&self, _: usize, new: &Projected) -> Tensor {
+        if !self.products {
+            return causal_attention(&new.queries(1.0), &new.key_values());
+        }
+        let (b, t, _) = new.queries.size3().expect("projections are [B, T, heads * D]");
+        // Sequences one after another are a row of branches.
+        let branches: Vec<Branch> = (0..b).map(|row| Branch { prefix: 0..0, own: row * t..(row + 1) * t }).collect();
+        new.attend_in_a_row(&branches).view([b, t, -1])
+    }
+
+    fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
+        Some(Box::new(*self))
+    }
+}
+
+/// A row of sequences, one after another, in which several may have the same beginning: each token attends to itself,
+/// to those before it in its own branch, and to the branch's prefix. No product spans two sequences, so nothing has to
+/// be masked.
+#[derive(Clone)]
+pub struct Branches {
+    all: Vec<Branch>,
+    products: bool,
+}
+
+impl Branches {
+    /// For a row `x` [1, T, H] that consists of these branches.
+    pub fn new(x: &Tensor, all: &[Branch]) -> Self {
+        let longest = all.iter().map(|b| b.own.end - b.own.start + b.prefix.end - b.prefix.start).max().unwrap_or(0);
+        Self { all: all.to_vec(), products: products_are_faster(x, longest) }
     }
 
     /// Of each token its position in its own sequence, [1, T].
-    pub fn positions(lengths: &[i64], device: Device) -> Tensor {
-        let positions: Vec<i64> = lengths.iter().flat_map(|&length| 0..length).collect();
-        Tensor::from_slice(&positions).to_device(device).unsqueeze(0)
+    pub fn positions(all: &[Branch], device: Device) -> Tensor {
+        let positions = all.iter().flat_map(|b| {
+            let first = b.prefix.end - b.prefix.start;
+            first..first + b.own.end - b.own.start
+        });
+        Tensor::from_slice(&positions.collect::<Vec<i64>>()).to_device(device).unsqueeze(0)
     }
 }
 
-impl Attend for Packed {
+impl Attend for Branches {
     fn attend(&self, _: usize, new: &Projected) -> Tensor {
-        let (plain, scaled) = (new.queries(1.0), new.queries(new.scale()));
-        let all = new.key_values();
-        let mut first = 0;
-        let own = self.sequences.iter().map(|(length, causal)| {
-            let part = |x: &Tensor| x.narrow(2, first, *length);
-            let queries = part(if causal.products { &scaled } else { &plain });
-            let own = KeyValues { keys: part(&all.keys), values: part(&all.values) };
-            first += length;
-            causal.mix(&queries, &own)
+        if self.products {
+            return new.attend_in_a_row(&self.all).unsqueeze(0);
+        }
+        let (queries, all) = (new.queries(1.0), new.key_values());
+        let own = self.all.iter().map(|Branch { prefix, own }| {
+            let part = |x: &Tensor, range: &Range<i64>| x.narrow(2, range.start, range.end - range.start);
+            let both = |x: &Tensor| Tensor::cat(&[part(x, prefix), part(x, own)], 2);
+            let queries = part(&queries, own);
+            let kv = KeyValues { keys: both(&all.keys), values: both(&all.values) };
+            if prefix.is_empty() {
+                return causal_attention(&queries, &kv);
+            }
+            let (t, s) = (queries.size()[2], kv.keys.size()[2]);
+            let future = Tensor::full([t, s], f64::NEG_INFINITY, (queries.kind(), queries.device()));
+            masked_attention(&(queries * new.scale()), &kv, &future.triu(s - t + 1))
         });
         Tensor::cat(&own.collect::<Vec<_>>(), 1)
     }
 
     fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
         Some(Box::new(self.clone()))
-    }
-}
-
-impl Causal {
-    /// With the faster way for sequences `x` [B, T, H].
-    ///
-    /// That is libtorch's fused kernel, except for the backward pass on a CPU: there it takes 2 to 5 times as long as
-    /// products in bfloat16, up to 512 tokens, if the CPU multiplies bfloat16 natively, and as long at 1,024, where the
-    /// scores would need much memory. On other CPUs the products take 3 times as long.
-    pub fn new(x: &Tensor) -> Self {
-        let native = x.kind() == Kind::Float || cpu_multiplies_bfloat16();
-        Self { products: is_fused(x) && native && x.requires_grad() && x.size()[1] <= PRODUCTS_TOKENS }
-    }
-
-    /// Mixed heads [B, T, N * D] for queries [B, N, T, D], scaled if by products, and as many keys and values.
-    fn mix(self, queries: &Tensor, kv: &KeyValues) -> Tensor {
-        match self.products {
-            true => torch::attend(queries, &kv.keys, &kv.values),
-            false => causal_attention(queries, kv),
-        }
-    }
-}
-
-impl Attend for Causal {
-    fn attend(&self, _: usize, new: &Projected) -> Tensor {
-        self.mix(&new.queries(if self.products { new.scale() } else { 1.0 }), &new.key_values())
-    }
-
-    fn for_recompute(&self) -> Option<Box<dyn Attend + Send>> {
-        Some(Box::new(*self))
     }
 }
 

@@ -5,13 +5,30 @@
 //!
 //! Shapes: B batch, T time, H hidden, I intermediate.
 
-use super::attention::{Attend, Attention, Causal, Packed};
+use super::attention::{Attend, Attention, Branches, Causal};
 use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rope, Rotation};
 use super::weights::{Scope, Weights};
-use crate::torch::{is_fused, recompute, swiglu};
+use crate::torch::{Branch, is_fused, recompute, swiglu};
 use tch::{Kind, Tensor};
+
+/// Sequences as a pass reads them.
+pub struct Tokens {
+    /// [B, T], each row a sequence that is padded on the right; or [1, T], a row of branches.
+    pub ids: Tensor,
+    /// Those of the row, none if sequences are padded.
+    pub branches: Vec<Branch>,
+    /// Which of the B * T positions are read, [n]; those of a prefix perhaps several times.
+    pub read: Tensor,
+}
+
+impl Tokens {
+    /// Padded sequences.
+    pub fn padded(ids: Tensor, read: Tensor) -> Self {
+        Self { ids, branches: vec![], read }
+    }
+}
 
 /// Access to the residual stream: steering vectors, sparse autoencoders, probes.
 pub trait Tap {
@@ -138,16 +155,20 @@ impl Decoder {
         self.run(x, &from_zero(ids), &causal, tap)
     }
 
-    /// `forward` for a row [1, T] of sequences of these lengths, one after another: each as if it were alone.
-    pub fn forward_packed(&self, ids: &Tensor, lengths: &[i64]) -> Tensor {
+    /// `forward` for a row [1, T] that consists of these branches.
+    pub fn forward_branches(&self, ids: &Tensor, all: &[Branch]) -> Tensor {
         let x = self.embed(ids);
-        let packed = Packed::new(&x, lengths);
-        self.run(x, &Packed::positions(lengths, ids.device()), &packed, &mut ())
+        let branches = Branches::new(&x, all);
+        self.run(x, &Branches::positions(all, ids.device()), &branches, &mut ())
     }
 
-    /// `forward` at the positions `read` [N] among the B*T: [N, H].
-    pub fn forward_at(&self, ids: &Tensor, read: &Tensor) -> Tensor {
-        self.forward(ids).flatten(0, 1).index_select(0, read)
+    /// `forward` at the positions that are read, [n, H].
+    pub fn forward_at(&self, tokens: &Tokens) -> Tensor {
+        let hidden = match tokens.branches.as_slice() {
+            [] => self.forward(&tokens.ids),
+            branches => self.forward_branches(&tokens.ids, branches),
+        };
+        hidden.flatten(0, 1).index_select(0, &tokens.read)
     }
 
     /// `forward` for prompts, [B, T, H]: `cache` attends causally and keeps their keys and values for `step`.
@@ -192,14 +213,27 @@ mod tests {
     use crate::torch::to_host;
     use tch::Device;
 
-    /// Sequences of 5, 3 and 1 tokens in a row: the states and gradients of each are those it has alone.
+    /// A prompt of 3 tokens with two responses, and sequences of 3 and 1 tokens, in a row: the states and gradients of
+    /// each are those it has alone.
     #[test]
-    fn packed_sequences_do_not_see_each_other() {
+    fn sequences_in_a_row_do_not_see_each_other() {
         let (config, mut weights) = tiny();
         weights.require_grad();
-        let sequences = [vec![3i64, 1, 4, 1, 5], vec![9, 2, 6], vec![5]];
-        let lengths: Vec<i64> = sequences.iter().map(|ids| ids.len() as i64).collect();
-        let row = Tensor::from_slice(&sequences.concat()).unsqueeze(0);
+        let (prompt, responses) = (vec![3i64, 1, 4], [vec![1i64, 5], vec![7]]);
+        let others = [vec![9i64, 2, 6], vec![5]];
+        let row = Tensor::from_slice(&[&prompt[..], &responses[0], &responses[1], &others[0], &others[1]].concat());
+        let row = row.unsqueeze(0);
+        let branch = |prefix, own| Branch { prefix, own };
+        let branches =
+            [branch(0..0, 0..3), branch(0..3, 3..5), branch(0..3, 5..6), branch(0..0, 6..9), branch(0..0, 9..10)];
+        let alone = |decoder: &Decoder| {
+            let of = |ids: &[i64]| decoder.forward(&Tensor::from_slice(ids).unsqueeze(0));
+            let whole = responses
+                .iter()
+                .map(|response| of(&[&prompt[..], response].concat()).narrow(1, 3, response.len() as i64));
+            let all: Vec<_> = [of(&prompt)].into_iter().chain(whole).chain(others.iter().map(|ids| of(ids))).collect();
+            Tensor::cat(&all, 1)
+        };
         for gradient_checkpointing in [false, true] {
             let mut decoder = Decoder::new(&config, &weights);
             decoder.gradient_checkpointing = gradient_checkpointing;
@@ -211,16 +245,15 @@ mod tests {
                 weights.close_gradient().unwrap();
                 (to_host(&states.detach()), to_host(&gradient))
             };
-            let alone = sequences.iter().map(|ids| decoder.forward(&Tensor::from_slice(ids).unsqueeze(0)));
-            let (states, gradient) = outcome(Tensor::cat(&alone.collect::<Vec<_>>(), 1));
-            let (packed_states, packed_gradient) = outcome(decoder.forward_packed(&row, &lengths));
+            let (states, gradient) = outcome(alone(&decoder));
+            let (row_states, row_gradient) = outcome(decoder.forward_branches(&row, &branches));
             let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(distance(&states, &packed_states) < 1e-6, "{}", distance(&states, &packed_states));
+            assert!(distance(&states, &row_states) < 2e-6, "{}", distance(&states, &row_states));
             let largest = gradient.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-            assert!(largest > 1.0 && distance(&gradient, &packed_gradient) < 1e-6 * largest, "{largest}");
-            // Another first sequence changes nothing in the others, to the last bit.
-            let other = Tensor::from_slice(&[7i64, 7, 7, 7, 7, 9, 2, 6, 5]).unsqueeze(0);
-            let rest = |ids: &Tensor| to_host(&decoder.forward_packed(ids, &lengths).detach().narrow(1, 5, 4));
+            assert!(largest > 1.0 && distance(&gradient, &row_gradient) < 2e-6 * largest, "{largest}");
+            // Another prompt changes nothing in the sequences that do not begin with it, to the last bit.
+            let other = Tensor::from_slice(&[7i64, 7, 7, 7, 7, 7, 9, 2, 6, 5]).unsqueeze(0);
+            let rest = |ids: &Tensor| to_host(&decoder.forward_branches(ids, &branches).detach().narrow(1, 6, 4));
             assert_eq!(rest(&row), rest(&other));
         }
     }

@@ -6,7 +6,7 @@
 //! Shapes: B batch, T time, N positions read, H hidden, V vocabulary.
 
 use super::config::ModelConfig;
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Tokens};
 use super::nn::Linear;
 use super::weights::{Head, Weights};
 use crate::torch::{is_fused, recompute, vocabulary};
@@ -46,16 +46,9 @@ impl Policy {
         self.lm_head.forward(hidden)
     }
 
-    /// Hidden states [N, H] at the positions that predict response tokens.
-    ///
-    /// `ids` [B, T] right-padded; `read` [N] indexes the B*T positions whose next token is a response token.
-    pub fn hidden(&self, ids: &Tensor, read: &Tensor) -> Tensor {
-        self.decoder.forward_at(ids, read)
-    }
-
-    /// `hidden` for a row [1, T] of sequences of these lengths, one after another.
-    pub fn hidden_packed(&self, ids: &Tensor, lengths: &[i64], read: &Tensor) -> Tensor {
-        self.decoder.forward_packed(ids, lengths).flatten(0, 1).index_select(0, read)
+    /// Hidden states [N, H] at the positions that predict response tokens, those that `tokens` reads.
+    pub fn hidden(&self, tokens: &Tokens) -> Tensor {
+        self.decoder.forward_at(tokens)
     }
 
     /// Log-probs of `targets` [N], which `hidden` [N, H] predicts, at `temperature`, the one the rollouts were sampled
@@ -120,9 +113,9 @@ impl Critic {
         Self { config: config.clone(), weights, decoder, score }
     }
 
-    /// Values [N], float32, read before the tokens that `read` [N] predicts are generated; `ids` [B, T].
-    pub fn values(&self, ids: &Tensor, read: &Tensor) -> Tensor {
-        values(&self.score, &self.decoder.forward_at(ids, read))
+    /// Values [N], float32, at the positions that `tokens` reads: before the next token is generated.
+    pub fn values(&self, tokens: &Tokens) -> Tensor {
+        values(&self.score, &self.decoder.forward_at(tokens))
     }
 }
 

@@ -12,7 +12,7 @@ mod weights;
 
 pub use attention::{Attend, KeyValues, PRODUCTS_TOKENS, Projected, causal_attention, masked_attention};
 pub use config::{ADAPTER, Family, ModelConfig};
-pub use decoder::{Decoder, Tap};
+pub use decoder::{Decoder, Tap, Tokens};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
 pub use stored::{Stored, missing_files, tensor_names};
 pub use weights::{Head, Weights};

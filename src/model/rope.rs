@@ -63,6 +63,15 @@ impl Rotation {
         if scale == 1.0 { rotated } else { rotated * scale }
     }
 
+    /// The same for a single row with the tokens of `rows` sequences, one after another; on a CPU.
+    pub fn in_a_row(&self, rows: i64) -> Self {
+        let [cos, sin] = self.halves().map(|x| {
+            let (_, t, pairs) = x.size3().expect("angles are [B, T, D/2]");
+            x.expand([rows, t, pairs], false).reshape([1, rows * t, pairs])
+        });
+        Self { cos, sin }
+    }
+
     /// Cosines and sines of each pair, [B, T, D/2] float32; on a CPU.
     pub fn halves(&self) -> [&Tensor; 2] {
         [&self.cos, &self.sin]

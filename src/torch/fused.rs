@@ -5,6 +5,7 @@
 
 use super::{Fault, checked};
 use std::ffi::c_char;
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::ptr::null_mut;
 use tch::{Device, Kind, Tensor};
@@ -16,7 +17,7 @@ unsafe extern "C" {
     fn ppo_norm(x: Raw, add: Raw, weight: Raw, eps: f64, y: *mut Raw, sum: *mut Raw) -> *mut c_char;
     fn ppo_swiglu(gate: Raw, up: Raw, y: *mut Raw) -> *mut c_char;
     fn ppo_split(x: Raw, heads: i64, cos: Raw, sin: Raw, scale: f64, y: *mut Raw) -> *mut c_char;
-    fn ppo_attend(q: Raw, k: Raw, v: Raw, y: *mut Raw) -> *mut c_char;
+    fn ppo_attend(q: Raw, k: Raw, v: Raw, branches: *const [i64; 4], count: i64, y: *mut Raw) -> *mut c_char;
     fn ppo_vocabulary(
         hidden: Raw,
         head: Raw,
@@ -99,10 +100,22 @@ pub fn split(x: &Tensor, heads: i64, rotation: Option<[&Tensor; 2]>, scale: f64)
     y
 }
 
-/// Causal attention by products, [B, T, N * D]: scaled `queries` [B, N, T, D] over `keys` and `values` [B, K, S, D], of
-/// which the last T are of the same tokens. Keeps the weights [B, N, T, S] for the backward pass.
-pub fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Tensor {
-    let [y] = made(|[y]| unsafe { ppo_attend(raw(queries), raw(keys), raw(values), y) });
+/// A range of tokens in a row that attend causally to each other, after all of a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Empty, or the tokens of the branch before this one or of its prefix.
+    pub prefix: Range<i64>,
+    pub own: Range<i64>,
+}
+
+/// Causal attention by products over a row of branches, [T, N * D]: scaled `queries` [N, T, D] over `keys` and `values`
+/// [K, T, D]. Keeps for the backward pass the weights of each branch, [N, own, prefix + own].
+pub fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, branches: &[Branch]) -> Tensor {
+    let length = |range: &Range<i64>| range.end - range.start;
+    let flat = |b: &Branch| [b.prefix.start, length(&b.prefix), b.own.start, length(&b.own)];
+    let flat: Vec<[i64; 4]> = branches.iter().map(flat).collect();
+    let (list, count) = (flat.as_ptr(), flat.len() as i64);
+    let [y] = made(|[y]| unsafe { ppo_attend(raw(queries), raw(keys), raw(values), list, count, y) });
     y
 }
 
@@ -256,20 +269,38 @@ mod tests {
         compare(&input, |x| vec![split(&x[0], heads, None, 1.0)], apart);
     }
 
-    /// With two query heads per key head, and two keys before the first query.
+    /// With two query heads per key head: a prompt of 3 tokens with two branches of 2 and 1, and a sequence of 4.
     #[test]
-    fn attention_is_a_softmax_over_what_came_before() {
-        let (b, k, g, t, s, d) = (2, 2, 2, 5, 7, 8);
-        let size = |heads, tokens| [b, heads, tokens, d];
-        let inputs = [drawn(&size(k * g, t), 0.1, Kind::Double), drawn(&size(k, s), 0.2, Kind::Double)];
-        let inputs = [&inputs[..], &[drawn(&size(k, s), 0.3, Kind::Double)]].concat_tensors();
-        let naive = |x: &[Tensor]| {
-            let repeat = |x: &Tensor| x.repeat_interleave_self_int(g, 1, None);
-            let future = Tensor::full([t, s], f64::NEG_INFINITY, (Kind::Double, Device::Cpu)).triu(s - t + 1);
-            let weights = (x[0].matmul(&repeat(&x[1]).transpose(2, 3)) + future).softmax(-1, None);
-            vec![weights.matmul(&repeat(&x[2])).transpose(1, 2).flatten(2, 3)]
+    fn branches_attend_to_their_prefix_and_themselves() {
+        let (k, g, t, d) = (2, 2, 10, 8);
+        let branch = |prefix, own| Branch { prefix, own };
+        let branches = [branch(0..0, 0..3), branch(0..3, 3..5), branch(0..3, 5..6), branch(0..0, 6..10)];
+        let draw = |heads, first| drawn(&[heads, t, d], first, Kind::Double);
+        let inputs = [draw(k * g, 0.1), draw(k, 0.2), draw(k, 0.3)];
+        // Who sees whom, token by token.
+        let sees = |query: i64, key: i64| {
+            branches
+                .iter()
+                .any(|b| b.own.contains(&query) && (b.prefix.contains(&key) || (b.own.contains(&key) && key <= query)))
         };
-        compare(&inputs, |x| vec![attend(&x[0], &x[1], &x[2])], naive);
+        let mask = (0..t * t).map(|i| if sees(i / t, i % t) { 0.0 } else { f64::NEG_INFINITY });
+        let mask = Tensor::from_slice(&mask.collect::<Vec<f64>>()).view([t, t]);
+        let naive = |x: &[Tensor]| {
+            let repeat = |x: &Tensor| x.repeat_interleave_self_int(g, 0, None);
+            let weights = (x[0].matmul(&repeat(&x[1]).transpose(1, 2)) + &mask).softmax(-1, None);
+            vec![weights.matmul(&repeat(&x[2])).transpose(0, 1).flatten(1, 2)]
+        };
+        compare(&inputs, |x| vec![attend(&x[0], &x[1], &x[2], &branches)], naive);
+        // So many of them that threads share them.
+        let many: Vec<Branch> = (0..t).map(|at| branch(0..0, at..at + 1)).collect();
+        let alone = |x: &[Tensor]| vec![x[2].repeat_interleave_self_int(g, 0, None).transpose(0, 1).flatten(1, 2)];
+        let found = attend(
+            &inputs[0].to_kind(Kind::Float),
+            &inputs[1].to_kind(Kind::Float),
+            &inputs[2].to_kind(Kind::Float),
+            &many,
+        );
+        assert_eq!(to_host(&found), to_host(&alone(&inputs)[0]));
     }
 
     #[test]

@@ -15,7 +15,9 @@ mod profile;
 pub use allocator::Heap;
 pub use device::{DEVICES, device, named_device};
 pub use fault::{Fault, catching, report_panics};
-pub use fused::{NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary};
+pub use fused::{
+    Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,
+};
 pub use heap::{Held, keep_freed_memory, make_room, most_resident_bytes, return_large_blocks, trim, trim_above};
 pub use machine::Machine;
 pub use neighbours::share_cpu;

@@ -1,12 +1,14 @@
-//! Sequences of uneven length as micro-batches: padded only within one, and no more than necessary.
+//! Sequences of uneven length as micro-batches, laid out as `layout` says.
 //!
 //! Per-token quantities of the response tokens are flat (see `algo`); a micro-batch knows the slots of its tokens
 //! there, and reads and writes flat quantities with `slots`.
 
+use super::layout::Layout;
 use super::pulse::Pulse;
-use crate::dist::{Comm, share, share_of};
+use crate::dist::{Comm, share_of};
+use crate::model::Tokens;
 use crate::terminal;
-use crate::torch::{Fault, catching, padded, trim};
+use crate::torch::{Fault, catching, trim};
 use anyhow::Result;
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -35,27 +37,22 @@ pub struct Batch<'a> {
     slots: Vec<Range<usize>>,
     /// Tokens of a micro-batch, padding included: fewer than at first once memory has run out.
     micro_tokens: Cell<usize>,
-    /// Whether the sequences of a micro-batch stand in one row.
-    packed: bool,
+    layout: Layout,
     pub device: Device,
     pub comm: &'a dyn Comm,
     /// What is asked between micro-batches whether work goes on.
     pulse: Option<&'a Pulse<'a>>,
 }
 
-/// Some sequences as tensors: B rows of T tokens, n response tokens in all.
+/// Some sequences as tensors, with n response tokens in all.
 pub struct MicroBatch {
-    /// [B, T], padded on the right; or [1, T], if packed.
-    pub ids: Tensor,
-    /// The lengths of the sequences in the row, if packed; else none.
-    pub packed: Vec<i64>,
-    /// Which of the B*T positions predict a response token, [n].
-    pub read: Tensor,
+    /// The positions that are read predict the response tokens, [n].
+    pub tokens: Tokens,
     /// The response tokens, [n].
     pub targets: Tensor,
     /// Their places in the step's flat quantities, [n].
     pub slots: Tensor,
-    /// Which sequences of the batch they are, B.
+    /// Which sequences of the batch they are.
     pub rows: Vec<usize>,
 }
 
@@ -68,7 +65,8 @@ impl<'a> Batch<'a> {
             end - s.response.len()..end
         };
         let slots = sequences.iter().map(slot).collect();
-        Self { sequences, slots, micro_tokens: Cell::new(micro_tokens), packed: false, device, comm, pulse: None }
+        let (micro_tokens, layout) = (Cell::new(micro_tokens), Layout::of(device));
+        Self { sequences, slots, micro_tokens, layout, device, comm, pulse: None }
     }
 
     /// The same, asked between micro-batches whether work goes on.
@@ -87,9 +85,9 @@ impl<'a> Batch<'a> {
         self.pulse.map_or(Ok(()), Pulse::check)
     }
 
-    /// The same, with the sequences of a micro-batch one after another in a single row, if `packed`.
+    /// The same, with the sequences of a micro-batch in a single row also where that is not the faster way.
     pub fn packed(self, packed: bool) -> Self {
-        Self { packed, ..self }
+        Self { layout: if packed { Layout::Row } else { self.layout }, ..self }
     }
 
     /// Lengths of the responses of some sequences.
@@ -116,32 +114,37 @@ impl<'a> Batch<'a> {
 
     /// The sequences of each micro-batch.
     fn cut(&self, chosen: Range<usize>) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = chosen.collect();
-        order.sort_by_key(|&i| Reverse(self.sequences[i].tokens()));
-        let own = share(self.comm, &order);
-        let mut rest = own.as_slice();
-        let mut batches = Vec::new();
-        while let Some(&longest) = rest.first() {
-            let longest = self.sequences[longest].tokens();
-            let mut tokens = 0;
-            let fits = |&&i: &&usize| {
-                tokens += if self.packed { self.sequences[i].tokens() } else { longest };
-                tokens <= self.micro_tokens.get()
-            };
-            let rows = rest.iter().take_while(fits).count().max(1);
-            let (rows, after) = rest.split_at(rows);
-            batches.push(rows.to_vec());
-            rest = after;
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let mut current: Vec<usize> = Vec::new();
+        let groups = self.groups(chosen);
+        for &i in share_of(self.comm.rank(), self.comm.size(), &groups).flatten() {
+            current.push(i);
+            if current.len() > 1 && self.tokens(&current) > self.micro_tokens.get() {
+                current.pop();
+                batches.push(std::mem::replace(&mut current, vec![i]));
+            }
         }
+        batches.extend(Some(current).filter(|rest| !rest.is_empty()));
         batches
+    }
+
+    /// The sequences that a rank gets together, those with the most tokens first.
+    fn groups(&self, chosen: Range<usize>) -> Vec<Vec<usize>> {
+        let mut groups = self.layout.groups(self.sequences, chosen);
+        groups.sort_by_key(|group| Reverse(self.tokens(group)));
+        groups
+    }
+
+    /// Tokens of a micro-batch of these sequences.
+    fn tokens(&self, rows: &[usize]) -> usize {
+        self.layout.tokens(&rows.iter().map(|&i| self.sequences[i]).collect::<Vec<_>>())
     }
 
     /// Tokens of all sequences that each rank scores.
     pub fn tokens_of_ranks(&self) -> Vec<f64> {
-        let mut tokens: Vec<usize> = self.sequences.iter().map(|s| s.tokens()).collect();
-        tokens.sort_unstable_by_key(|count| Reverse(*count));
-        let size = self.comm.size();
-        (0..size).map(|rank| share_of(rank, size, &tokens).sum::<usize>() as f64).collect()
+        let (groups, size) = (self.groups(0..self.sequences.len()), self.comm.size());
+        let tokens = |rank| share_of(rank, size, &groups).flatten().map(|&i| self.sequences[i].tokens()).sum::<usize>();
+        (0..size).map(|rank| tokens(rank) as f64).collect()
     }
 
     /// The tokens of a micro-batch by now.
@@ -155,12 +158,8 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// The `error` itself: it is another one, or each micro-batch is a single sequence.
     pub fn shrink(&self, chosen: Range<usize>, error: anyhow::Error) -> Result<()> {
-        let tokens = |rows: &Vec<usize>| {
-            let each = rows.iter().map(|&i| self.sequences[i].tokens());
-            if self.packed { each.sum() } else { rows.len() * each.max().unwrap_or(0) }
-        };
         let cut = self.cut(chosen);
-        let largest = cut.iter().filter(|rows| rows.len() > 1).map(tokens).max();
+        let largest = cut.iter().filter(|rows| rows.len() > 1).map(|rows| self.tokens(rows)).max();
         let (Some(_), Some(largest)) = (Fault::memory(&error), largest) else { return Err(error) };
         self.micro_tokens.set(largest / 2);
         let rank = if self.comm.size() > 1 { format!(" on rank {}", self.comm.rank()) } else { String::new() };
@@ -178,26 +177,11 @@ impl<'a> Batch<'a> {
     }
 
     fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
-        let sequences = || rows.iter().map(|&i| self.sequences[i]);
-        let ids: Vec<Vec<i64>> = sequences().map(|s| [&*s.prompt, &s.response].concat()).collect();
-        let width = ids.iter().map(Vec::len).max().unwrap_or(0);
-        let (mut read, mut targets, mut slots) = (Vec::new(), Vec::new(), Vec::new());
-        let mut start = 0;
-        for (s, &i) in sequences().zip(rows) {
-            let first = start + s.prompt.len() - 1;
-            start += if self.packed { s.tokens() } else { width };
-            read.extend((first..first + s.response.len()).map(|at| at as i64));
-            targets.extend_from_slice(&s.response);
-            slots.extend(self.slots[i].clone().map(|at| at as i64));
-        }
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
-        let lengths = ids.iter().map(|ids| ids.len() as i64).collect();
-        let (ids, packed) = match self.packed {
-            true => (padded(&[ids.concat()], self.device), lengths),
-            false => (padded(&ids, self.device), vec![]),
-        };
-        let [read, targets, slots] = [&read, &targets, &slots].map(|values| tensor(values));
-        MicroBatch { ids, packed, read, targets, slots, rows: rows.to_vec() }
+        let sequences: Vec<&Sequence> = rows.iter().map(|&i| self.sequences[i]).collect();
+        let targets: Vec<i64> = sequences.iter().flat_map(|s| s.response.iter().copied()).collect();
+        let slots: Vec<i64> = rows.iter().flat_map(|&i| self.slots[i].clone().map(|at| at as i64)).collect();
+        let [targets, slots] = [targets, slots].map(|values| Tensor::from_slice(&values).to_device(self.device));
+        MicroBatch { tokens: self.layout.lay(&sequences, self.device), targets, slots, rows: rows.to_vec() }
     }
 
     /// K numbers for each response token, [N] float32 each in flat order: what `read` returns, [n] each, for the
@@ -249,36 +233,26 @@ mod tests {
     }
 
     #[test]
-    fn every_response_token_is_read_once_where_it_is_predicted() {
+    fn every_response_token_is_scored_once() {
         let all = sequences();
         let all: Vec<&Sequence> = all.iter().collect();
-        for (packed, batches) in [(false, 2), (true, 2)] {
-            let batch = Batch::new(&all, 12, Device::Cpu, &Solo).packed(packed);
+        // Padded: 5 + 3, then 2 + 1 tokens, the longest first; in a row 5 + 4, then 1 + 1.
+        for (layout, tokens) in [(Layout::Padded, [12, 4]), (Layout::Row, [9, 2])] {
+            let batch = Batch { layout, ..Batch::new(&all, tokens[0], Device::Cpu, &Solo) };
             assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
             let micro: Vec<MicroBatch> = batch.micro_batches(0..4).collect();
-            assert_eq!(micro.len(), batches);
+            assert_eq!(micro.iter().map(|m| m.tokens.ids.numel()).collect::<Vec<_>>(), tokens);
             let mut seen = vec![0; 7];
             for batch in &micro {
-                let (rows, width) = batch.ids.size2().unwrap();
-                assert!(rows * width <= 12);
-                assert_eq!(batch.packed.iter().sum::<i64>(), if packed { width } else { 0 });
-                let ids = ids_to_host(&batch.ids);
-                let (read, targets) = (ids_to_host(&batch.read), ids_to_host(&batch.targets));
-                for ((at, target), slot) in read.iter().zip(&targets).zip(ids_to_host(&batch.slots)) {
-                    // The token after the position that is read is the target, and the flat slot holds the same token.
-                    assert_eq!(ids[*at as usize + 1], *target);
-                    seen[slot as usize] = *target;
+                assert_eq!(batch.tokens.read.size(), batch.targets.size());
+                for (target, slot) in ids_to_host(&batch.targets).into_iter().zip(ids_to_host(&batch.slots)) {
+                    seen[slot as usize] = target;
                 }
             }
             assert_eq!(seen, [4, 5, 7, 10, 11, 12, 13]);
             let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float) * 2]).unwrap();
             assert_eq!(to_host(&scores), [8.0, 10.0, 14.0, 20.0, 22.0, 24.0, 26.0]);
         }
-        // 6 and 5 tokens fill a row of 11, which padding would make 12; the next two are 2 and 1.
-        let lengths = |batch: &MicroBatch| batch.packed.clone();
-        let packed = Batch::new(&all, 12, Device::Cpu, &Solo).packed(true);
-        let packed = packed.micro_batches(0..4).map(|batch| lengths(&batch));
-        assert_eq!(packed.collect::<Vec<_>>(), [vec![6, 5], vec![2, 1]]);
     }
 
     /// One of two ranks, whose sums are only its own.

@@ -28,7 +28,7 @@ pub fn estimate(models: &Models, batch: &Batch, temperature: f64, clock: &mut Cl
         // One pass through the decoder for both.
         Some(Estimator::Head(head)) => {
             let [old, values] = batch.score(|micro| {
-                let hidden = actor.hidden(&micro.ids, &micro.read);
+                let hidden = actor.hidden(&micro.tokens);
                 [actor.log_probs(&hidden, &micro.targets, temperature), head.model.values(&hidden)]
             })?;
             (old, Some(values))
@@ -41,7 +41,7 @@ pub fn estimate(models: &Models, batch: &Batch, temperature: f64, clock: &mut Cl
     let reference = reference.transpose()?;
     clock.lap("ref");
     if let Some(Estimator::Critic(critic)) = &models.critic {
-        let [own] = batch.score(|micro| [critic.model.values(&micro.ids, &micro.read)])?;
+        let [own] = batch.score(|micro| [critic.model.values(&micro.tokens)])?;
         values = Some(own);
     }
     clock.lap("values");
@@ -50,8 +50,8 @@ pub fn estimate(models: &Models, batch: &Batch, temperature: f64, clock: &mut Cl
 
 /// Log-probs of all response tokens under `policy`, flat [N], in nats.
 pub fn log_probs(policy: &Policy, batch: &Batch, temperature: f64) -> Result<Tensor> {
-    let [log_probs] = batch
-        .score(|micro| [policy.log_probs(&policy.hidden(&micro.ids, &micro.read), &micro.targets, temperature)])?;
+    let [log_probs] =
+        batch.score(|micro| [policy.log_probs(&policy.hidden(&micro.tokens), &micro.targets, temperature)])?;
     Ok(log_probs)
 }
 

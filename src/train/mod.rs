@@ -12,6 +12,7 @@ pub mod experience;
 pub mod hook;
 mod identities;
 pub mod interrupted;
+mod layout;
 pub mod learner;
 pub mod not_finite;
 pub mod ppo;

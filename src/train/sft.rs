@@ -184,11 +184,7 @@ impl WarmStart<'_> {
         let Learner { model, optimizer } = learner;
         let mut step = [OptimizerStep { optimizer, max_norm: sft.grad_clip, hyper }];
         let norms = descend(batch, mini, token_mean, &mut step, &mut sums, |micro, weights, sums| {
-            let hidden = match micro.packed.as_slice() {
-                [] => model.hidden(&micro.ids, &micro.read),
-                lengths => model.hidden_packed(&micro.ids, lengths, &micro.read),
-            };
-            let log_probs = model.log_probs(&hidden, &micro.targets, 1.0);
+            let log_probs = model.log_probs(&model.hidden(&micro.tokens), &micro.targets, 1.0);
             let loss = -(log_probs * weights).sum(Kind::Float);
             sums.add("sft/loss", &loss);
             loss

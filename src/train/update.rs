@@ -223,13 +223,11 @@ impl Updates<'_> {
         match &mut models.critic {
             Some(Estimator::Critic(critic)) => {
                 let Learner { model, optimizer } = &mut **critic;
-                self.learn_values(optimizer, done, |micro| model.values(&micro.ids, &micro.read))
+                self.learn_values(optimizer, done, |micro| model.values(&micro.tokens))
             }
             Some(Estimator::Head(head)) if alone => {
                 let Learner { model, optimizer } = &mut **head;
-                self.learn_values(optimizer, done, |micro| {
-                    model.values(&tch::no_grad(|| actor.hidden(&micro.ids, &micro.read)))
-                })
+                self.learn_values(optimizer, done, |micro| model.values(&tch::no_grad(|| actor.hidden(&micro.tokens))))
             }
             _ => Ok(()),
         }
@@ -275,7 +273,7 @@ impl Updates<'_> {
                 steps.push(self.step(optimizer, self.settings.critic_lr));
             }
             let norms = self.descend(mini, &mut steps, &mut sums, |micro, weights, sums| {
-                let hidden = policy.hidden(&micro.ids, &micro.read);
+                let hidden = policy.hidden(&micro.tokens);
                 let loss = self.policy_loss(policy, &hidden, micro, weights, sums);
                 match values {
                     None => loss,

@@ -2,7 +2,7 @@
 
 use crate::support::{assert_close, golden, tensors};
 use ppo_train::dist::Solo;
-use ppo_train::model::{Head, ModelConfig, Policy, Weights};
+use ppo_train::model::{Head, ModelConfig, Policy, Tokens, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::rollout::{Engine, Sampling, Stop};
 use ppo_train::torch::{AdamWStep, ids_to_host, to_host};
@@ -33,7 +33,9 @@ fn next_tokens(ids: &Tensor, lengths: &[i64]) -> (Tensor, Tensor) {
 /// The mean negative log-prob of the golden batch.
 fn loss(policy: &Policy, golden: &HashMap<String, Tensor>) -> Tensor {
     let (read, targets) = next_tokens(&golden["ids"], &ids_to_host(&golden["lengths"]));
-    -policy.log_probs(&policy.hidden(&golden["ids"], &read), &targets, 1.0).mean(Kind::Float)
+    -policy
+        .log_probs(&policy.hidden(&Tokens::padded(golden["ids"].shallow_clone(), read.shallow_clone())), &targets, 1.0)
+        .mean(Kind::Float)
 }
 
 #[test]
@@ -47,7 +49,11 @@ fn logits_and_log_probs_equal_transformers() {
             assert_close(&format!("{name} logits of row {row}"), &real(&logits), &real(&golden["logits"]), 1e-5);
         }
         let (read, targets) = next_tokens(&golden["ids"], &lengths);
-        let log_probs = policy.log_probs(&policy.hidden(&golden["ids"], &read), &targets, 1.0);
+        let log_probs = policy.log_probs(
+            &policy.hidden(&Tokens::padded(golden["ids"].shallow_clone(), read.shallow_clone())),
+            &targets,
+            1.0,
+        );
         let valid: Vec<Tensor> =
             lengths.iter().enumerate().map(|(row, n)| golden["logprobs"].get(row as i64).narrow(0, 0, n - 1)).collect();
         assert_close(&format!("{name} log-probs"), &log_probs, &Tensor::cat(&valid, 0), 1e-5);
@@ -103,8 +109,11 @@ fn a_vocabulary_in_parts_changes_nothing() {
         let (mut policy, golden) = load("qwen3_tiny");
         policy.vocabulary_part = part;
         let (read, targets) = next_tokens(&golden["ids"], &ids_to_host(&golden["lengths"]));
-        let (log_probs, entropies) =
-            policy.log_probs_and_entropies(&policy.hidden(&golden["ids"], &read), &targets, 0.7);
+        let (log_probs, entropies) = policy.log_probs_and_entropies(
+            &policy.hidden(&Tokens::padded(golden["ids"].shallow_clone(), read.shallow_clone())),
+            &targets,
+            0.7,
+        );
         let grad = policy.weights.open_gradient().unwrap();
         (&log_probs * 2.0 - &entropies * &log_probs).sum(Kind::Float).backward();
         (log_probs.detach(), entropies.detach(), grad)
@@ -163,7 +172,8 @@ fn decoding_with_the_cache_equals_the_full_forward() {
             let all = [prompt.as_slice(), &response.ids].concat();
             let read = Tensor::arange_start(prompt.len() as i64 - 1, all.len() as i64 - 1, (Kind::Int64, Device::Cpu));
             let ids = Tensor::from_slice(&all).unsqueeze(0);
-            let full = policy.log_probs(&policy.hidden(&ids, &read), &Tensor::from_slice(&response.ids), 1.3);
+            let full =
+                policy.log_probs(&policy.hidden(&Tokens::padded(ids, read)), &Tensor::from_slice(&response.ids), 1.3);
             assert_close(&format!("{name} response {i}"), &Tensor::from_slice(&response.log_probs), &full, 1e-5);
         }
 

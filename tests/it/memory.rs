@@ -44,7 +44,7 @@ fn step(first: usize, room: usize) -> anyhow::Result<(Vec<f32>, f64, usize)> {
         if micro.ids.numel() > room && (calls > 1 || batch.micro_tokens() < first) {
             run_out();
         }
-        let log_probs = policy.log_probs(&policy.hidden(&micro.ids, &micro.read), &micro.targets, 1.0);
+        let log_probs = policy.log_probs(&policy.hidden(&micro.tokens), &micro.targets, 1.0);
         let loss = -(log_probs * weights).sum(Kind::Float);
         sums.add("loss", &loss);
         loss

@@ -5,8 +5,10 @@
 #include "kernels.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
@@ -15,6 +17,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -136,44 +140,104 @@ struct Split : torch::autograd::Function<Split> {
   }
 };
 
-// Causal attention of scaled queries [b, n, t, d] to keys and values [b, k, s, d], whose last t are of the same tokens;
-// the n / k heads of a group are rows of one product. Returns [b, t, n * d].
+// A range of tokens in a row that attend causally to each other, after all of a prefix elsewhere in the row.
+struct Branch {
+  int64_t prefix, prefix_length, first, length;
+};
+
+// Causal attention of a row of branches, by products: scaled queries [n, t, d], keys and values [k, t, d] -> [t, n * d].
+// The n / k heads of a group are rows of one product. Branches that share a prefix are neighbours, and the prefix is the
+// branch before them.
 struct Attend : torch::autograd::Function<Attend> {
-  static Tensor merge(const Tensor &heads, int64_t b, int64_t n, int64_t t, int64_t d) {
-    Tensor none;
-    return Split::run(true, heads, b, t, n, d, none, none, 1.0);
+  // Runs of branches that touch the same keys, each of which one thread may do.
+  static std::vector<std::pair<size_t, size_t>> groups(const std::vector<Branch> &branches) {
+    std::vector<std::pair<size_t, size_t>> all;
+    for (size_t i = 0; i < branches.size(); i++) {
+      if (i > 0 && branches[i].prefix_length > 0) all.back().second = i + 1;
+      else all.emplace_back(i, i + 1);
+    }
+    return all;
   }
 
-  static Tensor forward(AutogradContext *context, const Tensor &q0, const Tensor &k0, const Tensor &v0) {
-    Tensor q = plain(q0), k = plain(k0), v = plain(v0);
-    int64_t b = q.size(0), n = q.size(1), t = q.size(2), d = q.size(3), heads = k.size(1), s = k.size(2);
-    int64_t batch = b * heads, rows = n / heads * t;
-    Tensor queries = q.view({batch, rows, d}), keys = k.view({batch, s, d}), values = v.view({batch, s, d});
-    Tensor weights = at::bmm(queries, keys.transpose(1, 2)); // [batch, rows, s]
-    parallel(batch * rows, s, [&](ppo::Range range) {
-      loops.causal_softmax(is_half(weights), range, t, s, weights.mutable_data_ptr());
+  template <typename F> static void each_group(const std::vector<std::pair<size_t, size_t>> &all, F &&body) {
+    // Many small products run best side by side; a few large ones divide themselves.
+    bool beside = int64_t(all.size()) >= 4 * at::get_num_threads();
+    auto some = [&](int64_t first, int64_t last) {
+      at::NoGradGuard no_grad;
+      for (int64_t group = first; group < last; group++)
+        for (size_t i = all[group].first; i < all[group].second; i++) body(i);
+    };
+    if (beside) at::parallel_for(0, int64_t(all.size()), 1, some);
+    else some(0, int64_t(all.size()));
+  }
+
+  // The heads of a branch as rows: [k, n / k * length, d] of [n, t, d].
+  static Tensor rows(const Tensor &x, int64_t k, const Branch &at) {
+    return x.narrow(1, at.first, at.length).reshape({k, -1, x.size(2)});
+  }
+
+  // What a branch sees of keys or values [k, t, d]: [k, prefix + length, d].
+  static Tensor seen(const Tensor &x, const Branch &at) {
+    Tensor own = x.narrow(1, at.first, at.length);
+    return at.prefix_length ? at::cat({x.narrow(1, at.prefix, at.prefix_length), own}, 1) : own;
+  }
+
+  static Tensor forward(AutogradContext *context, const Tensor &q0, const Tensor &k0, const Tensor &v0,
+                        const std::vector<Branch> &branches) {
+    Tensor q = plain(q0).detach(), k = plain(k0).detach(), v = plain(v0).detach();
+    int64_t n = q.size(0), t = q.size(1), d = q.size(2), heads = k.size(0), group = n / heads;
+    Tensor y = at::empty({t, n * d}, q.options());
+    std::vector<Tensor> weights(branches.size());
+    each_group(groups(branches), [&](size_t i) {
+      const Branch &at = branches[i];
+      int64_t s = at.prefix_length + at.length, count = heads * group * at.length;
+      Tensor own = at::bmm(rows(q, heads, at), seen(k, at).transpose(1, 2)); // [k, group * length, s]
+      parallel(count, s, [&](ppo::Range range) {
+        loops.causal_softmax(is_half(own), range, at.length, s, own.mutable_data_ptr());
+      });
+      Tensor mixed = at::bmm(own, seen(v, at));
+      y.narrow(0, at.first, at.length).view({at.length, n, d}).copy_(mixed.view({n, at.length, d}).transpose(0, 1));
+      weights[i] = own;
     });
-    Tensor mixed = at::bmm(weights, values);
-    context->save_for_backward({queries, keys, values, weights});
-    context->saved_data["shape"] = std::vector<int64_t>{b, n, t, d, heads, s};
-    return merge(mixed, b, n, t, d);
+    context->save_for_backward({q, k, v});
+    context->saved_data["weights"] = weights;
+    std::vector<int64_t> flat;
+    for (const Branch &at : branches) flat.insert(flat.end(), {at.prefix, at.prefix_length, at.first, at.length});
+    context->saved_data["branches"] = flat;
+    return y;
   }
 
   static variable_list backward(AutogradContext *context, variable_list gradients) {
     RECORD_FUNCTION("ppo::attend_backward", std::vector<c10::IValue>());
     auto saved = context->get_saved_variables();
-    auto shape = context->saved_data["shape"].toIntVector();
-    int64_t b = shape[0], n = shape[1], t = shape[2], d = shape[3], heads = shape[4], s = shape[5];
-    int64_t batch = b * heads, rows = n / heads * t;
-    Tensor queries = saved[0], keys = saved[1], values = saved[2], weights = saved[3], none;
-    Tensor d_mixed = Split::run(false, plain(gradients[0]), b, t, n, d, none, none, 1.0).view({batch, rows, d});
-    Tensor d_values = at::bmm(weights.transpose(1, 2), d_mixed);
-    Tensor d_scores = at::bmm(d_mixed, values.transpose(1, 2));
-    parallel(batch * rows, s, [&](ppo::Range range) {
-      loops.causal_softmax_backward(is_half(weights), range, t, s, data(weights), d_scores.mutable_data_ptr());
+    Tensor q = saved[0], k = saved[1], v = saved[2], d_y = plain(gradients[0]);
+    auto weights = context->saved_data["weights"].toTensorVector();
+    auto flat = context->saved_data["branches"].toIntVector();
+    std::vector<Branch> branches;
+    for (size_t i = 0; i < flat.size(); i += 4) branches.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3]});
+    int64_t n = q.size(0), heads = k.size(0), group = n / heads;
+    Tensor d_q = at::empty_like(q), d_k = at::zeros(k.sizes(), at::kFloat), d_v = at::zeros(v.sizes(), at::kFloat);
+    each_group(groups(branches), [&](size_t i) {
+      const Branch &at = branches[i];
+      int64_t s = at.prefix_length + at.length, count = heads * group * at.length;
+      auto add = [&](const Tensor &all, const Tensor &own) { // [k, t, d] += [k, s, d]
+        if (at.prefix_length) all.narrow(1, at.prefix, at.prefix_length).add_(own.narrow(1, 0, at.prefix_length));
+        all.narrow(1, at.first, at.length).add_(own.narrow(1, at.prefix_length, at.length));
+      };
+      Tensor d_mixed = d_y.narrow(0, at.first, at.length).view({at.length, n, d}).transpose(0, 1);
+      d_mixed = d_mixed.reshape({heads, group * at.length, d});
+      add(d_v, at::bmm(weights[i].transpose(1, 2), d_mixed));
+      Tensor d_scores = at::bmm(d_mixed, seen(v, at).transpose(1, 2));
+      parallel(count, s, [&](ppo::Range range) {
+        loops.causal_softmax_backward(is_half(d_scores), range, at.length, s, data(weights[i]),
+                                      d_scores.mutable_data_ptr());
+      });
+      Tensor own = at::bmm(d_scores, seen(k, at));
+      d_q.narrow(1, at.first, at.length).copy_(own.view({n, at.length, d}));
+      add(d_k, at::bmm(d_scores.transpose(1, 2), rows(q, heads, at)));
     });
-    Tensor d_queries = at::bmm(d_scores, keys), d_keys = at::bmm(d_scores.transpose(1, 2), queries);
-    return {d_queries.view({b, n, t, d}), d_keys.view({b, heads, s, d}), d_values.view({b, heads, s, d})};
+    context->saved_data["weights"] = std::vector<Tensor>();
+    return {d_q, d_k.to(k.scalar_type()), d_v.to(v.scalar_type()), Tensor()};
   }
 };
 
@@ -248,10 +312,18 @@ char *ppo_split(Tensor *x, int64_t heads, Tensor *cos, Tensor *sin, double scale
   });
 }
 
-char *ppo_attend(Tensor *q, Tensor *k, Tensor *v, Tensor **y) {
+char *ppo_attend(Tensor *q, Tensor *k, Tensor *v, const int64_t *branches, int64_t count, Tensor **y) {
   return guarded([&] {
     RECORD_FUNCTION("ppo::attend", std::vector<c10::IValue>());
-    *y = owned(Attend::apply(*q, *k, *v));
+    std::vector<Branch> all;
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t *at = branches + 4 * i;
+      int64_t t = q->size(1);
+      TORCH_CHECK(at[0] >= 0 && at[1] >= 0 && at[0] + at[1] <= t && at[2] >= 0 && at[3] > 0 && at[2] + at[3] <= t,
+                  "a branch is outside of its row");
+      all.push_back({at[0], at[1], at[2], at[3]});
+    }
+    *y = owned(Attend::apply(*q, *k, *v, all));
   });
 }
 
