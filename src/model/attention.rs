@@ -1,7 +1,7 @@
 //! Grouped-query attention (arXiv:2305.13245): the projections of a layer, and the ways to attend.
 //!
 //! All passes share the projections; what the queries attend to is an `Attend` that the pass provides: `Causal` for
-//! whole sequences, `Branches` for a row of them, and in `rollout` the key-value cache, once for the prefill and once for a decoding step.
+//! whole sequences, `Branches` for a row of them, and in `rollout` the key-value cache, for prefill and decoding steps.
 //!
 //! Shapes: B batch, T time, S time of the keys, H hidden, N query heads, K key-value heads, G = N / K, D head
 //! dimension.
@@ -82,7 +82,7 @@ pub struct Causal {
 }
 
 impl Causal {
-    /// With the faster way for sequences `x` [B, T, H].
+    /// With the faster way for sequences `x` [B, T, ..].
     pub fn new(x: &Tensor) -> Self {
         Self { products: products_are_faster(x, x.size()[1]) }
     }
@@ -91,8 +91,8 @@ impl Causal {
 /// Whether attention by products is faster than libtorch's fused kernel for `x` [.., H] in sequences of at most
 /// `longest` tokens.
 ///
-/// On a CPU it is, up to 512 tokens: 3 times with a gradient in bfloat16, twice without one. Longer sequences would need
-/// much memory for the scores. A CPU that does not multiply bfloat16 itself takes 3 times as long for the products.
+/// On a CPU it is, up to 512 tokens: 3 times with a gradient in bfloat16, twice without one. Longer sequences would
+/// need much memory for the scores. A CPU that does not multiply bfloat16 itself takes 3 times as long for products.
 fn products_are_faster(x: &Tensor, longest: i64) -> bool {
     is_fused(x) && longest <= PRODUCTS_TOKENS && (x.kind() == Kind::Float || cpu_multiplies_bfloat16())
 }
@@ -169,7 +169,7 @@ impl Attend for Branches {
 pub const PRODUCTS_TOKENS: i64 = 512;
 
 /// Causal attention by libtorch's fused kernel: [B, T, N * D] for `queries` [B, N, T, D] and as many keys and values.
-pub fn causal_attention(queries: &Tensor, kv: &KeyValues) -> Tensor {
+fn causal_attention(queries: &Tensor, kv: &KeyValues) -> Tensor {
     let (b, k, t, d) = kv.keys.size4().expect("keys are [B, K, T, D]");
     let n = queries.size()[1];
     // The CPU kernel needs one key head per query head.

@@ -248,9 +248,9 @@ mod tests {
             let (states, gradient) = outcome(alone(&decoder));
             let (row_states, row_gradient) = outcome(decoder.forward_branches(&row, &branches));
             let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(distance(&states, &row_states) < 2e-6, "{}", distance(&states, &row_states));
+            assert!(distance(&states, &row_states) < 5e-6, "{}", distance(&states, &row_states));
             let largest = gradient.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-            assert!(largest > 1.0 && distance(&gradient, &row_gradient) < 2e-6 * largest, "{largest}");
+            assert!(largest > 1.0 && distance(&gradient, &row_gradient) < 5e-6 * largest, "{largest}");
             // Another prompt changes nothing in the sequences that do not begin with it, to the last bit.
             let other = Tensor::from_slice(&[7i64, 7, 7, 7, 7, 7, 9, 2, 6, 5]).unsqueeze(0);
             let rest = |ids: &Tensor| to_host(&decoder.forward_branches(ids, &branches).detach().narrow(1, 6, 4));

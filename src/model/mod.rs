@@ -10,7 +10,7 @@ mod rope;
 mod stored;
 mod weights;
 
-pub use attention::{Attend, KeyValues, PRODUCTS_TOKENS, Projected, causal_attention, masked_attention};
+pub use attention::{Attend, Causal, KeyValues, PRODUCTS_TOKENS, Projected, masked_attention};
 pub use config::{ADAPTER, Family, ModelConfig};
 pub use decoder::{Decoder, Tap, Tokens};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};

@@ -7,13 +7,14 @@
 //! Shapes: P prompts, R rows (samples of prompts), T slots, W slots of the prompts, N query heads, K key-value heads,
 //! D head dimension.
 
-use crate::model::{Attend, KeyValues, Policy, Projected, causal_attention, masked_attention};
+use crate::model::{Attend, Causal, KeyValues, Policy, Projected, masked_attention};
 use crate::torch::{NewToken, Row, attend_one, is_fused};
 use tch::{Kind, Tensor};
 
 /// Keys and values of R rows over at most T slots.
 pub struct KvCache {
-    /// For each layer [R, K, T, D].
+    /// For each layer [R, K, T, D]; if `fused`, keys are a view of [R, K, D, T], in which those of one dimension are
+    /// neighbours.
     layers: Vec<KeyValues>,
     /// 0 or -inf, [R, 1, 1, 1, T].
     mask: Tensor,
@@ -37,8 +38,12 @@ impl KvCache {
         let (kind, device) = (flat.kind(), flat.device());
         let width = lengths.iter().copied().max().unwrap_or(0);
         let (rows, slots) = (lengths.len() as i64 * samples, width + new_tokens);
-        let zeros = || Tensor::zeros([rows, config.num_key_value_heads, slots, config.head_dim], (kind, device));
-        let layers = (0..config.num_hidden_layers).map(|_| KeyValues { keys: zeros(), values: zeros() }).collect();
+        let fused = is_fused(flat);
+        let zeros =
+            |last: [i64; 2]| Tensor::zeros([rows, config.num_key_value_heads, last[0], last[1]], (kind, device));
+        let (plain, turned) = ([slots, config.head_dim], [config.head_dim, slots]);
+        let keys = || if fused { zeros(turned).transpose(2, 3) } else { zeros(plain) };
+        let layers = (0..config.num_hidden_layers).map(|_| KeyValues { keys: keys(), values: zeros(plain) }).collect();
         let shift = Tensor::from_slice(lengths).to_device(device).neg() + width; // [P]
         let empty = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
         let mask = Tensor::zeros(empty.size(), (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
@@ -46,7 +51,7 @@ impl KvCache {
         let place = Tensor::arange(rows, (Kind::Int64, device));
         let rows = Row { place, start: shift.repeat_interleave_self_int(samples, 0, None) };
         let bias = mask.narrow(4, 0, width);
-        Self { layers, bias, mask, filled: width, fused: is_fused(flat), rows, shift, samples }
+        Self { layers, bias, mask, filled: width, fused, rows, shift, samples }
     }
 
     /// The cache as a prefill fills it: `prompts` right-padded prompts, from the prompt `first` on.
@@ -85,7 +90,7 @@ impl Attend for KvCache {
         if self.fused {
             let Projected { queries, keys, values, rotation, .. } = new;
             let new = NewToken { queries, keys, values, rotation: rotation.halves() };
-            return attend_one(&new, &layer.keys, &layer.values, &self.rows, self.filled - 1);
+            return attend_one(&new, &layer.keys.transpose(2, 3), &layer.values, &self.rows, self.filled - 1);
         }
         let (queries, new) = (new.queries(new.scale()), new.key_values());
         let put = |all: &Tensor, new: &Tensor| {
@@ -108,16 +113,15 @@ pub struct Prefill<'a> {
 
 impl Attend for Prefill<'_> {
     fn attend(&self, layer: usize, new: &Projected) -> Tensor {
-        let (queries, new) = (new.queries(1.0), new.key_values());
-        let layer = &self.cache.layers[layer];
+        let (own, cached) = (new.key_values(), &self.cache.layers[layer]);
         let [first, rows] = self.rows;
-        for (all, new) in [(&layer.keys, &new.keys), (&layer.values, &new.values)] {
+        for (all, new) in [(&cached.keys, &own.keys), (&cached.values, &own.values)] {
             let (prompts, k, width, d) = (new.size()[0], new.size()[1], self.cache.filled, new.size()[3]);
             let token = self.token.view([prompts, 1, width, 1]).expand([prompts, k, width, d], false);
             let aligned = new.gather(2, &token, false).repeat_interleave_self_int(self.cache.samples, 0, None);
             all.narrow(0, first, rows).narrow(2, 0, width).copy_(&aligned); // [rows, K, W, D]
         }
-        causal_attention(&queries, &new)
+        Causal::new(&new.queries).attend(layer, new)
     }
 }
 

@@ -4,6 +4,7 @@
 //! there, and reads and writes flat quantities with `slots`.
 
 use super::layout::Layout;
+pub use super::layout::Sequence;
 use super::pulse::Pulse;
 use crate::dist::{Comm, share_of};
 use crate::model::Tokens;
@@ -13,22 +14,7 @@ use anyhow::Result;
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
-
-/// A prompt and its response, generated or to be learnt; token ids. The samples of a prompt share it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sequence {
-    pub prompt: Arc<[i64]>,
-    pub response: Vec<i64>,
-}
-
-impl Sequence {
-    /// Tokens of both.
-    pub fn tokens(&self) -> usize {
-        self.prompt.len() + self.response.len()
-    }
-}
 
 /// The sequences of a step, the same on every rank, and how the work on them is divided.
 pub struct Batch<'a> {

@@ -4,10 +4,25 @@
 //! With S samples per prompt of P tokens and responses of R, a row has P + S R tokens where padded sequences have
 //! S (P + R). The last token of a response predicts nothing and is left out of a row.
 
-use super::batch::Sequence;
 use crate::model::Tokens;
 use crate::torch::{Branch, padded};
+use std::ops::Range;
+use std::sync::Arc;
 use tch::{Device, Tensor};
+
+/// A prompt and its response, generated or to be learnt; token ids. The samples of a prompt share it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    pub prompt: Arc<[i64]>,
+    pub response: Vec<i64>,
+}
+
+impl Sequence {
+    /// Tokens of both.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.response.len()
+    }
+}
 
 /// The ways to lay out a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +105,7 @@ struct Row {
 
 impl Row {
     /// Adds tokens as a branch, unless there are none.
-    fn branch(&mut self, prefix: std::ops::Range<i64>, ids: impl Iterator<Item = i64>) -> std::ops::Range<i64> {
+    fn branch(&mut self, prefix: Range<i64>, ids: impl Iterator<Item = i64>) -> Range<i64> {
         let first = self.ids.len() as i64;
         self.ids.extend(ids);
         let own = first..self.ids.len() as i64;
@@ -128,7 +143,7 @@ mod tests {
         Sequence { prompt: prompt.into(), response: response.into() }
     }
 
-    /// Two prompts with several responses, of which one is empty and one a single token, and one with a single response.
+    /// Two prompts with several responses, of which one is empty and one a single token; and one with a single one.
     #[test]
     fn every_prediction_is_read_where_its_prefix_ends() {
         let all = [
@@ -147,7 +162,7 @@ mod tests {
             let width = tokens.ids.size()[1] as usize;
             // What a position sees: the beginning of its row, or its prefix and the beginning of its branch.
             let seen = |at: usize| -> Vec<i64> {
-                let range = |range: std::ops::Range<i64>| ids[range.start as usize..range.end as usize].to_vec();
+                let range = |range: Range<i64>| ids[range.start as usize..range.end as usize].to_vec();
                 match tokens.branches.iter().find(|branch| branch.own.contains(&(at as i64))) {
                     None => ids[at / width * width..=at].to_vec(),
                     Some(Branch { prefix, own }) => [range(prefix.clone()), range(own.start..at as i64 + 1)].concat(),

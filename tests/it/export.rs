@@ -3,7 +3,7 @@
 
 use crate::support::{assert_close, golden};
 use ppo_train::checkpoint;
-use ppo_train::model::{Critic, Head, ModelConfig, Policy, ValueHead, Weights};
+use ppo_train::model::{Critic, Head, ModelConfig, Policy, Tokens, ValueHead, Weights};
 use ppo_train::text::Tokenizer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ fn answers(checkpoint: &Path, ids: &Tensor, shared: bool) -> [Tensor; 2] {
         ValueHead::trainable(load(&critic, Head::ValueOnly)).values(&hidden.flatten(0, 1))
     } else {
         let all = Tensor::arange(rows * width, (Kind::Int64, Device::Cpu));
-        Critic::trainable(&config, load(&critic, Head::Value)).values(ids, &all)
+        Critic::trainable(&config, load(&critic, Head::Value)).values(&Tokens::padded(ids.shallow_clone(), all))
     };
     [policy.logits(&hidden), values.view([rows, width, 1])]
 }

@@ -145,8 +145,8 @@ struct Branch {
   int64_t prefix, prefix_length, first, length;
 };
 
-// Causal attention of a row of branches, by products: scaled queries [n, t, d], keys and values [k, t, d] -> [t, n * d].
-// The n / k heads of a group are rows of one product. Branches that share a prefix are neighbours, and the prefix is the
+// Causal attention of a row of branches, by products: scaled queries [n, t, d], keys and values [k, t, d] become
+// [t, n * d]. The n / k heads of a group are rows of one product. Branches that share a prefix are neighbours, and the prefix is the
 // branch before them.
 struct Attend : torch::autograd::Function<Attend> {
   // Runs of branches that touch the same keys, each of which one thread may do.
@@ -215,7 +215,7 @@ struct Attend : torch::autograd::Function<Attend> {
     auto flat = context->saved_data["branches"].toIntVector();
     std::vector<Branch> branches;
     for (size_t i = 0; i < flat.size(); i += 4) branches.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3]});
-    int64_t n = q.size(0), heads = k.size(0), group = n / heads;
+    int64_t n = q.size(0), d = q.size(2), heads = k.size(0), group = n / heads;
     Tensor d_q = at::empty_like(q), d_k = at::zeros(k.sizes(), at::kFloat), d_v = at::zeros(v.sizes(), at::kFloat);
     each_group(groups(branches), [&](size_t i) {
       const Branch &at = branches[i];
@@ -359,7 +359,7 @@ char *ppo_attend_one(Tensor *q0, Tensor *k0, Tensor *v0, Tensor *cos0, Tensor *s
     Tensor q = plain(*q0), k = plain(*k0), v = plain(*v0), cos = plain(*cos0), sin = plain(*sin0);
     Tensor place = plain(*place0), start = plain(*start0);
     TORCH_CHECK(keys->is_contiguous() && values->is_contiguous(), "the cache has gaps");
-    int64_t rows = q.size(0), heads = keys->size(1), slots = keys->size(2), d = keys->size(3), n = q.size(-1) / d;
+    int64_t rows = q.size(0), heads = values->size(1), slots = values->size(2), d = values->size(3), n = q.size(-1) / d;
     Tensor mixed = at::empty_like(q);
     parallel(rows * heads, n / heads * (slot + 1) * d / 4, [&](ppo::Range range) {
       loops.attend_one(is_half(q), range, n, heads, d, slots, slot, place.const_data_ptr<int64_t>(),

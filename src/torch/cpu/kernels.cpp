@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #ifndef PPO_TABLE
@@ -341,6 +342,51 @@ void sample(bool half, Range rows, int64_t v, int64_t limit, const void *logits,
   });
 }
 
+// to[g][j] = sum over i of a[g][i] b[i][j], for G rows g, `inner` i and `count` j; rows of a are `a_stride` apart, those
+// of b `b_stride`, those of `to` `to_stride`. A block of columns stays in registers.
+template <int G, int B, typename T>
+void product_block(int64_t inner, const float *a, int64_t a_stride, const T *b, int64_t b_stride, float *to,
+                   int64_t to_stride) {
+  float sums[G][B] = {};
+  for (int64_t i = 0; i < inner; i++) {
+#pragma GCC unroll 8
+    for (int g = 0; g < G; g++) {
+      float factor = a[g * a_stride + i];
+#pragma omp simd
+      for (int j = 0; j < B; j++) sums[g][j] += factor * get(b + i * b_stride + j);
+    }
+  }
+  for (int g = 0; g < G; g++)
+    for (int j = 0; j < B; j++) to[g * to_stride + j] = sums[g][j];
+}
+
+template <int G, typename T>
+void products(int64_t count, int64_t inner, const float *a, int64_t a_stride, const T *b, int64_t b_stride, float *to,
+              int64_t to_stride) {
+#if defined(__AVX512F__)
+  constexpr int WIDE = 64, VECTOR = 16;
+#elif defined(__AVX__)
+  constexpr int WIDE = 24, VECTOR = 8;
+#else
+  constexpr int WIDE = 8, VECTOR = 4;
+#endif
+  int64_t j = 0;
+  for (; j + WIDE <= count; j += WIDE) product_block<G, WIDE>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
+  for (; j + VECTOR <= count; j += VECTOR) product_block<G, VECTOR>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
+  for (; j < count; j++) product_block<G, 1>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
+}
+
+// Calls `body(size, first)` for up to four of `count` rows at a time, `size` being known to the compiler.
+template <typename F> void in_groups(int64_t count, F &&body) {
+  int64_t first = 0;
+  for (; first + 4 <= count; first += 4) body(std::integral_constant<int, 4>(), first);
+  switch (count - first) {
+  case 3: body(std::integral_constant<int, 3>(), first); break;
+  case 2: body(std::integral_constant<int, 2>(), first); break;
+  case 1: body(std::integral_constant<int, 1>(), first); break;
+  }
+}
+
 void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t slots, int64_t slot,
                 const int64_t *place, const int64_t *start, const void *q, const void *new_k, const void *new_v,
                 const float *cos, const float *sin, void *keys, void *values, void *y) {
@@ -352,15 +398,15 @@ void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t
     for (int64_t pair = pairs.first; pair < pairs.last; pair++) {
       int64_t row = pair / k, head = pair % k, first = start[row], count = slot + 1 - first;
       const float *c = cos + row * rotated, *s = sin + row * rotated;
-      int64_t begin = ((place[row] * k + head) * slots + first) * d;
-      T *key = TO(T, keys) + begin, *value = TO(T, values) + begin;
+      int64_t cache = (place[row] * k + head) * slots * d;
+      T *key = TO(T, keys) + cache + first, *value = TO(T, values) + cache + first * d;
       {
         const T *from = AS(T, new_k) + pair * d, *other = AS(T, new_v) + pair * d;
-        T *to = key + (count - 1) * d;
+        T *to = key + count - 1; // keys are columns
         for (int64_t i = 0; i < rotated; i++) {
           float a = get(from + i), z = get(from + rotated + i);
-          put(to + i, a * c[i] - z * s[i]);
-          put(to + rotated + i, z * c[i] + a * s[i]);
+          put(to + i * slots, a * c[i] - z * s[i]);
+          put(to + (rotated + i) * slots, z * c[i] + a * s[i]);
         }
         std::memcpy(value + (count - 1) * d, other, d * sizeof(T));
       }
@@ -376,16 +422,9 @@ void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t
           to[rotated + i] = get(turned + 1) * scale;
         }
       }
-      for (int64_t j = 0; j < count; j++) {
-        const T *own = key + j * d;
-        for (int64_t g = 0; g < group; g++) {
-          const float *query = queries.data() + g * d;
-          float dot = 0;
-#pragma omp simd reduction(+ : dot)
-          for (int64_t i = 0; i < d; i++) dot += query[i] * get(own + i);
-          scores[g * (slot + 1) + j] = dot;
-        }
-      }
+      in_groups(group, [&](auto size, int64_t g) {
+        products<size>(count, d, queries.data() + g * d, d, key, slots, scores.data() + g * (slot + 1), slot + 1);
+      });
       for (int64_t g = 0; g < group; g++) {
         float *e = scores.data() + g * (slot + 1), most = largest(e, count), total = 0;
 #pragma omp simd reduction(+ : total)
@@ -397,15 +436,9 @@ void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t
 #pragma omp simd
         for (int64_t j = 0; j < count; j++) e[j] *= share;
       }
-      std::fill(mixed.begin(), mixed.end(), 0.0f);
-      for (int64_t j = 0; j < count; j++) {
-        const T *own = value + j * d;
-        for (int64_t g = 0; g < group; g++) {
-          float weight = scores[g * (slot + 1) + j], *to = mixed.data() + g * d;
-#pragma omp simd
-          for (int64_t i = 0; i < d; i++) to[i] += weight * get(own + i);
-        }
-      }
+      in_groups(group, [&](auto size, int64_t g) {
+        products<size>(d, count, scores.data() + g * (slot + 1), slot + 1, value, d, mixed.data() + g * d, d);
+      });
       T *out = TO(T, y) + (row * n + head * group) * d;
 #pragma omp simd
       for (int64_t i = 0; i < group * d; i++) put(out + i, mixed[i]);
