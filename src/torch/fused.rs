@@ -152,8 +152,8 @@ pub struct Row {
     pub start: Tensor,
 }
 
-/// Rotates queries and keys, puts keys and values in `slot` of the caches [R, K, D, slots] and [R, K, slots, D], and attends to the slots of
-/// each row from its first to there: [B, 1, N * D].
+/// Rotates queries and keys, puts keys and values in `slot` of the caches [R, K, D, slots] and [R, K, slots, D], and
+/// attends to the slots of each row from its first to there: [B, 1, N * D].
 pub fn attend_one(new: &NewToken, keys: &Tensor, values: &Tensor, rows: &Row, slot: i64) -> Tensor {
     let NewToken { queries, keys: k, values: v, rotation: [cos, sin] } = new;
     let [y] = made(|[y]| unsafe {

@@ -60,7 +60,7 @@ impl Layout {
                 let mut last: Option<&Sequence> = None;
                 let own = sequences.iter().map(|s| {
                     let known = last.replace(s).is_some_and(|last| last.prompt == s.prompt);
-                    fed(s) + if known { 0 } else { s.prompt.len() }
+                    fed(s).len() + if known { 0 } else { s.prompt.len() }
                 });
                 own.sum()
             }
@@ -90,9 +90,9 @@ impl Layout {
     }
 }
 
-/// Tokens of a response that a row has.
-fn fed(sequence: &Sequence) -> usize {
-    sequence.response.len().saturating_sub(1)
+/// The tokens of a response that a row has.
+fn fed(sequence: &Sequence) -> &[i64] {
+    sequence.response.split_last().map_or(&[], |(_, before)| before)
 }
 
 /// A row that is being filled.
@@ -105,7 +105,7 @@ struct Row {
 
 impl Row {
     /// Adds tokens as a branch, unless there are none.
-    fn branch(&mut self, prefix: Range<i64>, ids: impl Iterator<Item = i64>) -> Range<i64> {
+    fn branch<'a>(&mut self, prefix: Range<i64>, ids: impl Iterator<Item = &'a i64>) -> Range<i64> {
         let first = self.ids.len() as i64;
         self.ids.extend(ids);
         let own = first..self.ids.len() as i64;
@@ -118,16 +118,15 @@ impl Row {
     /// Adds sequences that have the same prompt.
     fn add(&mut self, group: &[&Sequence]) {
         let Some(first) = group.first() else { return };
-        let fed = |s: &'_ Sequence| s.response[..fed(s)].to_vec().into_iter();
         if let [only] = group {
-            let own = self.branch(0..0, only.prompt.iter().copied().chain(fed(only)));
+            let own = self.branch(0..0, only.prompt.iter().chain(fed(only)));
             let first = own.start + only.prompt.len() as i64 - 1;
             self.read.extend(first..first + only.response.len() as i64);
             return;
         }
-        let prompt = self.branch(0..0, first.prompt.iter().copied());
+        let prompt = self.branch(0..0, first.prompt.iter());
         for sequence in group.iter().filter(|s| !s.response.is_empty()) {
-            let own = self.branch(prompt.clone(), fed(sequence));
+            let own = self.branch(prompt.clone(), fed(sequence).iter());
             self.read.push(prompt.end - 1);
             self.read.extend(own);
         }

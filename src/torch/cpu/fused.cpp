@@ -146,8 +146,8 @@ struct Branch {
 };
 
 // Causal attention of a row of branches, by products: scaled queries [n, t, d], keys and values [k, t, d] become
-// [t, n * d]. The n / k heads of a group are rows of one product. Branches that share a prefix are neighbours, and the prefix is the
-// branch before them.
+// [t, n * d]. The n / k heads of a group are rows of one product. Branches that share a prefix are neighbours, and the
+// prefix is the branch before them.
 struct Attend : torch::autograd::Function<Attend> {
   // Runs of branches that touch the same keys, each of which one thread may do.
   static std::vector<std::pair<size_t, size_t>> groups(const std::vector<Branch> &branches) {

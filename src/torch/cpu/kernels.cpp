@@ -342,8 +342,8 @@ void sample(bool half, Range rows, int64_t v, int64_t limit, const void *logits,
   });
 }
 
-// to[g][j] = sum over i of a[g][i] b[i][j], for G rows g, `inner` i and `count` j; rows of a are `a_stride` apart, those
-// of b `b_stride`, those of `to` `to_stride`. A block of columns stays in registers.
+// to[g][j] = sum over i of a[g][i] b[i][j], for G rows g, `inner` i and `count` j; rows of a are `a_stride` apart,
+// those of b `b_stride`, those of `to` `to_stride`. A block of columns stays in registers.
 template <int G, int B, typename T>
 void product_block(int64_t inner, const float *a, int64_t a_stride, const T *b, int64_t b_stride, float *to,
                    int64_t to_stride) {
@@ -372,7 +372,8 @@ void products(int64_t count, int64_t inner, const float *a, int64_t a_stride, co
 #endif
   int64_t j = 0;
   for (; j + WIDE <= count; j += WIDE) product_block<G, WIDE>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
-  for (; j + VECTOR <= count; j += VECTOR) product_block<G, VECTOR>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
+  for (; j + VECTOR <= count; j += VECTOR)
+    product_block<G, VECTOR>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
   for (; j < count; j++) product_block<G, 1>(inner, a, a_stride, b + j, b_stride, to + j, to_stride);
 }
 
