@@ -1,5 +1,6 @@
 //! The command line. Each command is a file here and a line below.
 
+mod analyze;
 mod common;
 mod compare;
 mod completions;
@@ -51,6 +52,7 @@ commands! {
     Generate(generate::Generate),
     Export(export::Export),
     Compare(compare::Compare),
+    Analyze(analyze::Analyze),
     Judge(judge::Judge),
     Report(report::Report),
     Submit(submit::Submit),
