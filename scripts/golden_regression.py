@@ -3,7 +3,8 @@
     pip install numpy==2.4.6 scipy==1.17.1 pandas==3.1.1 statsmodels==0.15.0 linearmodels==7.1 semopy==2.3.11
     python scripts/golden_regression.py [OUT]          # OUT: tests/golden
 
-regression.jsonl is a generated table of traces, with holes; regression.json holds what the libraries say about it:
+regression.jsonl is a generated table of traces, with holes; evaluations.jsonl is a real one, the sampled evaluations of
+200 problems before and after 8 steps of the quickstart. regression.json holds what the libraries say about them:
 
 - `models`: coefficients with errors, statistics, p values and intervals. Fixed effects are dummies of statsmodels' OLS
   and GLM (`count`: "all"), or absorbed by linearmodels' PanelOLS and AbsorbingLS, which do not count effects nested in
@@ -67,6 +68,16 @@ def frame(rows):
         table[name] = [row["behaviours"][name] for row in rows]
     table["ended"] = table["ended"].astype(int)
     return table
+
+
+def laid_out(path):
+    """A run's evaluations, a row for each problem."""
+    parts = []
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        lists = {name: values for name, values in row.items() if isinstance(values, list)}
+        parts.append(pd.DataFrame({"step": row["step"], **lists, "index": range(len(row["accuracy"]))}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def our_name(name):
@@ -394,6 +405,17 @@ def main():
         mediation(table, questions, [verification], "share", "", ["problem", "seed"], clusters=["task"]),
         mediation(table, questions, [verification], "correct", clusters=["task", "seed"]),
     ]
+    real = laid_out(GOLDEN / "evaluations.jsonl")
+    lengths = "accuracy ~ C(step) + log(response_length) | index"
+    of_run = [
+        model(real, lengths, clusters=["index"]),
+        model(real, lengths),
+        model(real, "response_length ~ C(step) | index", family="poisson", clusters=["index"]),
+        model(real, "format ~ C(step) + response_length", errors="classical"),
+    ]
+    models += [{**case, "table": "evaluations.jsonl"} for case in of_run]
+    case = mediation(real, "step", ["response_length"], "accuracy", "", ["index"], clusters=["index"])
+    mediations.append({**case, "table": "evaluations.jsonl"})
     rng = np.random.default_rng(1)
     corrections = [
         correction([0.01, 0.04, 0.03, 0.005]),

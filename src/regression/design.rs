@@ -7,6 +7,7 @@ use super::words::Fault;
 use crate::stats::fit::{Effects, Groups, Sample};
 use nalgebra::{DMatrix, DVector};
 use serde::Serialize;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -64,8 +65,8 @@ impl Design {
         let offsets: Vec<Piece> = formula.offsets.iter().map(offset).collect::<Result<_, _>>()?;
         let mut pieces: BTreeMap<String, (Piece, String)> = BTreeMap::new();
         for factor in formula.terms.iter().flat_map(|term| &term.0) {
-            if !pieces.contains_key(&factor.to_string()) {
-                pieces.insert(factor.to_string(), (Piece::of(table, factor)?, factor.column().into()));
+            if let Entry::Vacant(free) = pieces.entry(factor.to_string()) {
+                free.insert((Piece::of(table, factor)?, factor.column().into()));
             }
         }
         let effects: Vec<_> = formula.effects.iter().map(|by| crossed(table, by)).collect::<Result<_, _>>()?;

@@ -5,6 +5,7 @@ use super::formula::Formula;
 use super::table::Table;
 use super::words::Fault;
 use crate::stats::fit::{Count, Errors, Estimate, Fit, Quality, informative, linear, poisson};
+use crate::terminal::counted;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -157,8 +158,7 @@ impl Model {
         let fit = fit.map_err(whole)?;
         let parameters = fit.kept.len() + errors.parameters(&design.sample.effects, inference.count);
         if parameters >= n {
-            let what = format!("{n} rows do not determine {parameters} parameters");
-            return Err(Fault::new(&(0..0), format!("{what}\nleave terms or fixed effects out")));
+            return Err(too_few(n, parameters));
         }
         let degrees = (family == Family::Linear).then(|| errors.degrees(n, parameters));
         let outcome = &design.sample.outcome;
@@ -189,6 +189,12 @@ impl Model {
             notes,
         })
     }
+}
+
+/// Rows that do not determine so many parameters, or their errors.
+pub fn too_few(rows: usize, parameters: usize) -> Fault {
+    let what = format!("{} for {}: too few", counted(rows, "row"), counted(parameters, "parameter"));
+    Fault::new(&(0..0), format!("{what}\nleave terms or fixed effects out"))
 }
 
 fn lines(design: &Design, fit: &Fit, errors: &Errors, parameters: usize, degrees: Option<usize>) -> Vec<Line> {

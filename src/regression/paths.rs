@@ -2,7 +2,7 @@
 
 use super::design::{Design, Missing};
 use super::formula::{Factor, Formula, Path, Term};
-use super::model::{Absorbed, Assumed, Inference, absorbed};
+use super::model::{Absorbed, Assumed, Inference, absorbed, too_few};
 use super::table::Table;
 use super::words::Fault;
 use crate::stats::fit::{Collinear, Estimate, Intervals, Kind, Order, System, Variables, kinds};
@@ -99,8 +99,7 @@ impl Mediation {
         let parameters = first - system.dropped.len() + factors.len();
         let parameters = parameters + errors.parameters(&design.sample.effects, inference.count);
         if parameters >= design.rows.len() {
-            let what = format!("{} rows do not determine {parameters} parameters", design.rows.len());
-            return Err(Fault::new(&(0..0), what));
+            return Err(too_few(design.rows.len(), parameters));
         }
         let drawn = system.bootstrap(design.clusters.first(), resamples).map_err(whole)?;
         let solved = drawn[0].resamples.min(drawn[1].resamples);

@@ -9,6 +9,13 @@ use tempfile::TempDir;
 const TABLE: &str = include_str!("../../tests/golden/regression.jsonl");
 const GOLDEN: &str = include_str!("../../tests/golden/regression.json");
 
+const EVALUATIONS: &str = include_str!("../../tests/golden/evaluations.jsonl");
+
+/// The table of a golden case.
+fn table_of(case: &Value) -> (TempDir, Request) {
+    request("table.jsonl", if case["table"] == "evaluations.jsonl" { EVALUATIONS } else { TABLE })
+}
+
 /// A request over a file of this name and content; the folder goes with what is returned.
 fn request(name: &str, content: &str) -> (TempDir, Request) {
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +64,7 @@ fn models_are_those_of_statsmodels_and_linearmodels() {
     let golden: Value = serde_json::from_str(GOLDEN).unwrap();
     let mut compared = 0;
     for case in golden["models"].as_array().unwrap() {
-        let (_dir, mut request) = request("table.jsonl", TABLE);
+        let (_dir, mut request) = table_of(case);
         request.models = vec![case["model"].as_str().unwrap().into()];
         request.families = vec![if case["family"] == "poisson" { Family::Poisson } else { Family::Linear }];
         request.clusters = texts(&case["clusters"]);
@@ -91,7 +98,7 @@ fn mediations_are_those_of_statsmodels_in_both_orders() {
     let golden: Value = serde_json::from_str(GOLDEN).unwrap();
     let mut compared = 0;
     for case in golden["mediations"].as_array().unwrap() {
-        let (_dir, mut request) = request("table.jsonl", TABLE);
+        let (_dir, mut request) = table_of(case);
         let text = |key: &str| case[key].as_str().unwrap();
         let behind = |sign: &str, what: &str| if what.is_empty() { String::new() } else { format!(" {sign} {what}") };
         let (mediators, effects) = (texts(&case["mediators"]).join(" + "), texts(&case["effects"]).join(" + "));
@@ -191,7 +198,7 @@ fn what_cannot_be_fitted_says_why() {
         ("correct ~ C(arm, base=\"monolog\")", "no row has the level `monolog` of `arm`; did you mean `monologue`?"),
         ("correct ~ log(arm)", "`arm` is not a number everywhere ("),
         ("arm ~ tokens", "`arm` is not a number everywhere ("),
-        ("correct ~ problem:seed:arm:task + C(tokens) | problem", "rows do not determine"),
+        ("correct ~ problem:seed:arm:task + C(tokens) | problem", "parameters: too few"),
         ("correct ~ len(task)", "len() takes a list"),
     ] {
         let (_dir, mut request) = request("table.jsonl", TABLE);
@@ -213,7 +220,7 @@ fn what_cannot_be_fitted_says_why() {
 
 #[test]
 fn counts_without_a_maximum_are_refused() {
-    let row = |i: usize| json!({"y": if i % 2 == 0 { 0 } else { i % 5 }, "even": i % 2 == 0, "x": i % 3}).to_string();
+    let row = |i: usize| json!({"y": i % 2 * (i % 5), "even": i.is_multiple_of(2), "x": i % 3}).to_string();
     let (_dir, mut request) = request("table.jsonl", &(0..40).map(row).collect::<Vec<_>>().join("\n"));
     request.families = vec![Family::Poisson];
     request.models = vec!["y ~ even + x".into()];
@@ -263,7 +270,7 @@ fn tables_of_all_kinds_are_read() {
         ("t.jsonl", "{\"a\": [1, 2], \"b\": [1]}", "a ~ b", "the list `b` has 1 elements, but `a` has 2"),
         ("t.jsonl", "{\"a\": 1, \"b\": [{\"c\": 1}]}", "a ~ b", "`b` is a list of objects: len(b) counts them"),
         ("t.jsonl", "{\"a\": null, \"b\": 1}", "a ~ b", "= help: 1 lack `a`"),
-        ("t.tsv", "a\tb\n1\tx\n2\ty\n", "a ~ b", "2 rows do not determine 2 parameters"),
+        ("t.tsv", "a\tb\n1\tx\n2\ty\n", "a ~ b", "2 rows for 2 parameters: too few"),
     ] {
         let (_dir, mut request) = self::request(name, content);
         request.models = vec![model.into()];

@@ -116,7 +116,7 @@ fn what_cannot_be_analyzed_is_bad_input() {
         (vec!["--model", "y ~ x", "--cluster", "x", "--errors", "hc1"], "cannot be used with"),
         (vec!["--model", "y ~ x", "--test", "x"], "--correct"),
         (vec!["--model", "y ~ x", "--where", "x"], "expected COLUMN=VALUE"),
-        (vec!["--model", "y ~ x", "--where", "x=3"], "1 rows do not determine 2 parameters"),
+        (vec!["--model", "y ~ x", "--where", "x=3"], "1 row for 1 parameter: too few"),
         (vec!["--mediate", "x -> y"], "`->` and the outcome was expected"),
         (vec![], "--model <FORMULA>"),
     ] {
