@@ -12,6 +12,9 @@ use std::collections::BTreeSet;
 /// With fewer clusters, errors are too small whatever is done about it (Cameron and Miller 2015, section VI).
 const FEW: usize = 20;
 
+/// The share of the outcome's squares below which what a linear model leaves is rounding.
+const PERFECT: f64 = 1e-24;
+
 /// What is assumed of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,6 +150,10 @@ impl Model {
     /// # Errors
     /// Those of `Design::of`; counts that are negative; a model that the rows do not determine.
     pub fn of(table: &Table, formula: &Formula, family: Family, inference: &Inference) -> Result<Self, Fault> {
+        let outcome = formula.outcome.to_string();
+        if let Some(term) = formula.terms.iter().find(|term| term.to_string() == outcome) {
+            return Err(Fault::new(&term.span(), format!("{outcome} is the outcome and a term")));
+        }
         let mut design = Design::of(table, formula, &inference.clusterings)?;
         let whole = |fault: anyhow::Error| Fault::new(&(0..0), format!("{fault:#}"));
         if family == Family::Poisson {
@@ -167,6 +174,13 @@ impl Model {
         if family == Family::Poisson && outcome.iter().any(|y| y.fract() != 0.0) {
             notes.insert(format!("`{}` is not whole everywhere: classical errors do not apply to it", formula.outcome));
         }
+        let perfect = match fit.quality {
+            Quality::Linear { squares, .. } => squares <= PERFECT * outcome.norm_squared(),
+            Quality::Poisson { .. } => false,
+        };
+        if perfect {
+            notes.insert("the terms give the outcome exactly, so that there are no errors".into());
+        }
         let kept: BTreeSet<usize> = fit.kept.iter().copied().collect();
         let lost = (0..design.names.len()).filter(|at| !kept.contains(at));
         Ok(Self {
@@ -178,7 +192,7 @@ impl Model {
             missing: design.missing.clone(),
             effects: absorbed(formula, &design),
             errors: inference.assumed(&design, &errors, degrees, parameters),
-            terms: lines(&design, &fit, &errors, parameters, degrees),
+            terms: lines(&design, &fit, if perfect { None } else { Some(&errors) }, parameters, degrees),
             dropped: lost.map(|at| design.names[at].clone()).collect(),
             quality: match fit.quality {
                 Quality::Linear { r2, within, .. } => Figures::Linear { r2, within_r2: within },
@@ -197,11 +211,15 @@ pub fn too_few(rows: usize, parameters: usize) -> Fault {
     Fault::new(&(0..0), format!("{what}\nleave terms or fixed effects out"))
 }
 
-fn lines(design: &Design, fit: &Fit, errors: &Errors, parameters: usize, degrees: Option<usize>) -> Vec<Line> {
-    let covariance = fit.covariance(errors, parameters);
+/// The coefficients; without errors if there is nothing to find them by.
+fn lines(design: &Design, fit: &Fit, errors: Option<&Errors>, parameters: usize, degrees: Option<usize>) -> Vec<Line> {
+    let covariance = errors.map(|errors| fit.covariance(errors, parameters));
     let line = |(at, column): (usize, &usize)| Line {
         term: design.names[*column].clone(),
-        estimate: Estimate::new(fit.coefficients[at], covariance[(at, at)], degrees),
+        estimate: {
+            let variance = covariance.as_ref().map_or(0.0, |covariance| covariance[(at, at)]);
+            Estimate::new(fit.coefficients[at], variance, degrees)
+        },
         corrected: None,
     };
     fit.kept.iter().enumerate().map(line).collect()

@@ -175,6 +175,11 @@ fn collinear_columns_are_left_out_and_named() {
     assert!(markdown(&study).contains("- left out, as combinations of other columns: b\n"));
     request.mediations = vec!["a -> b -> y".into()];
     assert!(refused(&request).contains("b is a combination of the other variables"));
+    (request.mediations, request.models) = (vec![], vec!["b ~ a".into()]);
+    let model = self::study(&request).models.remove(0);
+    assert!(
+        model.terms.iter().all(|line| line.estimate.p.is_none()) && model.notes.iter().any(|n| n.contains("exactly"))
+    );
 }
 
 #[test]
@@ -200,6 +205,7 @@ fn what_cannot_be_fitted_says_why() {
         ("arm ~ tokens", "`arm` is not a number everywhere ("),
         ("correct ~ problem:seed:arm:task + C(tokens) | problem", "parameters: too few"),
         ("correct ~ len(task)", "len() takes a list"),
+        ("correct ~ arm + correct", "correct is the outcome and a term"),
     ] {
         let (_dir, mut request) = request("table.jsonl", TABLE);
         request.models = vec![model.into()];

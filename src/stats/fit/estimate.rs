@@ -22,7 +22,7 @@ impl Estimate {
     pub fn new(estimate: f64, variance: f64, degrees: Option<usize>) -> Self {
         let error = variance.sqrt();
         // Where the fit is perfect, nothing but rounding is left to make an error of.
-        let known = error.is_finite() && error > 1e-13 * estimate.abs() && degrees != Some(0);
+        let known = error.is_finite() && error > 1e-13 * estimate.abs() && error > 0.0 && degrees != Some(0);
         if !known {
             return Self { estimate, error: None, statistic: None, p: None, interval: None };
         }
