@@ -187,6 +187,9 @@ impl Table {
     }
 
     fn unknown(&self, column: &str) -> String {
+        if column == "index" {
+            return "there is no column `index`\nit is the place in lists, and no column that is named is one".into();
+        }
         // Of a nested name the last part may be all that somebody remembers.
         let names: Vec<&str> = self.names.iter().map(String::as_str).chain(OWN).collect();
         let tails = names.iter().map(|name| (name.rsplit('.').next().unwrap_or(name), *name));

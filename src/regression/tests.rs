@@ -205,6 +205,7 @@ fn what_cannot_be_fitted_says_why() {
         ("arm ~ tokens", "`arm` is not a number everywhere ("),
         ("correct ~ problem:seed:arm:task + C(tokens) | problem", "parameters: too few"),
         ("correct ~ len(task)", "len() takes a list"),
+        ("correct ~ tokens | index", "it is the place in lists, and no column that is named is one"),
         ("correct ~ arm + correct", "correct is the outcome and a term"),
     ] {
         let (_dir, mut request) = request("table.jsonl", TABLE);
