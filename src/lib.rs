@@ -23,6 +23,7 @@ pub mod page;
 pub mod panics;
 pub mod plan;
 pub mod recipe;
+pub mod regression;
 pub mod rng;
 pub mod rollout;
 pub mod rows;

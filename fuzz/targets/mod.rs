@@ -6,6 +6,7 @@ mod claims;
 mod config;
 mod dialogue;
 mod expression;
+mod formula;
 mod grammar;
 mod index;
 mod judge;
@@ -29,12 +30,13 @@ use std::fmt::Display;
 pub type Target = fn(&[u8]);
 
 /// The targets with their names, which are those of their files and of their folders of seeds.
-pub const ALL: [(&str, Target); 21] = [
+pub const ALL: [(&str, Target); 22] = [
     ("chat", chat::run),
     ("claims", claims::run),
     ("config", config::run),
     ("dialogue", dialogue::run),
     ("expression", expression::run),
+    ("formula", formula::run),
     ("grammar", grammar::run),
     ("index", index::run),
     ("judge", judge::run),

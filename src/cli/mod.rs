@@ -1,5 +1,6 @@
 //! The command line. Each command is a file here and a line below.
 
+mod analyze;
 mod bench;
 mod common;
 mod compare;
@@ -52,6 +53,7 @@ commands! {
     Generate(generate::Generate),
     Export(export::Export),
     Compare(compare::Compare),
+    Analyze(analyze::Analyze),
     Judge(judge::Judge),
     Report(report::Report),
     Submit(submit::Submit),

@@ -2,7 +2,7 @@
 
 mod table;
 
-pub use table::{delimited, table};
+pub use table::{delimited, header, table};
 
 use crate::json::Object;
 use crate::panics::damaged;
@@ -13,6 +13,7 @@ use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -55,6 +56,43 @@ pub fn read(path: &Path, columns: &[&str]) -> Result<Box<dyn Iterator<Item = Res
     }
 }
 
+/// The columns that a file has by its header or schema: of `.csv` and `.tsv`, whose first line is taken for a header,
+/// and of `.parquet`. `None` for `.jsonl` and `.json`, whose rows say it one by one.
+///
+/// # Errors
+/// A file of another kind, or one that cannot be read.
+pub fn columns(path: &Path) -> Result<Option<Vec<String>>> {
+    if let Some(instead) = not_fetched(path) {
+        bail!(instead);
+    }
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl" | "json") => Ok(None),
+        Some("csv" | "tsv") => header(path).map(Some),
+        Some("parquet") => {
+            let schema = parquet_file(path).with_context(|| format!("in {}", path.display()))?;
+            let schema = schema.metadata().file_metadata().schema();
+            Ok(Some(schema.get_fields().iter().map(|field| field.name().to_string()).collect()))
+        }
+        _ => bail!("{}: tables are read from .jsonl, .json, .csv, .tsv and .parquet files", path.display()),
+    }
+}
+
+/// The rows of a file of any kind that `columns` knows; of a parquet file only the given columns, if it has any of
+/// them, are decoded. Of `.csv` and `.tsv` values are strings.
+///
+/// # Errors
+/// As `columns`; as items those of `read` and `table`.
+pub fn any(path: &Path, chosen: &[&str]) -> Result<Box<dyn Iterator<Item = Result<Row>>>> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("csv" | "tsv") => {
+            let columns = header(path)?;
+            let known: Vec<&str> = columns.iter().map(String::as_str).collect();
+            Ok(Box::new(table(path, &known)?))
+        }
+        _ => read(path, chosen),
+    }
+}
+
 /// Where a row is, for messages about it.
 pub fn place(path: &Path, number: usize) -> String {
     let unit = if path.extension().is_some_and(|extension| extension == "jsonl") { "line" } else { "row" };
@@ -93,7 +131,7 @@ pub fn list(text: &str) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
     Ok(rows.into_iter().zip(1..).map(|(Object(row), number)| Ok((number, row))))
 }
 
-fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+fn parquet_file(path: &Path) -> Result<SerializedFileReader<File>> {
     let file = open(path).context("cannot be read")?;
     ensure!(file.metadata()?.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
     let mark = |at: SeekFrom| {
@@ -104,10 +142,16 @@ fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Re
     ensure!(mark(SeekFrom::Start(0)), "it is not a parquet file ({} bytes)", file.metadata()?.len());
     ensure!(mark(SeekFrom::End(-4)), "it ends early: was it fetched completely? ({} bytes)", file.metadata()?.len());
     let reader = damaged(|| SerializedFileReader::new(file))??;
-    let schema = reader.metadata().file_metadata().schema().clone();
-    if let Some(name) = doubled(&schema) {
+    let schema = reader.metadata().file_metadata().schema();
+    if let Some(name) = doubled(schema) {
         bail!("it has the column `{name}` twice");
     }
+    Ok(reader)
+}
+
+fn parquet_rows(path: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
+    let reader = parquet_file(path)?;
+    let schema = reader.metadata().file_metadata().schema().clone();
     let wanted: Vec<_> = schema.get_fields().iter().filter(|field| columns.contains(&field.name())).cloned().collect();
     if wanted.is_empty() {
         let found: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();

@@ -25,6 +25,31 @@ pub fn table(path: &Path, known: &[&str]) -> Result<impl Iterator<Item = Result<
     delimited(file, path, known)
 }
 
+/// The fields of a file's first line.
+///
+/// # Errors
+/// It cannot be read, has no line, or is not UTF-8.
+pub fn header(path: &Path) -> Result<Vec<String>> {
+    let file = open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let first = builder(path).from_reader(file).into_records().next();
+    let first = first.with_context(|| format!("{} is empty", path.display()))?;
+    fields(first).with_context(|| place(path, 1))
+}
+
+fn is_quoting(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "csv")
+}
+
+/// How a file of this name is read.
+fn builder(path: &Path) -> ReaderBuilder {
+    let mut builder = ReaderBuilder::new();
+    builder.has_headers(false).flexible(true).quoting(is_quoting(path));
+    if !is_quoting(path) {
+        builder.delimiter(b'\t').terminator(Terminator::Any(b'\n'));
+    }
+    builder
+}
+
 /// `table` of what `reader` reads, as if it were the content of `path`.
 ///
 /// # Errors
@@ -34,14 +59,9 @@ pub fn delimited<R: Read>(
     path: &Path,
     known: &[&str],
 ) -> Result<impl Iterator<Item = Result<Row>> + use<R>> {
-    let quoting = path.extension().is_some_and(|extension| extension == "csv");
-    let mut builder = ReaderBuilder::new();
-    builder.has_headers(false).flexible(true).quoting(quoting);
-    if !quoting {
-        builder.delimiter(b'\t').terminator(Terminator::Any(b'\n'));
-    }
+    let quoting = is_quoting(path);
     let path = path.to_owned();
-    let mut records = builder.from_reader(reader).into_records().map(fields);
+    let mut records = builder(&path).from_reader(reader).into_records().map(fields);
     let first = records.next().transpose().with_context(|| place(&path, 1))?;
     let named = first.iter().flatten().filter(|field| known.contains(&field.as_str())).count();
     let header = named >= if quoting { 1 } else { 2 };

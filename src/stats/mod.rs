@@ -4,6 +4,7 @@
 
 mod bins;
 mod figure;
+pub mod fit;
 mod resample;
 mod statistics;
 

@@ -180,7 +180,7 @@ impl Bootstrap {
 }
 
 /// How often each of `n` things is drawn in n draws with replacement.
-fn counts(n: usize, resample: usize, what: u64) -> Vec<f64> {
+pub(super) fn counts(n: usize, resample: usize, what: u64) -> Vec<f64> {
     let mut rng = stream(0, Purpose::Resample, resample as u64, what);
     let mut counts = vec![0.0; n];
     for _ in 0..n {

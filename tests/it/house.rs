@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["algo", "dist", "stats", "terminal"],
     &["cluster", "endpoint", "model", "task"],
     &["checkpoint", "optim", "rollout"],
-    &["analysis", "judge", "plan", "teacher"],
+    &["analysis", "judge", "plan", "regression", "teacher"],
     &["env"],
     &["train"],
     &["bench", "hooks", "traces"],
@@ -22,8 +22,25 @@ const FLOORS: &[&[&str]] = &[
 
 /// Rooms whose code never touches a tensor.
 const WITHOUT_TENSORS: &[&str] = &[
-    "analysis", "cluster", "endpoint", "env", "files", "grammar", "hash", "json", "metrics", "page", "panics",
-    "recipe", "rng", "rows", "stats", "task", "terminal", "text",
+    "analysis",
+    "cluster",
+    "endpoint",
+    "env",
+    "files",
+    "grammar",
+    "hash",
+    "json",
+    "metrics",
+    "page",
+    "panics",
+    "recipe",
+    "regression",
+    "rng",
+    "rows",
+    "stats",
+    "task",
+    "terminal",
+    "text",
 ];
 
 /// A source file: its module path, such as `task::countdown::judge`, and its code.

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, since each links libtorch.
 
+mod analyze;
 mod bounds;
 mod checkpoints;
 mod compare;
