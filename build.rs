@@ -1,4 +1,4 @@
-//! Compiles the C++ shim (`src/torch/shim.cpp`) against libtorch's headers and tells the linker where libtorch is, so
+//! Compiles the C++ shim (`src/torch/*.cpp`) against libtorch's headers and tells the linker where libtorch is, so
 //! that the binary finds it from any directory.
 //!
 //! torch-sys decides which libtorch that is (by LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB, LIBTORCH_USE_PYTORCH) and
@@ -11,8 +11,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+const SHIM: [&str; 2] = ["src/torch/shim.cpp", "src/torch/gpu.cpp"];
+
 fn main() {
-    println!("cargo:rerun-if-changed=src/torch/shim.cpp");
+    for source in SHIM {
+        println!("cargo:rerun-if-changed={source}");
+    }
     // torch-sys has `links = "tch"` and prints `libtorch_lib`.
     println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
     let Some(lib) = variable("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
@@ -36,7 +40,7 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .flag_if_supported("-Wno-unused-parameter")
         .define("_GLIBCXX_USE_CXX11_ABI", variable("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
-        .file("src/torch/shim.cpp")
+        .files(SHIM)
         .compile("ppo_shim");
 
     println!("cargo:rustc-env=PPO_TRAIN_COMMIT={}", commit());

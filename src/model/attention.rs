@@ -10,7 +10,7 @@ use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::Rotation;
 use super::weights::Scope;
-use crate::torch::cpu_multiplies_bfloat16;
+use crate::torch::{cpu_multiplies_bfloat16, on_device};
 use tch::{Device, Kind, Tensor};
 
 /// Keys and values of one layer, [B, K, S, D] each, keys already rotated by their positions.
@@ -54,7 +54,7 @@ impl Packed {
     /// Of each token its position in its own sequence, [1, T].
     pub fn positions(lengths: &[i64], device: Device) -> Tensor {
         let positions: Vec<i64> = lengths.iter().flat_map(|&length| 0..length).collect();
-        Tensor::from_slice(&positions).to_device(device).unsqueeze(0)
+        on_device(&positions, device).unsqueeze(0)
     }
 }
 
@@ -203,7 +203,7 @@ impl Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::torch::to_host;
+    use crate::torch::{test_device, to_host};
 
     /// Two ways to the same heads and gradients, with groups of three heads.
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let attend = |future: Option<Tensor>| {
             let draw = |heads: i64, first: f64| {
                 let count = b * heads * t * d;
-                let numbers = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.7 + first).sin() * 2.0;
+                let numbers = (Tensor::arange(count, (Kind::Float, test_device())) * 0.7 + first).sin() * 2.0;
                 numbers.view([b, heads, t, d]).set_requires_grad(true)
             };
             let (queries, kv) = (draw(k * g, 0.1), KeyValues { keys: draw(k, 0.2), values: draw(k, 0.3) });
@@ -220,7 +220,7 @@ mod tests {
             (&mixed * mixed.cos()).sum(Kind::Float).backward();
             [mixed, queries.grad(), kv.keys.grad(), kv.values.grad()].map(|x| to_host(&x))
         };
-        let products = attend(Some(future(t, Kind::Float, Device::Cpu)));
+        let products = attend(Some(future(t, Kind::Float, test_device())));
         for (products, fused) in products.iter().zip(attend(None)) {
             assert_eq!(products.len(), fused.len());
             let worst = products.iter().zip(&fused).map(|(p, f)| (p - f).abs()).fold(0.0, f32::max);

@@ -187,8 +187,7 @@ fn from_zero(ids: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::model::Head;
-    use crate::torch::to_host;
-    use tch::Device;
+    use crate::torch::{on_device, test_device, to_host};
 
     /// Sequences of 5, 3 and 1 tokens in a row: the states and gradients of each are those it has alone.
     #[test]
@@ -197,19 +196,19 @@ mod tests {
         weights.require_grad();
         let sequences = [vec![3i64, 1, 4, 1, 5], vec![9, 2, 6], vec![5]];
         let lengths: Vec<i64> = sequences.iter().map(|ids| ids.len() as i64).collect();
-        let row = Tensor::from_slice(&sequences.concat()).unsqueeze(0);
+        let row = on_device(&sequences.concat(), test_device()).unsqueeze(0);
         for gradient_checkpointing in [false, true] {
             let mut decoder = Decoder::new(&config, &weights);
             decoder.gradient_checkpointing = gradient_checkpointing;
             let outcome = |states: Tensor| {
                 let gradient = weights.open_gradient().unwrap();
                 // A different weight for each number, so that no mistake cancels out.
-                let scale = Tensor::arange(states.numel() as i64, (Kind::Float, Device::Cpu)).view_as(&states).sin();
+                let scale = Tensor::arange(states.numel() as i64, (Kind::Float, test_device())).view_as(&states).sin();
                 (&states * scale).sum(Kind::Float).backward();
                 weights.close_gradient().unwrap();
                 (to_host(&states.detach()), to_host(&gradient))
             };
-            let alone = sequences.iter().map(|ids| decoder.forward(&Tensor::from_slice(ids).unsqueeze(0)));
+            let alone = sequences.iter().map(|ids| decoder.forward(&on_device(ids, test_device()).unsqueeze(0)));
             let (states, gradient) = outcome(Tensor::cat(&alone.collect::<Vec<_>>(), 1));
             let (packed_states, packed_gradient) = outcome(decoder.forward_packed(&row, &lengths));
             let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -217,7 +216,7 @@ mod tests {
             let largest = gradient.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
             assert!(largest > 1.0 && distance(&gradient, &packed_gradient) < 1e-6 * largest, "{largest}");
             // Another first sequence changes nothing in the others, to the last bit.
-            let other = Tensor::from_slice(&[7i64, 7, 7, 7, 7, 9, 2, 6, 5]).unsqueeze(0);
+            let other = on_device(&[7i64, 7, 7, 7, 7, 9, 2, 6, 5], test_device()).unsqueeze(0);
             let rest = |ids: &Tensor| to_host(&decoder.forward_packed(ids, &lengths).detach().narrow(1, 5, 4));
             assert_eq!(rest(&row), rest(&other));
         }
@@ -230,12 +229,12 @@ mod tests {
                 "rms_norm_eps": 1e-6, "rope_theta": 1e4, "max_position_embeddings": 32, "initializer_range": 0.5}"#,
         )
         .unwrap();
-        let weights = Weights::random(&config, Head::Language, Kind::Float, Device::Cpu, 5).unwrap();
+        let weights = Weights::random(&config, Head::Language, Kind::Float, test_device(), 5).unwrap();
         (config, weights)
     }
 
     fn ids() -> Tensor {
-        Tensor::from_slice(&[3i64, 1, 4, 1, 5, 9, 2, 6, 5, 3]).view([2, 5])
+        on_device(&[3i64, 1, 4, 1, 5, 9, 2, 6, 5, 3], test_device()).view([2, 5])
     }
 
     /// Keeps the residual stream after every layer.
@@ -274,7 +273,7 @@ mod tests {
         assert_eq!(hidden, decoder.norm.forward(last));
 
         // After the last layer only the norm sees the vector; after another one, so do the layers that follow.
-        let vector = Tensor::arange(8, (Kind::Float, Device::Cpu)) * 0.25 - 1.0;
+        let vector = Tensor::arange(8, (Kind::Float, test_device())) * 0.25 - 1.0;
         let steered = |layer| decoder.forward_tapped(&ids(), &mut Steer { layer, vector: vector.shallow_clone() });
         assert_eq!(steered(2), decoder.norm.forward(&(last + &vector)));
         let rotation = decoder.rope.rotation(&from_zero(&ids()), Kind::Float);
@@ -287,7 +286,7 @@ mod tests {
     fn recomputed_layers_have_the_same_gradients() {
         let (config, start) = tiny();
         let gradient = |checkpointing: bool, tap: &mut dyn Tap| {
-            let mut weights = start.copy_to(Device::Cpu);
+            let mut weights = start.copy_to(test_device());
             weights.require_grad();
             let mut decoder = Decoder::new(&config, &weights);
             decoder.gradient_checkpointing = checkpointing;
@@ -295,7 +294,7 @@ mod tests {
             decoder.forward_tapped(&ids(), tap).sin().sum(Kind::Float).backward();
             to_host(&gradient)
         };
-        let steer = || Steer { layer: 1, vector: Tensor::from_slice(&[0.5f32; 8]) };
+        let steer = || Steer { layer: 1, vector: on_device(&[0.5f32; 8], test_device()) };
         assert!(gradient(true, &mut ()) == gradient(false, &mut ()));
         assert!(gradient(true, &mut steer()) == gradient(false, &mut steer()));
         assert!(gradient(true, &mut steer()) != gradient(true, &mut ()));

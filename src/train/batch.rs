@@ -6,7 +6,7 @@
 use super::pulse::Pulse;
 use crate::dist::{Comm, share, share_of};
 use crate::terminal;
-use crate::torch::{Fault, catching, padded, trim};
+use crate::torch::{Fault, catching, on_device, padded, trim};
 use anyhow::Result;
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -190,13 +190,12 @@ impl<'a> Batch<'a> {
             targets.extend_from_slice(&s.response);
             slots.extend(self.slots[i].clone().map(|at| at as i64));
         }
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(self.device);
         let lengths = ids.iter().map(|ids| ids.len() as i64).collect();
         let (ids, packed) = match self.packed {
             true => (padded(&[ids.concat()], self.device), lengths),
             false => (padded(&ids, self.device), vec![]),
         };
-        let [read, targets, slots] = [&read, &targets, &slots].map(|values| tensor(values));
+        let [read, targets, slots] = [&read, &targets, &slots].map(|values| on_device(values, self.device));
         MicroBatch { ids, packed, read, targets, slots, rows: rows.to_vec() }
     }
 
@@ -236,7 +235,7 @@ impl<'a> Batch<'a> {
 mod tests {
     use super::*;
     use crate::dist::Solo;
-    use crate::torch::{ids_to_host, to_host};
+    use crate::torch::{ids_to_host, test_device, to_host};
 
     fn sequences() -> Vec<Sequence> {
         let sequence = |prompt: &[i64], response: &[i64]| Sequence { prompt: prompt.into(), response: response.into() };
@@ -253,7 +252,7 @@ mod tests {
         let all = sequences();
         let all: Vec<&Sequence> = all.iter().collect();
         for (packed, batches) in [(false, 2), (true, 2)] {
-            let batch = Batch::new(&all, 12, Device::Cpu, &Solo).packed(packed);
+            let batch = Batch::new(&all, 12, test_device(), &Solo).packed(packed);
             assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
             let micro: Vec<MicroBatch> = batch.micro_batches(0..4).collect();
             assert_eq!(micro.len(), batches);
@@ -276,7 +275,7 @@ mod tests {
         }
         // 6 and 5 tokens fill a row of 11, which padding would make 12; the next two are 2 and 1.
         let lengths = |batch: &MicroBatch| batch.packed.clone();
-        let packed = Batch::new(&all, 12, Device::Cpu, &Solo).packed(true);
+        let packed = Batch::new(&all, 12, test_device(), &Solo).packed(true);
         let packed = packed.micro_batches(0..4).map(|batch| lengths(&batch));
         assert_eq!(packed.collect::<Vec<_>>(), [vec![6, 5], vec![2, 1]]);
     }
@@ -308,7 +307,7 @@ mod tests {
         let all: Vec<&Sequence> = all.iter().collect();
         let share = |rank| {
             let comm = Half(rank);
-            let batch = Batch::new(&all, 12, Device::Cpu, &comm);
+            let batch = Batch::new(&all, 12, test_device(), &comm);
             let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float)]).unwrap();
             to_host(&scores)
         };
