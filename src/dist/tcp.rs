@@ -246,7 +246,9 @@ mod tests {
         for (last, told) in [(None, 1), (Some(75), 75)] {
             let (heard, words) = channel();
             let heard = Mutex::new(heard);
-            let ended: Ended = Arc::new(move |rank, code| drop(heard.lock().unwrap().send((rank, code))));
+            let ended: Ended = Arc::new(move |rank, code| {
+                let _ = heard.lock().unwrap().send((rank, code));
+            });
             let (words, all_heard) = (Mutex::new(words), Barrier::new(3));
             together(3, &ended, |comm| {
                 match (comm.rank(), last) {
@@ -269,7 +271,9 @@ mod tests {
     fn those_who_leave_in_peace_disturb_nobody() {
         let (heard, words) = channel();
         let heard = Mutex::new(heard);
-        let ended: Ended = Arc::new(move |rank, code| drop(heard.lock().unwrap().send((rank, code))));
+        let ended: Ended = Arc::new(move |rank, code| {
+            let _ = heard.lock().unwrap().send((rank, code));
+        });
         together(3, &ended, |comm| comm.wait().unwrap());
         drop(ended);
         // The last of those who listen have gone, or say nothing for a while.
