@@ -111,15 +111,16 @@ fn call(meeting: &Meeting, until: Instant, second: bool) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// A place of this machine where nobody listens.
 #[cfg(test)]
-pub mod tests {
-    use super::*;
+pub fn free_place() -> String {
+    let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    address.expect("this machine has no free port").to_string()
+}
 
-    /// A port that is free now.
-    pub fn free_place() -> String {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        format!("127.0.0.1:{port}")
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn who_does_not_come_is_named() {

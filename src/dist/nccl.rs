@@ -1,5 +1,5 @@
-//! Tensors of GPUs are exchanged by NCCL, from GPU to GPU; everything else by the ranks' other means (MPI or TCP). Built
-//! with `--features nccl`.
+//! Tensors of GPUs are exchanged by NCCL, from GPU to GPU; everything else by the ranks' other means (MPI or TCP).
+//! Built with `--features nccl`.
 //!
 //! Written and compiled; not run, for want of GPUs.
 

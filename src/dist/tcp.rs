@@ -174,7 +174,7 @@ fn end(rank: usize, size: usize, code: Option<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::meet::tests::free_place;
+    use crate::dist::meet::free_place;
     use crate::dist::{Part, agree, gathered, lowest};
     use crate::torch::to_host;
     use std::net::Shutdown;

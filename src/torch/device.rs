@@ -42,8 +42,8 @@ fn present(name: &str, index: usize, built: bool, gpus: i64) -> Result<(), BadIn
         (true, 1) => "there is a single GPU, cuda:0",
         (true, 2..) => &format!("there are {gpus} GPUs, cuda:0 to cuda:{}", gpus - 1),
         (true, _) => {
-            "libtorch has CUDA, but finds no GPU that it can use: `nvidia-smi` must list one, with a driver for CUDA 13 \
-             (580 or later), and CUDA_VISIBLE_DEVICES must not hide it"
+            "libtorch has CUDA, but finds no GPU that it can use: `nvidia-smi` must list one, with a driver for CUDA \
+             13 (580 or later), and CUDA_VISIBLE_DEVICES must not hide it"
         }
     };
     Err(BadInput(format!("there is no device `{name}`: {why}")))

@@ -1,5 +1,6 @@
-// What libtorch knows of GPUs, without CUDA's headers: through its registry of devices, so that this compiles everywhere
-// and throws where there is no CUDA. Each function returns null, or a message that the caller frees with ppo_free.
+// What libtorch knows of GPUs, without CUDA's headers: through its registry of devices, so that this compiles
+// everywhere and throws where there is no CUDA. Each function returns null, or a message that the caller frees with
+// ppo_free.
 
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>

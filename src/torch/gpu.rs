@@ -49,7 +49,8 @@ pub fn on_device<T: Element>(values: &[T], device: Device) -> Tensor {
     }
 }
 
-/// Fused kernels for attention that libtorch may choose from. Where none of them can do the work, it multiplies plainly.
+/// Fused kernels for attention that libtorch may choose from. Where none of them can do the work, it takes plain
+/// products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {
     pub flash: bool,

@@ -1,5 +1,5 @@
-//! NCCL, NVIDIA's collectives between GPUs: libnccl, loaded while the program runs, so that a build needs neither it nor
-//! CUDA. Built with `--features nccl`.
+//! NCCL, NVIDIA's collectives between GPUs: libnccl, loaded while the program runs, so that a build needs neither it
+//! nor CUDA. Built with `--features nccl`.
 //!
 //! Operations are queued on libtorch's own stream of the GPU, in order with its kernels: nobody waits for them on the
 //! host, and their memory is safe to reuse for what is queued after them. What NCCL offers is declared as in nccl.h of
@@ -12,6 +12,7 @@ use crate::bad;
 use anyhow::{Result, anyhow};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 
 /// The library's name, for the system's loader. libtorch for CUDA has loaded it already.
@@ -72,6 +73,19 @@ functions! {
     broadcast: "ncclBroadcast", fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, Stream) -> c_int;
 }
 
+/// The functions, loaded once and for good: NCCL has threads of its own that run in them.
+///
+/// # Errors
+/// Bad input: there is no NCCL.
+fn nccl() -> Result<&'static Functions> {
+    static LOADED: OnceLock<Functions> = OnceLock::new();
+    if let Some(loaded) = LOADED.get() {
+        return Ok(loaded);
+    }
+    let new = Functions::load(NAME)?;
+    Ok(LOADED.get_or_init(|| new))
+}
+
 impl Functions {
     /// # Errors
     /// Bad input: there is no such library, or it is too old.
@@ -113,7 +127,7 @@ impl Functions {
 /// # Errors
 /// Bad input: there is no NCCL. What NCCL says.
 pub fn new_id() -> Result<[u8; ID]> {
-    let nccl = Functions::load(NAME)?;
+    let nccl = nccl()?;
     let mut id = UniqueId([0; ID]);
     // SAFETY: it fills the id.
     let code = unsafe { (nccl.unique_id)(&mut id) };
@@ -143,7 +157,7 @@ fn number(kind: Kind) -> Option<c_int> {
 
 /// Ranks with a GPU each that exchange tensors. All of them make the same calls in the same order.
 pub struct Group {
-    nccl: Functions,
+    nccl: &'static Functions,
     handle: Handle,
     device: i64,
     rank: usize,
@@ -156,7 +170,7 @@ impl Group {
     /// Bad input: there is no NCCL, or not on a GPU. What NCCL says, such as that two ranks have the same GPU.
     pub fn join(id: &[u8; ID], rank: usize, size: usize, device: Device) -> Result<Self> {
         let Device::Cuda(index) = device else { return Err(bad!("NCCL is for GPUs, not for {device:?}")) };
-        let (nccl, device) = (Functions::load(NAME)?, index as i64);
+        let (nccl, device) = (nccl()?, index as i64);
         // NCCL takes the GPU that is this thread's own.
         stream(device)?;
         let mut handle = std::ptr::null_mut();
@@ -269,7 +283,7 @@ mod tests {
     /// Where NCCL is, with or without a GPU: it makes ids, and all differ.
     #[test]
     fn ids_are_made_where_there_is_nccl() {
-        match Functions::load(NAME) {
+        match nccl() {
             Err(error) => assert!(new_id().err().unwrap().to_string() == error.to_string()),
             Ok(nccl) => {
                 assert!(nccl.version_text().starts_with("2."), "{}", nccl.version_text());

@@ -102,7 +102,8 @@ fn tokens_are_drawn_from_what_may_come_next() {
         for (row, response) in responses.iter().enumerate() {
             let mut acceptor = Acceptor::new(Arc::clone(&grammars[row / 2]));
             let ids = [prompts[row / 2].as_slice(), &response.ids].concat();
-            let all = policy.logits(&policy.decoder.forward(&on_device(&ids, test_device()).unsqueeze(0))).get(0); // [T, V]
+            let ids = on_device(&ids, test_device()).unsqueeze(0);
+            let all = policy.logits(&policy.decoder.forward(&ids)).get(0); // [T, V]
             let first = prompts[row / 2].len() - 1;
             for (at, (&id, &log_prob)) in response.ids.iter().zip(&response.log_probs).enumerate() {
                 let logits = to_host(&all.get((first + at) as i64));
