@@ -85,7 +85,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// The parser; its version names the libtorch that this build is linked to.
 fn parser() -> clap::Command {
-    let cuda = match (tch::utils::has_cuda(), tch::Cuda::device_count()) {
+    let cuda = match (torch::has_cuda(), tch::Cuda::device_count()) {
         (false, _) => "without CUDA".to_string(),
         (true, 0) => "with CUDA, no GPU found".to_string(),
         (true, gpus) => format!("with CUDA, {} found", counted(gpus as usize, "GPU")),

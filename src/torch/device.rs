@@ -1,7 +1,7 @@
 //! Devices by name.
 
+use super::gpu::has_cuda;
 use crate::BadInput;
-use tch::utils::has_cuda;
 use tch::{Cuda, Device};
 
 /// What `device` understands.

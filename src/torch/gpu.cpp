@@ -24,6 +24,9 @@ at::Device gpu(int64_t index) { return {at::kCUDA, static_cast<c10::DeviceIndex>
 
 extern "C" {
 
+// Whether this libtorch has CUDA, also on a machine without a GPU.
+bool ppo_has_cuda() { return c10::impl::hasDeviceGuardImpl(at::kCUDA); }
+
 // Bytes of a GPU's memory that tensors hold, now and at most so far, and that libtorch has taken for them, likewise.
 char *ppo_device_memory(int64_t device, int64_t out[4]) {
   return guarded([&] {

@@ -7,8 +7,15 @@ use tch::kind::Element;
 use tch::{Cuda, Device, Tensor};
 
 unsafe extern "C" {
+    fn ppo_has_cuda() -> bool;
     fn ppo_device_memory(device: i64, out: *mut i64) -> *mut c_char;
     fn ppo_switches(tf32: bool, flash: bool, memory_efficient: bool, cudnn: bool) -> *mut c_char;
+}
+
+/// Whether libtorch has CUDA, also on a machine without a GPU (`tch::utils::has_cuda` looks for one).
+pub fn has_cuda() -> bool {
+    // SAFETY: it looks at a table of libtorch's.
+    unsafe { ppo_has_cuda() }
 }
 
 /// Bytes of a GPU's memory.

@@ -16,7 +16,7 @@ mod neighbours;
 pub use allocator::Heap;
 pub use device::{DEVICES, device, named_device, test_device, test_device_name};
 pub use fault::{Fault, catching, report_panics};
-pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_memory, on_device, wait_for};
+pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_memory, has_cuda, on_device, wait_for};
 pub use heap::{Held, keep_freed_memory, make_room, return_large_blocks, trim, trim_above};
 pub use machine::Machine;
 pub use neighbours::share_cpu;
