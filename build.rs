@@ -1,4 +1,4 @@
-//! Compiles the C++ shim (`src/torch/shim.cpp`) against libtorch's headers and tells the linker where libtorch is, so
+//! Compiles the C++ shim (`src/torch/*.cpp`) against libtorch's headers and tells the linker where libtorch is, so
 //! that the binary finds it from any directory.
 //!
 //! torch-sys decides which libtorch that is (by LIBTORCH, LIBTORCH_INCLUDE, LIBTORCH_LIB, LIBTORCH_USE_PYTORCH) and
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SHIM: &str = "src/torch/shim.cpp";
+const GPU: &str = "src/torch/gpu.cpp";
 const FUSED: &str = "src/torch/cpu/fused.cpp";
 const TABLE: &str = "src/torch/cpu/table.cpp";
 const LOOPS: &str = "src/torch/cpu/kernels.cpp";
@@ -21,7 +22,7 @@ const LOOPS: &str = "src/torch/cpu/kernels.cpp";
 const LEVELS: [(&str, &str); 2] = [("AVX2", "x86-64-v3"), ("AVX512", "x86-64-v4")];
 
 fn main() {
-    for file in [SHIM, "src/torch/guarded.h", FUSED, TABLE, LOOPS, "src/torch/cpu/kernels.h"] {
+    for file in [SHIM, GPU, "src/torch/guarded.h", FUSED, TABLE, LOOPS, "src/torch/cpu/kernels.h"] {
         println!("cargo:rerun-if-changed={file}");
     }
     // torch-sys has `links = "tch"` and prints `libtorch_lib`.
@@ -69,7 +70,7 @@ fn compile(include: &Path) {
     if levels {
         calls.define("PPO_LEVELS", None);
     }
-    calls.files([SHIM, FUSED, TABLE]);
+    calls.files([SHIM, GPU, FUSED, TABLE]);
     // Numbers that are not finite are kept as they are; only what no result depends on is given up.
     all.flags(["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]).file(LOOPS);
     let sets = [("PLAIN", None)].into_iter().chain(LEVELS.map(|(name, level)| (name, Some(level))));

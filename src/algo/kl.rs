@@ -34,13 +34,13 @@ pub fn adapted(coefficient: f64, kl: f64, sequences: usize, target: f64, horizon
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::torch::to_host;
+    use crate::torch::{on_device, test_device, to_host};
 
     #[test]
     fn estimators_agree_with_their_formulas() {
         let (actor, reference) = ([-1.0f32, -2.0, -0.5], [-1.5f32, -1.0, -0.5]);
         let estimates = |estimator: fn(&Tensor, &Tensor) -> Tensor| {
-            to_host(&estimator(&Tensor::from_slice(&actor), &Tensor::from_slice(&reference)))
+            to_host(&estimator(&on_device(&actor, test_device()), &on_device(&reference, test_device())))
         };
         let naive =
             |f: fn(f32) -> f32| -> Vec<f32> { actor.iter().zip(reference).map(|(a, r)| f((r - a).exp())).collect() };

@@ -74,6 +74,7 @@ pub fn value_loss(new: &Tensor, old: &Tensor, returns: &Tensor, weights: &Tensor
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch::{on_device, test_device};
     use proptest::prelude::*;
 
     struct Naive {
@@ -119,7 +120,7 @@ mod tests {
             value_clip in prop::sample::select(vec![0.0, 0.5]),
         ) {
             let clip = Clip { low, high, dual };
-            let column = |i: usize| Tensor::from_slice(&tokens.iter().map(|t| t[i]).collect::<Vec<_>>());
+            let column = |i: usize| on_device(&tokens.iter().map(|t| t[i]).collect::<Vec<_>>(), test_device());
             let (new, old, advantages, weights) = (column(0), column(1), column(2), column(3));
             let policy = policy_loss(&new, &old, &advantages, &weights, clip);
             let value = value_loss(&column(4), &new.zeros_like(), &column(5), &weights, value_clip);
@@ -139,11 +140,11 @@ mod tests {
 
     #[test]
     fn no_gradient_flows_from_a_clipped_token() {
-        let weights = Tensor::from_slice(&[0.5f32, 0.5]);
-        let new = Tensor::from_slice(&[0.0f32, 0.0]).set_requires_grad(true);
-        let old = Tensor::from_slice(&[-1.0f32, 0.0]);
+        let weights = on_device(&[0.5f32, 0.5], test_device());
+        let new = on_device(&[0.0f32, 0.0], test_device()).set_requires_grad(true);
+        let old = on_device(&[-1.0f32, 0.0], test_device());
         let clip = Clip { low: 0.2, high: 0.2, dual: 0.0 };
-        policy_loss(&new, &old, &Tensor::from_slice(&[1.0f32, 1.0]), &weights, clip).loss.backward();
+        policy_loss(&new, &old, &on_device(&[1.0f32, 1.0], test_device()), &weights, clip).loss.backward();
         assert_eq!(crate::torch::to_host(&new.grad()), [0.0, -0.5]);
     }
 }

@@ -12,8 +12,14 @@ pub const BETWEEN: [&str; 1] = ["sft"];
 /// What cannot change a number of a run.
 const WITHOUT_EFFECT: [&str; 4] = ["checkpoints", "hooks", "logging", "memory"];
 /// What changes only how sums are rounded: the run differs as by chance, and not in one direction. It is mentioned.
-const ROUNDING: [&str; 5] =
-    ["machine.device", "machine.threads", "ppo.micro_batch_tokens", "sft.micro_batch_tokens", "rollout.batch"];
+const ROUNDING: [&str; 6] = [
+    "machine.attention",
+    "machine.device",
+    "machine.threads",
+    "ppo.micro_batch_tokens",
+    "sft.micro_batch_tokens",
+    "rollout.batch",
+];
 const ABSENT: &str = "absent";
 /// The key that every warm start has.
 const KIND: &str = "sft.data.kind";

@@ -98,7 +98,7 @@ impl<'a> Bench<'a> {
     /// One step, as `train::ppo` does it; `watch` is called after each of `STAGES`.
     fn step(&mut self, mut watch: impl FnMut(&'static str)) -> Result<Clock> {
         let (ppo, temperature) = (self.ppo, self.plan.recipe.rollout.temperature);
-        let mut clock = Clock::start();
+        let mut clock = Clock::start().on(self.models.actor.model.device());
         let responses = self.roll_out();
         clock.lap("gen");
         watch(STAGES[0]);

@@ -234,13 +234,14 @@ impl View for Contiguous {
 mod tests {
     use super::*;
     use crate::model::{Head, ModelConfig};
+    use crate::torch::test_device;
     use tch::Kind;
 
     #[test]
     fn shards_hold_the_same_model_as_one_file() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama_tiny");
         let config = ModelConfig::from_dir(&golden).unwrap();
-        let load = |dir: &Path| Weights::load(dir, &config, Head::Language, Kind::Float, Device::Cpu).unwrap();
+        let load = |dir: &Path| Weights::load(dir, &config, Head::Language, Kind::Float, test_device()).unwrap();
         let whole = load(&golden);
         let dir = tempfile::tempdir().unwrap();
         save_shards(dir.path(), whole.entries(), 20_000).unwrap();
@@ -256,7 +257,7 @@ mod tests {
         let path = dir.path().join("t.safetensors");
         let written = [
             ("half", Tensor::from_slice(&[1.5f32, -2.0]).to_kind(Kind::BFloat16)),
-            ("slice", Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]).transpose(0, 1)),
+            ("slice", Tensor::arange(6, (Kind::Float, test_device())).view([2, 3]).transpose(0, 1)),
             ("count", Tensor::from(7.0f32)),
         ];
         save_tensors(&path, &written).unwrap();

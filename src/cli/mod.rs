@@ -25,6 +25,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ppo_train::BadInput;
 use ppo_train::recipe::spelling::nearest;
+use ppo_train::terminal::counted;
 use ppo_train::torch;
 use std::ffi::OsString;
 use std::path::Path;
@@ -88,9 +89,10 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// The parser; its version names the libtorch that this build is linked to.
 fn parser() -> clap::Command {
-    let cuda = match (tch::utils::has_cuda(), tch::Cuda::device_count()) {
+    let cuda = match (torch::has_cuda(), tch::Cuda::device_count()) {
         (false, _) => "without CUDA".to_string(),
-        (true, devices) => format!("with CUDA, {devices} devices found"),
+        (true, 0) => "with CUDA, no GPU found".to_string(),
+        (true, gpus) => format!("with CUDA, {} found", counted(gpus as usize, "GPU")),
     };
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("PPO_TRAIN_COMMIT"));
     Cli::command().version(format!("{version} (commit {commit}), libtorch {} {cuda}", torch::version()))

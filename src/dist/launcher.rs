@@ -1,15 +1,19 @@
-//! What `mpirun` and `srun` tell the processes that they start, in variables of the environment.
+//! What `mpirun` and `srun`, or launchers of PyTorch, tell the processes that they start, in variables of the
+//! environment.
 
+use crate::bad;
+use anyhow::Result;
 use std::env;
 use std::thread::available_parallelism;
 
 /// How many processes were started together: OpenMPI, MPICH and Intel MPI, Slurm.
 const SIZE: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
-/// Which of those on this machine this one is.
-const LOCAL_RANK: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+/// Which of those on this machine this one is; of PyTorch's launchers at last.
+const LOCAL_RANK: [&str; 4] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "LOCAL_RANK", "SLURM_LOCALID"];
 /// How many of them are on this machine. Slurm writes `2(x3),1`: two on each of three machines, one on another; the
 /// most of them, since more than are here do no harm.
-const LOCAL_SIZE: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE"];
+const LOCAL_SIZE: [&str; 4] =
+    ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"];
 
 /// The processes of a run on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +23,40 @@ pub struct Local {
     pub size: usize,
 }
 
-/// How many processes were started together with this one, if there are others.
+/// Where processes meet that have no MPI: at rank 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    pub rank: usize,
+    pub size: usize,
+    /// Host and port.
+    pub place: String,
+}
+
+/// How many processes `mpirun` or `srun` has started together with this one, if there are others.
 pub fn processes() -> Option<usize> {
     first(&SIZE, |name| env::var(name).ok()).filter(|size| *size > 1)
 }
 
+/// The place to meet that the environment names, if there are other processes: RANK, WORLD_SIZE, MASTER_ADDR and
+/// MASTER_PORT, all of them.
+///
+/// # Errors
+/// Bad input: their values make no sense together.
+pub fn meeting() -> Result<Option<Meeting>> {
+    meeting_of(|name| env::var(name).ok())
+}
+
 /// Those on this machine.
 pub fn local() -> Local {
-    of(processes().is_some(), |name| env::var(name).ok())
+    let together = processes().is_some() || matches!(meeting(), Ok(Some(_)));
+    of(together, |name| env::var(name).ok())
+}
+
+impl Meeting {
+    /// Whether only processes of this machine find the place.
+    pub fn is_local(&self) -> bool {
+        ["localhost:", "127.", "[::1]:"].iter().any(|start| self.place.starts_with(start))
+    }
 }
 
 impl Local {
@@ -52,6 +82,23 @@ fn of(together: bool, variable: impl Fn(&str) -> Option<String>) -> Local {
     let counts = LOCAL_SIZE.iter().find_map(|name| variable(name)).unwrap_or_default();
     let size = counts.split(',').filter_map(leading).max().unwrap_or(1).max(1);
     Local { rank: first(&LOCAL_RANK, &variable).unwrap_or(0), size }
+}
+
+fn meeting_of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Meeting>> {
+    // Others use some of these variables for themselves.
+    let all = ["WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"].map(&variable);
+    let [Some(size), Some(rank), Some(host), Some(port)] = all else { return Ok(None) };
+    match (size.parse::<u32>(), rank.parse::<u32>(), port.parse::<u16>()) {
+        (Ok(0 | 1), ..) => Ok(None),
+        (Ok(size), Ok(rank), Ok(port)) if rank < size && port > 0 => {
+            let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+            Ok(Some(Meeting { rank: rank as usize, size: size as usize, place: format!("{host}:{port}") }))
+        }
+        _ => Err(bad!(
+            "RANK={rank}, WORLD_SIZE={size} and MASTER_PORT={port} in the environment: expected a rank from 0 to the \
+             size - 1, and a port from 1 to 65535; without others, unset them"
+        )),
+    }
 }
 
 /// The number that the first of some variables begins with.
@@ -88,5 +135,28 @@ mod tests {
         assert_eq!(of(false, |_| Some("3".into())), Local { rank: 0, size: 1 });
         assert_eq!(Local { rank: 0, size: 1 }.threads(), None);
         assert_eq!(Local { rank: 0, size: 1 << 20 }.threads(), Some(1));
+    }
+
+    #[test]
+    fn the_place_to_meet_is_named_by_all_four_variables() {
+        let meeting = |values: [&str; 4]| {
+            let names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
+            let variable = |name: &str| {
+                let value = values[names.iter().position(|own| *own == name).unwrap()];
+                (!value.is_empty()).then(|| value.to_string())
+            };
+            meeting_of(variable).map_err(|error| error.to_string())
+        };
+        let found = meeting(["2", "4", "node7", "29500"]).unwrap().unwrap();
+        assert_eq!(found, Meeting { rank: 2, size: 4, place: "node7:29500".into() });
+        assert!(!found.is_local() && meeting(["0", "2", "::1", "9"]).unwrap().unwrap().is_local());
+        for alone in
+            [["0", "1", "node7", "29500"], ["", "4", "node7", "29500"], ["2", "4", "", "29500"], ["", "", "", ""]]
+        {
+            assert_eq!(meeting(alone), Ok(None), "{alone:?}");
+        }
+        for wrong in [["4", "4", "node7", "29500"], ["-1", "4", "node7", "29500"], ["2", "4", "node7", "0"]] {
+            assert!(meeting(wrong).unwrap_err().contains("expected a rank from 0"), "{wrong:?}");
+        }
     }
 }

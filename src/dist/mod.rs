@@ -7,9 +7,13 @@
 mod comm;
 mod gather;
 mod launcher;
+mod meet;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod part;
+mod tcp;
 #[cfg(test)]
 pub mod threads;
 
@@ -20,17 +24,27 @@ pub use part::Part;
 
 use anyhow::Result;
 
-/// The ranks that this process was started with: those of `mpirun` or `srun`, or none but itself.
+/// The ranks that this process was started with: those of `mpirun` or `srun`, those that meet over TCP, or none but
+/// itself.
 ///
 /// # Errors
 /// Bad input: there are others, and this build cannot talk to them.
 pub fn join() -> Result<Box<dyn Comm>> {
-    let Some(size) = launcher::processes() else { return Ok(Box::new(Solo)) };
-    #[cfg(feature = "mpi")]
-    return Ok(Box::new(mpi::Mpi::join(size)?));
-    #[cfg(not(feature = "mpi"))]
-    Err(crate::bad!(
-        "this is one of {size} processes, which would all do the same: this build has no MPI to divide the work with \
-         (docs/clusters.md: build with --features mpi)"
-    ))
+    let comm: Box<dyn Comm> = match (launcher::processes(), launcher::meeting()?) {
+        (None, None) => return Ok(Box::new(Solo)),
+        #[cfg(feature = "mpi")]
+        (Some(size), _) => Box::new(mpi::Mpi::join(size)?),
+        #[cfg(not(feature = "mpi"))]
+        (Some(size), None) => {
+            return Err(crate::bad!(
+                "this is one of {size} processes, which would all do the same: this build has no MPI to divide the \
+                 work with (docs/clusters.md: build with --features mpi, or let them meet over TCP)"
+            ));
+        }
+        (_, Some(meeting)) => Box::new(tcp::Tcp::join(&meeting)?),
+    };
+    #[cfg(feature = "nccl")]
+    return Ok(Box::new(nccl::Nccl::over(comm)));
+    #[cfg(not(feature = "nccl"))]
+    Ok(comm)
 }

@@ -10,7 +10,7 @@ use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rotation, apart};
 use super::weights::Scope;
-use crate::torch::{self, Branch, cpu_multiplies_bfloat16, is_fused};
+use crate::torch::{self, Branch, cpu_multiplies_bfloat16, is_fused, on_device};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -135,7 +135,7 @@ impl Branches {
             let first = b.prefix.end - b.prefix.start;
             first..first + b.own.end - b.own.start
         });
-        Tensor::from_slice(&positions.collect::<Vec<i64>>()).to_device(device).unsqueeze(0)
+        on_device(&positions.collect::<Vec<i64>>(), device).unsqueeze(0)
     }
 }
 

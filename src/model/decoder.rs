@@ -210,8 +210,7 @@ fn from_zero(ids: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::model::Head;
-    use crate::torch::to_host;
-    use tch::Device;
+    use crate::torch::{on_device, test_device, to_host};
 
     /// A prompt of 3 tokens with two responses, and sequences of 3 and 1 tokens, in a row: the states and gradients of
     /// each are those it has alone.
@@ -221,13 +220,14 @@ mod tests {
         weights.require_grad();
         let (prompt, responses) = (vec![3i64, 1, 4], [vec![1i64, 5], vec![7]]);
         let others = [vec![9i64, 2, 6], vec![5]];
-        let row = Tensor::from_slice(&[&prompt[..], &responses[0], &responses[1], &others[0], &others[1]].concat());
+        let row =
+            on_device(&[&prompt[..], &responses[0], &responses[1], &others[0], &others[1]].concat(), test_device());
         let row = row.unsqueeze(0);
         let branch = |prefix, own| Branch { prefix, own };
         let branches =
             [branch(0..0, 0..3), branch(0..3, 3..5), branch(0..3, 5..6), branch(0..0, 6..9), branch(0..0, 9..10)];
         let alone = |decoder: &Decoder| {
-            let of = |ids: &[i64]| decoder.forward(&Tensor::from_slice(ids).unsqueeze(0));
+            let of = |ids: &[i64]| decoder.forward(&on_device(ids, test_device()).unsqueeze(0));
             let whole = responses
                 .iter()
                 .map(|response| of(&[&prompt[..], response].concat()).narrow(1, 3, response.len() as i64));
@@ -240,7 +240,7 @@ mod tests {
             let outcome = |states: Tensor| {
                 let gradient = weights.open_gradient().unwrap();
                 // A different weight for each number, so that no mistake cancels out.
-                let scale = Tensor::arange(states.numel() as i64, (Kind::Float, Device::Cpu)).view_as(&states).sin();
+                let scale = Tensor::arange(states.numel() as i64, (Kind::Float, test_device())).view_as(&states).sin();
                 (&states * scale).sum(Kind::Float).backward();
                 weights.close_gradient().unwrap();
                 (to_host(&states.detach()), to_host(&gradient))
@@ -252,7 +252,7 @@ mod tests {
             let largest = gradient.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
             assert!(largest > 1.0 && distance(&gradient, &row_gradient) < 5e-6 * largest, "{largest}");
             // Another prompt changes nothing in the sequences that do not begin with it, to the last bit.
-            let other = Tensor::from_slice(&[7i64, 7, 7, 7, 7, 7, 9, 2, 6, 5]).unsqueeze(0);
+            let other = on_device(&[7i64, 7, 7, 7, 7, 7, 9, 2, 6, 5], test_device()).unsqueeze(0);
             let rest = |ids: &Tensor| to_host(&decoder.forward_branches(ids, &branches).detach().narrow(1, 6, 4));
             assert_eq!(rest(&row), rest(&other));
         }
@@ -265,12 +265,12 @@ mod tests {
                 "rms_norm_eps": 1e-6, "rope_theta": 1e4, "max_position_embeddings": 32, "initializer_range": 0.5}"#,
         )
         .unwrap();
-        let weights = Weights::random(&config, Head::Language, Kind::Float, Device::Cpu, 5).unwrap();
+        let weights = Weights::random(&config, Head::Language, Kind::Float, test_device(), 5).unwrap();
         (config, weights)
     }
 
     fn ids() -> Tensor {
-        Tensor::from_slice(&[3i64, 1, 4, 1, 5, 9, 2, 6, 5, 3]).view([2, 5])
+        on_device(&[3i64, 1, 4, 1, 5, 9, 2, 6, 5, 3], test_device()).view([2, 5])
     }
 
     /// Keeps the residual stream after every layer.
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(hidden, decoder.norm.forward(last));
 
         // After the last layer only the norm sees the vector; after another one, so do the layers that follow.
-        let vector = Tensor::arange(8, (Kind::Float, Device::Cpu)) * 0.25 - 1.0;
+        let vector = Tensor::arange(8, (Kind::Float, test_device())) * 0.25 - 1.0;
         let steered = |layer| decoder.forward_tapped(&ids(), &mut Steer { layer, vector: vector.shallow_clone() });
         assert_eq!(steered(2), decoder.norm.forward(&(last + &vector)));
         let rotation = decoder.rope.rotation(&from_zero(&ids()), Kind::Float);
@@ -322,7 +322,7 @@ mod tests {
     fn recomputed_layers_have_the_same_gradients() {
         let (config, start) = tiny();
         let gradient = |checkpointing: bool, tap: &mut dyn Tap| {
-            let mut weights = start.copy_to(Device::Cpu);
+            let mut weights = start.copy_to(test_device());
             weights.require_grad();
             let mut decoder = Decoder::new(&config, &weights);
             decoder.gradient_checkpointing = checkpointing;
@@ -330,7 +330,7 @@ mod tests {
             decoder.forward_tapped(&ids(), tap).sin().sum(Kind::Float).backward();
             to_host(&gradient)
         };
-        let steer = || Steer { layer: 1, vector: Tensor::from_slice(&[0.5f32; 8]) };
+        let steer = || Steer { layer: 1, vector: on_device(&[0.5f32; 8], test_device()) };
         assert!(gradient(true, &mut ()) == gradient(false, &mut ()));
         assert!(gradient(true, &mut steer()) == gradient(false, &mut steer()));
         assert!(gradient(true, &mut steer()) != gradient(true, &mut ()));

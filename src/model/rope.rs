@@ -115,15 +115,15 @@ fn stretched(frequency: f64, s: Llama3Scaling) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::torch::to_host;
+    use crate::torch::{on_device, test_device, to_host};
 
     /// A decoding step must rotate by exactly the angles that the prefill and the update use.
     #[test]
     fn a_position_has_the_same_rotation_however_many_are_computed_at_once() {
         let angle = |i: i64| 1e6f64.powf(-((2 * i) as f64) / 64.0) as f32;
-        let rope = Rope { frequencies: Tensor::from_slice(&(0..32).map(angle).collect::<Vec<_>>()) };
+        let rope = Rope { frequencies: on_device(&(0..32).map(angle).collect::<Vec<_>>(), test_device()) };
         let bits = |first: i64, last: i64| -> Vec<u32> {
-            let positions = Tensor::arange_start(first, last, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+            let positions = Tensor::arange_start(first, last, (Kind::Int64, test_device())).unsqueeze(0);
             let Rotation { cos, sin } = rope.rotation(&positions, Kind::Float);
             // [T, D/2, 2], the position first
             let both = Tensor::stack(&[cos, sin], -1).squeeze_dim(0);

@@ -281,6 +281,7 @@ fn shapes(c: &ModelConfig, head: Head) -> Vec<(String, Vec<i64>)> {
 mod tests {
     use super::*;
     use crate::checkpoint::save_tensors;
+    use crate::torch::test_device;
 
     fn config() -> ModelConfig {
         ModelConfig::from_json(
@@ -302,7 +303,7 @@ mod tests {
         rename: impl Fn(&str) -> Option<String>,
         more: Vec<(String, Tensor)>,
     ) -> Result<Vec<f32>, String> {
-        let (cpu, kind) = (Device::Cpu, Kind::Float);
+        let (cpu, kind) = (test_device(), Kind::Float);
         let weights = Weights::random(&config(), Head::Language, kind, cpu, 1).unwrap();
         let entries = weights.entries().iter();
         let mut tensors: Vec<(String, Tensor)> =
@@ -318,7 +319,7 @@ mod tests {
     fn a_tied_head_is_the_embedding() {
         let dir = tempfile::tempdir().unwrap();
         let same = |name: &str| Some(name.to_string());
-        let embedding = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 1).unwrap();
+        let embedding = Weights::random(&config(), Head::Language, Kind::Float, test_device(), 1).unwrap();
         let embedding = embedding.find(EMBEDDING).unwrap();
         let whole = read(dir.path(), same, &[]).unwrap();
         let head = |tensor: &Tensor| vec![(HEAD.to_string(), tensor.shallow_clone())];

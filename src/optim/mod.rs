@@ -213,7 +213,7 @@ mod tests {
     use crate::dist::Solo;
     use crate::dist::threads::Thread;
     use crate::model::{Head, ModelConfig};
-    use tch::Device;
+    use crate::torch::test_device;
 
     impl AdamW {
         /// As if a backward pass had produced this gradient.
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn steps_equal_the_published_algorithm() {
-        let mut weights = Weights::random(&config(), Head::Language, Kind::Float, Device::Cpu, 3).unwrap();
+        let mut weights = Weights::random(&config(), Head::Language, Kind::Float, test_device(), 3).unwrap();
         weights.require_grad();
         let mut optimizer = AdamW::new(&weights, &Solo);
         let mut naive: Vec<f64> = to_host(weights.flat()).into_iter().map(f64::from).collect();
@@ -274,12 +274,12 @@ mod tests {
     fn a_step_in_parts_is_the_same_step() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let stepped = |part: Option<i64>| {
-                let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
+                let mut weights = Weights::random(&config(), Head::Language, kind, test_device(), 3).unwrap();
                 weights.require_grad();
                 let mut optimizer = AdamW::new(&weights, &Solo);
                 optimizer.at_once = part.unwrap_or(optimizer.at_once);
                 for step in 0..3 {
-                    let grad = Tensor::arange(weights.flat().size()[0], (Kind::Float, Device::Cpu)) * 0.1 + step;
+                    let grad = Tensor::arange(weights.flat().size()[0], (Kind::Float, test_device())) * 0.1 + step;
                     optimizer.begin().unwrap();
                     optimizer.put(&grad.sin());
                     optimizer.accumulate();
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn bfloat16_keeps_what_its_weights_cannot_hold() {
-        let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, Device::Cpu, 3).unwrap();
+        let mut weights = Weights::random(&config(), Head::Language, Kind::BFloat16, test_device(), 3).unwrap();
         weights.require_grad();
         let mut optimizer = AdamW::new(&weights, &Solo);
         let before = to_host(weights.flat());
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn a_gradient_that_is_not_finite_moves_nothing() {
         for kind in [Kind::Float, Kind::BFloat16] {
-            let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
+            let mut weights = Weights::random(&config(), Head::Language, kind, test_device(), 3).unwrap();
             weights.require_grad();
             let mut optimizer = AdamW::new(&weights, &Solo);
             let before = to_host(weights.flat());
@@ -341,13 +341,13 @@ mod tests {
     fn ranks_with_a_part_each_take_the_same_step() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let stepped = |comm: &dyn Comm| {
-                let mut weights = Weights::random(&config(), Head::Language, kind, Device::Cpu, 3).unwrap();
+                let mut weights = Weights::random(&config(), Head::Language, kind, test_device(), 3).unwrap();
                 weights.require_grad();
                 let mut optimizer = AdamW::new(&weights, comm);
                 let total = weights.flat().size()[0];
                 let mut norms = vec![];
                 for step in 0..3 {
-                    let grad = (Tensor::arange(total, (Kind::Float, Device::Cpu)) * 0.1 + step).sin();
+                    let grad = (Tensor::arange(total, (Kind::Float, test_device())) * 0.1 + step).sin();
                     optimizer.begin().unwrap();
                     optimizer.put(&(grad / comm.size() as f64));
                     optimizer.accumulate();

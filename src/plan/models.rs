@@ -2,7 +2,7 @@
 
 use super::Plan;
 use crate::model::{Head, Weights, missing_files};
-use crate::recipe::Precision;
+use crate::recipe::{Attention, Precision};
 use crate::{OrBadInput, dist, torch};
 use anyhow::Result;
 use std::path::Path;
@@ -32,6 +32,16 @@ impl Plan {
             }
             device => device,
         })
+    }
+
+    /// The kernels that attention may use.
+    pub fn kernels(&self) -> torch::Kernels {
+        let (wanted, any) = (self.recipe.machine.attention, self.recipe.machine.attention == Attention::Auto);
+        torch::Kernels {
+            flash: any || wanted == Attention::Flash,
+            memory_efficient: any || wanted == Attention::MemoryEfficient,
+            cudnn: any || wanted == Attention::Cudnn,
+        }
     }
 
     /// The kind of weights and activations.

@@ -7,7 +7,7 @@ use toml::Value;
 
 /// Sections and keys that may change when a run is resumed: how long it runs, what it shows and keeps, where it is
 /// computed and in parts of what size. Any other change would make it a different experiment.
-pub const MAY_CHANGE: [&str; 13] = [
+pub const MAY_CHANGE: [&str; 14] = [
     "name",
     "ppo.steps",
     "ppo.micro_batch_tokens",
@@ -18,6 +18,7 @@ pub const MAY_CHANGE: [&str; 13] = [
     "hooks",
     "watch",
     "logging",
+    "machine.attention",
     "machine.device",
     "machine.threads",
     "memory",

@@ -8,7 +8,7 @@
 //! D head dimension.
 
 use crate::model::{Attend, Causal, KeyValues, Policy, Projected, masked_attention};
-use crate::torch::{NewToken, Row, attend_one, is_fused};
+use crate::torch::{NewToken, Row, attend_one, is_fused, on_device};
 use tch::{Kind, Tensor};
 
 /// Keys and values of R rows over at most T slots.
@@ -44,7 +44,7 @@ impl KvCache {
         let (plain, turned) = ([slots, config.head_dim], [config.head_dim, slots]);
         let keys = || if fused { zeros(turned).transpose(2, 3) } else { zeros(plain) };
         let layers = (0..config.num_hidden_layers).map(|_| KeyValues { keys: keys(), values: zeros(plain) }).collect();
-        let shift = Tensor::from_slice(lengths).to_device(device).neg() + width; // [P]
+        let shift = on_device(lengths, device).neg() + width; // [P]
         let empty = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
         let mask = Tensor::zeros(empty.size(), (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
         let mask = mask.repeat_interleave_self_int(samples, 0, None).view([rows, 1, 1, 1, slots]);
@@ -129,8 +129,7 @@ impl Attend for Prefill<'_> {
 mod tests {
     use super::*;
     use crate::model::{Head, ModelConfig, Tap, Weights};
-    use crate::torch::{padded, to_host};
-    use tch::Device;
+    use crate::torch::{padded, test_device, to_host};
 
     /// Adds a constant after the first layer.
     struct Steer;
@@ -156,7 +155,7 @@ mod tests {
                 "rope_theta": 1e4, "max_position_embeddings": 32, "initializer_range": 0.5}"#,
         )
         .unwrap();
-        let weights = Weights::random(&config, Head::Language, Kind::Float, Device::Cpu, 5).unwrap();
+        let weights = Weights::random(&config, Head::Language, Kind::Float, test_device(), 5).unwrap();
         let policy = Policy::new(&config, weights);
         let (prompts, new) = ([vec![3, 1, 4, 1], vec![5], vec![9, 2]], [[6, 5, 3], [5, 8, 9]]);
         let lengths = [4, 1, 2];
@@ -167,16 +166,16 @@ mod tests {
             // The second part is narrower than the cache.
             let part = &prompts[first..(first + 2).min(3)];
             let prefill = cache.prefill(first as i64, part.len() as i64);
-            let _ = policy.decoder.prefill(&padded(part, Device::Cpu), &prefill, &mut Steer);
+            let _ = policy.decoder.prefill(&padded(part, test_device()), &prefill, &mut Steer);
         }
-        let start = Tensor::from_slice(&lengths).repeat_interleave_self_int(2, 0, None); // [R]
+        let start = on_device(&lengths, test_device()).repeat_interleave_self_int(2, 0, None); // [R]
         for t in 0..3 {
             cache.advance();
-            let tokens = Tensor::from_slice(&new.map(|row| row[t])).repeat([3]); // [R]
+            let tokens = on_device(&new.map(|row| row[t]), test_device()).repeat([3]); // [R]
             let hidden = policy.decoder.step(&tokens, &(&start + t as i64), &cache, &mut Steer);
             for row in 0..6 {
                 let whole = [&prompts[row / 2], &new[row % 2][..=t]].concat();
-                let whole = policy.decoder.forward_tapped(&padded(&[whole], Device::Cpu), &mut Steer);
+                let whole = policy.decoder.forward_tapped(&padded(&[whole], test_device()), &mut Steer);
                 let expected = to_host(&whole.select(1, -1));
                 let found = to_host(&hidden.get(row as i64));
                 let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);

@@ -8,7 +8,7 @@ use super::cache::KvCache;
 use super::constraint::Constraint;
 use super::sampler::Sampling;
 use crate::model::Policy;
-use crate::torch::{ids_to_host, padded, to_host, trim};
+use crate::torch::{ids_to_host, on_device, padded, to_host, trim};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -195,18 +195,18 @@ impl Batch {
                 let hidden = policy.decoder.prefill(&padded(prompts, device), &prefill, &mut ()); // [b, t, H]
                 let width = hidden.size()[1];
                 let last: Vec<i64> = lengths.iter().zip(0..).map(|(length, row)| row * width + length - 1).collect();
-                Some(hidden.flatten(0, 1).index_select(0, &Tensor::from_slice(&last).to_device(device))) // [b, H]
+                Some(hidden.flatten(0, 1).index_select(0, &on_device(&last, device))) // [b, H]
             })
             .collect();
         let hidden = Tensor::cat(&parts?, 0); // [P, H]
-        let lengths = Tensor::from_slice(&lengths).to_device(device); // [P]
+        let lengths = on_device(&lengths, device); // [P]
 
         let mut uniforms = Vec::with_capacity(rows.len() * max);
         for &row in &rows {
             let mut rng = stream(row);
             uniforms.extend((0..max).map(|_| rng.random::<f32>()));
         }
-        let uniforms = Tensor::from_slice(&uniforms).view([rows.len() as i64, max as i64]).to_device(device);
+        let uniforms = on_device(&uniforms, device).view([rows.len() as i64, max as i64]);
         Some((Self { rows, positions: repeat(lengths), uniforms, cache }, repeat(hidden)))
     }
 
@@ -221,7 +221,7 @@ impl Batch {
     /// Drops all rows except those of the indices `live`; returns their tokens, from `tokens` [B].
     fn keep(&mut self, live: &[i64], tokens: &Tensor) -> Tensor {
         self.rows = live.iter().map(|&i| self.rows[i as usize]).collect();
-        let index = Tensor::from_slice(live).to_device(tokens.device());
+        let index = on_device(live, tokens.device());
         self.cache.keep(&index);
         self.positions = self.positions.index_select(0, &index);
         self.uniforms = self.uniforms.index_select(0, &index);

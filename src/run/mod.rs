@@ -28,7 +28,7 @@ use crate::plan::{Disk, Plan, held, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
-use crate::torch::{catching, return_large_blocks, trim_above};
+use crate::torch::{catching, choose_kernels, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
 use crate::train::interrupted::Interrupted;
 use crate::train::learner::Models;
@@ -62,6 +62,7 @@ fn launch_one(plan: &Plan, resume: bool, with: (&Stop, &dyn Comm), shared: Optio
 /// Makes the process one that computes as the recipe says.
 pub fn use_machine(plan: &Plan) -> Result<()> {
     plan.device()?;
+    choose_kernels(plan.recipe.machine.tf32, plan.kernels())?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
     }

@@ -7,7 +7,7 @@ use crate::dist::Solo;
 use crate::dist::threads::Thread;
 use crate::metrics::jsonl;
 use crate::plan::{self, Plan};
-use crate::torch::to_host;
+use crate::torch::{test_device_name, to_host};
 use crate::train::hook::State;
 use crate::train::pulse::{Phase, asked};
 use crate::train::stop::Stop;
@@ -20,7 +20,8 @@ use std::path::Path;
 fn a_second_task_and_a_hook_take_part_in_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("toy");
-    let plan = plan::load(Path::new("tests/toy/recipe.toml"), &[], Some(&out)).unwrap();
+    let device = format!("machine.device={}", test_device_name());
+    let plan = plan::load(Path::new("tests/toy/recipe.toml"), &[device], Some(&out)).unwrap();
     assert!(plan::report(&plan, plan::Devices::of(&plan)).contains("larger, 16 training, 16 validation"));
     launch(&plan, false, &Solo).unwrap();
 

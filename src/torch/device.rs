@@ -1,5 +1,6 @@
 //! Devices by name.
 
+use super::gpu::has_cuda;
 use crate::BadInput;
 use tch::{Cuda, Device};
 
@@ -27,18 +28,60 @@ pub fn named_device(name: &str) -> Option<Device> {
 pub fn device(name: &str) -> Result<Device, BadInput> {
     let device =
         named_device(name).ok_or_else(|| BadInput(format!("there is no device `{name}`: expected {DEVICES}")))?;
-    let gpus = Cuda::device_count();
     match device {
-        Device::Cuda(index) if index as i64 >= gpus => Err(BadInput(format!(
-            "there is no device `{name}`: this machine and its libtorch have {gpus} CUDA devices (scripts/setup --cuda)"
-        ))),
+        Device::Cuda(index) => present(name, index, has_cuda(), Cuda::device_count()).map(|()| device),
         _ => Ok(device),
     }
+}
+
+/// Refuses the GPU of that number and name if there are fewer; `built`: whether libtorch has CUDA at all.
+fn present(name: &str, index: usize, built: bool, gpus: i64) -> Result<(), BadInput> {
+    let why = match (built, gpus) {
+        (_, gpus) if (index as i64) < gpus => return Ok(()),
+        (false, _) => "this build's libtorch has no CUDA: scripts/setup --cuda fetches one that has, then build again",
+        (true, 1) => "there is a single GPU, cuda:0",
+        (true, 2..) => &format!("there are {gpus} GPUs, cuda:0 to cuda:{}", gpus - 1),
+        (true, _) => {
+            "libtorch has CUDA, but finds no GPU that it can use: `nvidia-smi` must list one, with a driver for CUDA \
+             13 (580 or later), and CUDA_VISIBLE_DEVICES must not hide it"
+        }
+    };
+    Err(BadInput(format!("there is no device `{name}`: {why}")))
+}
+
+/// Where tests put their models: PPO_TRAIN_DEVICE, as in a recipe, or the CPU.
+///
+/// # Panics
+/// If there is no such device.
+#[doc(hidden)]
+pub fn test_device() -> Device {
+    device(&test_device_name()).unwrap_or_else(|error| panic!("PPO_TRAIN_DEVICE: {error}"))
+}
+
+/// The same, as a recipe names it.
+#[doc(hidden)]
+pub fn test_device_name() -> String {
+    std::env::var("PPO_TRAIN_DEVICE").unwrap_or_else(|_| "cpu".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_refused_with_the_reason() {
+        let said = |index, built, gpus| present("cuda:N", index, built, gpus).err().map(|error| error.0);
+        assert_eq!((said(0, true, 1), said(7, true, 8)), (None, None));
+        for (index, built, gpus, word) in [
+            (0, false, 0, "scripts/setup --cuda"),
+            (0, true, 0, "nvidia-smi"),
+            (1, true, 1, "a single GPU, cuda:0"),
+            (2, true, 2, "2 GPUs, cuda:0 to cuda:1"),
+        ] {
+            let message = said(index, built, gpus).unwrap();
+            assert!(message.starts_with("there is no device `cuda:N`: ") && message.contains(word), "{message}");
+        }
+    }
 
     #[test]
     fn names_are_devices_or_refused() {

@@ -7,17 +7,21 @@ mod allocator;
 mod device;
 mod fault;
 mod fused;
+mod gpu;
 mod heap;
 mod machine;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod neighbours;
 mod profile;
 
 pub use allocator::Heap;
-pub use device::{DEVICES, device, named_device};
+pub use device::{DEVICES, device, named_device, test_device, test_device_name};
 pub use fault::{Fault, catching, report_panics};
 pub use fused::{
     Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,
 };
+pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_memory, has_cuda, on_device, wait_for};
 pub use heap::{Held, keep_freed_memory, make_room, most_resident_bytes, return_large_blocks, trim, trim_above};
 pub use machine::Machine;
 pub use neighbours::share_cpu;
@@ -306,7 +310,7 @@ pub fn padded<S: AsRef<[i64]>>(sequences: &[S], device: Device) -> Tensor {
         let sequence = sequence.as_ref();
         row[..sequence.len()].copy_from_slice(sequence);
     }
-    Tensor::from_slice(&ids).view([sequences.len() as i64, width as i64]).to_device(device)
+    on_device(&ids, device).view([sequences.len() as i64, width as i64])
 }
 
 /// The kind that holds a safetensors type, for the types that weights come in.

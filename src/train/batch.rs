@@ -9,7 +9,7 @@ use super::pulse::Pulse;
 use crate::dist::{Comm, share_of};
 use crate::model::Tokens;
 use crate::terminal;
-use crate::torch::{Fault, catching, trim};
+use crate::torch::{Fault, catching, on_device, trim};
 use anyhow::Result;
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -166,7 +166,7 @@ impl<'a> Batch<'a> {
         let sequences: Vec<&Sequence> = rows.iter().map(|&i| self.sequences[i]).collect();
         let targets: Vec<i64> = sequences.iter().flat_map(|s| s.response.iter().copied()).collect();
         let slots: Vec<i64> = rows.iter().flat_map(|&i| self.slots[i].clone().map(|at| at as i64)).collect();
-        let [targets, slots] = [targets, slots].map(|values| Tensor::from_slice(&values).to_device(self.device));
+        let [targets, slots] = [targets, slots].map(|values| on_device(&values, self.device));
         MicroBatch { tokens: self.layout.lay(&sequences, self.device), targets, slots, rows: rows.to_vec() }
     }
 
@@ -206,7 +206,7 @@ impl<'a> Batch<'a> {
 mod tests {
     use super::*;
     use crate::dist::Solo;
-    use crate::torch::{ids_to_host, to_host};
+    use crate::torch::{ids_to_host, test_device, to_host};
 
     fn sequences() -> Vec<Sequence> {
         let sequence = |prompt: &[i64], response: &[i64]| Sequence { prompt: prompt.into(), response: response.into() };
@@ -224,7 +224,7 @@ mod tests {
         let all: Vec<&Sequence> = all.iter().collect();
         // Padded: 5 + 3, then 2 + 1 tokens, the longest first; in a row 5 + 4, then 1 + 1.
         for (layout, tokens) in [(Layout::Padded, [12, 4]), (Layout::Row, [9, 2])] {
-            let batch = Batch { layout, ..Batch::new(&all, tokens[0], Device::Cpu, &Solo) };
+            let batch = Batch { layout, ..Batch::new(&all, tokens[0], test_device(), &Solo) };
             assert_eq!(batch.slots, [0..2, 2..3, 3..7, 7..7]);
             let micro: Vec<MicroBatch> = batch.micro_batches(0..4).collect();
             assert_eq!(micro.iter().map(|m| m.tokens.ids.numel()).collect::<Vec<_>>(), tokens);
@@ -268,7 +268,7 @@ mod tests {
         let all: Vec<&Sequence> = all.iter().collect();
         let share = |rank| {
             let comm = Half(rank);
-            let batch = Batch::new(&all, 12, Device::Cpu, &comm);
+            let batch = Batch::new(&all, 12, test_device(), &comm);
             let [scores] = batch.score(|micro| [micro.targets.to_kind(Kind::Float)]).unwrap();
             to_host(&scores)
         };

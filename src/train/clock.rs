@@ -2,13 +2,18 @@
 
 use super::batch::Batch;
 use crate::metrics::Record;
+use crate::torch::{device_memory, wait_for};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Instant;
+use tch::Device;
 
 /// Wall-clock seconds of the stages of a step, also of one that is interrupted and goes on in another process.
 #[derive(Deserialize, Serialize)]
 pub struct Clock {
+    /// A device that works on while the host does something else.
+    #[serde(skip)]
+    device: Option<Device>,
     #[serde(skip, default = "Instant::now")]
     lap: Instant,
     stages: Vec<(Cow<'static, str>, f64)>,
@@ -22,11 +27,17 @@ impl Default for Clock {
 
 impl Clock {
     pub fn start() -> Self {
-        Self { lap: Instant::now(), stages: Vec::new() }
+        Self { device: None, lap: Instant::now(), stages: Vec::new() }
+    }
+
+    /// The same, for stages that end when this device has done its work.
+    pub fn on(self, device: Device) -> Self {
+        Self { device: Some(device), ..self }
     }
 
     /// Ends a stage, which took the time since the previous one ended.
     pub fn lap(&mut self, stage: &'static str) {
+        self.device.into_iter().for_each(wait_for);
         let now = Instant::now();
         let seconds = (now - self.lap).as_secs_f64();
         self.lap = now;
@@ -72,8 +83,13 @@ impl Clock {
         record.set("perf/time_per_step", seconds);
         record.set("perf/total_num_tokens", tokens);
         record.set("perf/throughput", tokens / seconds / ranks.len() as f64);
+        let gb = |bytes: f64| bytes / f64::from(1 << 30);
         if let Some(bytes) = resident_bytes() {
-            record.set("perf/cpu_memory_used_gb", bytes / f64::from(1 << 30));
+            record.set("perf/cpu_memory_used_gb", gb(bytes));
+        }
+        if let Some(memory) = device_memory(batch.device) {
+            record.set("perf/max_memory_allocated_gb", gb(memory.most_held as f64));
+            record.set("perf/max_memory_reserved_gb", gb(memory.most_taken as f64));
         }
     }
 }

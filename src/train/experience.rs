@@ -6,7 +6,7 @@ use super::not_finite::NotFinite;
 use crate::algo::advantage::{self, explained_variance};
 use crate::metrics::Record;
 use crate::recipe::{Advantage, KlIn, Ppo};
-use crate::torch::to_host;
+use crate::torch::{on_device, to_host};
 use tch::Tensor;
 
 /// What the updates learn from; flat, [N] float32 each, on the models' device.
@@ -64,8 +64,8 @@ pub fn experience(ppo: &Ppo, scored: &Scored, estimates: Estimates) -> Experienc
     let device = estimates.old.device();
     Experience {
         estimates,
-        advantages: Tensor::from_slice(&advantages).to_device(device),
-        returns: Tensor::from_slice(&returns).to_device(device),
+        advantages: on_device(&advantages, device),
+        returns: on_device(&returns, device),
         kl: kl.iter().map(|k| f64::from(*k)).sum::<f64>() / kl.len().max(1) as f64,
         host: HostSide { rewards: by_sequence, advantages, returns, values },
     }
@@ -127,14 +127,18 @@ impl Experience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch::test_device;
 
     #[test]
     fn what_is_not_finite_is_named_with_its_sequences() {
         let ppo: Ppo = toml::from_str("").unwrap();
         let check = |old: [f32; 4], values: [f32; 4], scores: [f32; 3]| {
-            let reference = Some(Tensor::from_slice(&[-1f32; 4]));
-            let estimates =
-                Estimates { old: Tensor::from_slice(&old), reference, values: Some(Tensor::from_slice(&values)) };
+            let reference = Some(on_device(&[-1f32; 4], test_device()));
+            let estimates = Estimates {
+                old: on_device(&old, test_device()),
+                reference,
+                values: Some(on_device(&values, test_device())),
+            };
             let lengths = [1, 2, 1];
             let scored = Scored { scores: &scores, lengths: &lengths, group: 1, kl_coef: 0.1 };
             experience(&ppo, &scored, estimates).check(&lengths).map_err(|error| error.to_string())

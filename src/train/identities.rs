@@ -55,15 +55,16 @@ pub fn check(compute: Kind, experience: &Experience, gap: f64, first: Option<&Sc
 mod tests {
     use super::*;
     use crate::recipe::Ppo;
+    use crate::torch::{on_device, test_device};
     use crate::train::estimates::Estimates;
     use crate::train::experience::{Scored, experience};
 
     fn first_step(reference: [f32; 2], value: f32) -> Experience {
         let ppo: Ppo = toml::from_str("").unwrap();
         let estimates = Estimates {
-            old: Tensor::from_slice(&[-1.0f32, -2.0]),
-            reference: Some(Tensor::from_slice(&reference)),
-            values: Some(Tensor::from_slice(&[0.0, value])),
+            old: on_device(&[-1.0f32, -2.0], test_device()),
+            reference: Some(on_device(&reference, test_device())),
+            values: Some(on_device(&[0.0, value], test_device())),
         };
         let scored = Scored { scores: &[1.0], lengths: &[2], group: 1, kl_coef: 0.001 };
         experience(&ppo, &scored, estimates)

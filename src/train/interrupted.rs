@@ -133,6 +133,7 @@ fn of_kind<'a>(tensors: &'a HashMap<String, Tensor>, name: &str, kind: Kind) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch::test_device;
 
     #[test]
     fn what_is_kept_is_read_back_to_the_bit() {
@@ -153,7 +154,7 @@ mod tests {
         let responses = vec![response(&[3, 4], true), response(&[], false), response(&[7], true)];
         let written = Interrupted { responses, estimates: estimates(), so_far };
         written.save(dir.path()).unwrap();
-        let read = Interrupted::load(dir.path(), Device::Cpu).unwrap();
+        let read = Interrupted::load(dir.path(), test_device()).unwrap();
         assert_eq!(read.responses, written.responses);
         assert!(read.estimates.reference.is_none());
         assert_eq!(to_host(&read.estimates.old), to_host(&estimates().old));
@@ -163,7 +164,7 @@ mod tests {
 
         // Files of another step.
         save_tensors(&dir.path().join(TENSORS), &[("lengths", Tensor::from_slice(&[5i64]))]).unwrap();
-        let error = format!("{:#}", Interrupted::load(dir.path(), Device::Cpu).map(drop).unwrap_err());
+        let error = format!("{:#}", Interrupted::load(dir.path(), test_device()).map(drop).unwrap_err());
         assert!(error.contains("step.safetensors cannot be used: it has no tensor terminated"), "{error}");
     }
 }

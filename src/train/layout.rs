@@ -5,10 +5,10 @@
 //! S (P + R). The last token of a response predicts nothing and is left out of a row.
 
 use crate::model::Tokens;
-use crate::torch::{Branch, padded};
+use crate::torch::{Branch, on_device, padded};
 use std::ops::Range;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::Device;
 
 /// A prompt and its response, generated or to be learnt; token ids. The samples of a prompt share it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ impl Layout {
 
     /// The sequences as tensors; those that read the response tokens' predictions, in order.
     pub fn lay(self, sequences: &[&Sequence], device: Device) -> Tokens {
-        let tensor = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        let tensor = |values: &[i64]| on_device(values, device);
         match self {
             Self::Padded => {
                 let ids: Vec<Vec<i64>> = sequences.iter().map(|s| [&*s.prompt, &s.response].concat()).collect();

@@ -53,10 +53,11 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
     for step in trainer.state.step + 1..=ppo.steps {
         pulse.check()?;
         let mut record = Record::new(Stage::Ppo, step as u64);
-        let (written, estimated, SoFar { mut learnt, mut clock }) = match trainer.interrupted.take() {
+        let (written, estimated, SoFar { mut learnt, clock }) = match trainer.interrupted.take() {
             Some(Interrupted { responses, estimates, so_far }) => (Some(responses), Some(estimates), so_far),
             None => Default::default(),
         };
+        let mut clock = clock.on(trainer.models.actor.model.device());
 
         // The policy writes, the task grades.
         pulse.enter(Phase::Rollout);

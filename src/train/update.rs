@@ -13,7 +13,7 @@ use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, catching, make_room, to_host, trim};
+use crate::torch::{AdamWStep, catching, make_room, on_device, to_host, trim};
 use anyhow::Result;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub fn descend(
     mut loss: impl FnMut(&MicroBatch, &Tensor, &mut Sums) -> Tensor,
 ) -> Result<Vec<f64>> {
     let first = batch.first_slot(mini.start) as i64;
-    let weights = Tensor::from_slice(&token_weights(&batch.lengths(mini.clone()))).to_device(batch.device);
+    let weights = on_device(&token_weights(&batch.lengths(mini.clone())), batch.device);
     let mut loss =
         |micro: &MicroBatch, sums: &mut Sums| loss(micro, &weights.index_select(0, &(&micro.slots - first)), sums);
     gather(batch, &mini, steps, sums, &mut loss)?;

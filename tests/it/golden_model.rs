@@ -5,18 +5,18 @@ use ppo_train::dist::Solo;
 use ppo_train::model::{Head, ModelConfig, Policy, Tokens, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::rollout::{Engine, Sampling, Stop};
-use ppo_train::torch::{AdamWStep, ids_to_host, to_host};
+use ppo_train::torch::{AdamWStep, ids_to_host, on_device, test_device, to_host};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use std::collections::HashMap;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const MODELS: [&str; 3] = ["qwen2_tiny", "qwen3_tiny", "llama_tiny"];
 
 fn load(name: &str) -> (Policy, HashMap<String, Tensor>) {
     let dir = golden(name);
     let config = ModelConfig::from_dir(&dir).unwrap();
-    let weights = Weights::load(&dir, &config, Head::Language, Kind::Float, Device::Cpu).unwrap();
+    let weights = Weights::load(&dir, &config, Head::Language, Kind::Float, test_device()).unwrap();
     (Policy::trainable(&config, weights), tensors(&format!("{name}.safetensors")))
 }
 
@@ -25,7 +25,7 @@ fn next_tokens(ids: &Tensor, lengths: &[i64]) -> (Tensor, Tensor) {
     let width = ids.size()[1];
     let read: Vec<i64> =
         lengths.iter().enumerate().flat_map(|(row, n)| (0..n - 1).map(move |t| row as i64 * width + t)).collect();
-    let read = Tensor::from_slice(&read);
+    let read = on_device(&read, ids.device());
     let targets = ids.flatten(0, 1).index_select(0, &(&read + 1));
     (read, targets)
 }
@@ -86,7 +86,7 @@ fn bfloat16_stays_near_transformers() {
     for name in MODELS {
         let (float, golden) = load(name);
         let half =
-            Weights::load(&crate::support::golden(name), &float.config, Head::Language, Kind::BFloat16, Device::Cpu);
+            Weights::load(&crate::support::golden(name), &float.config, Head::Language, Kind::BFloat16, test_device());
         let policy = Policy::trainable(&float.config, half.unwrap());
         let (learning, read) = (loss(&policy, &golden), tch::no_grad(|| loss(&policy, &golden)));
         assert_close(&format!("{name} loss"), &learning, &loss(&float, &golden), 1e-2);
@@ -170,10 +170,14 @@ fn decoding_with_the_cache_equals_the_full_forward() {
             assert!(response.terminated || response.ids.len() == 16);
             let prompt = &prompts[i / 4];
             let all = [prompt.as_slice(), &response.ids].concat();
-            let read = Tensor::arange_start(prompt.len() as i64 - 1, all.len() as i64 - 1, (Kind::Int64, Device::Cpu));
-            let ids = Tensor::from_slice(&all).unsqueeze(0);
-            let full =
-                policy.log_probs(&policy.hidden(&Tokens::padded(ids, read)), &Tensor::from_slice(&response.ids), 1.3);
+            let read =
+                Tensor::arange_start(prompt.len() as i64 - 1, all.len() as i64 - 1, (Kind::Int64, test_device()));
+            let ids = on_device(&all, test_device()).unsqueeze(0);
+            let full = policy.log_probs(
+                &policy.hidden(&Tokens::padded(ids, read)),
+                &on_device(&response.ids, test_device()),
+                1.3,
+            );
             assert_close(&format!("{name} response {i}"), &Tensor::from_slice(&response.log_probs), &full, 1e-5);
         }
 
@@ -191,7 +195,7 @@ fn a_folder_that_does_not_fit_is_refused_with_its_tensors_named() {
     let mut config = ModelConfig::from_dir(&dir).unwrap();
     config.intermediate_size += 1;
     config.num_hidden_layers += 1;
-    let error = Weights::load(&dir, &config, Head::Language, Kind::Float, Device::Cpu).err().unwrap().to_string();
+    let error = Weights::load(&dir, &config, Head::Language, Kind::Float, test_device()).err().unwrap().to_string();
     for part in [
         "mlp.up_proj.weight in ",
         ": shape [48, 32], expected [49, 32]",

@@ -8,7 +8,7 @@ use ppo_train::dist::Solo;
 use ppo_train::model::{Critic, Head, ModelConfig, Policy, ValueHead, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::recipe::{Aggregation, Ppo};
-use ppo_train::torch::{ids_to_host, to_host};
+use ppo_train::torch::{ids_to_host, on_device, test_device, to_host};
 use ppo_train::train::batch::{Batch, Sequence};
 use ppo_train::train::clock::Clock;
 use ppo_train::train::estimates::estimate;
@@ -18,7 +18,7 @@ use ppo_train::train::not_finite::NotFinite;
 use ppo_train::train::update::{Scalars, StepSettings, Updates};
 use serde_json::Value;
 use std::collections::HashMap;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 struct Case {
     config: ModelConfig,
@@ -56,7 +56,7 @@ impl Case {
 
     /// Weights under a prefix of the golden file.
     fn weights(&self, prefix: &str, head: Head) -> Weights {
-        let weights = Weights::zeros(&self.config, head, Kind::Float, Device::Cpu);
+        let weights = Weights::zeros(&self.config, head, Kind::Float, test_device());
         for (name, tensor) in weights.entries() {
             tensor.shallow_clone().copy_(&self.golden[&format!("{prefix}.{name}")]);
         }
@@ -65,7 +65,7 @@ impl Case {
 
     fn actor(&self) -> Learner<Policy> {
         let dir = golden("qwen2_tiny");
-        let weights = Weights::load(&dir, &self.config, Head::Language, Kind::Float, Device::Cpu).unwrap();
+        let weights = Weights::load(&dir, &self.config, Head::Language, Kind::Float, test_device()).unwrap();
         let model = Policy::trainable(&self.config, weights);
         Learner { optimizer: AdamW::new(&model.weights, &Solo), model }
     }
@@ -76,7 +76,7 @@ impl Case {
     }
 
     fn models(&self, critic: Estimator) -> Models {
-        let reference = Reference::new(Policy::new(&self.config, self.weights("ref", Head::Language)), Device::Cpu);
+        let reference = Reference::new(Policy::new(&self.config, self.weights("ref", Head::Language)), test_device());
         Models { actor: self.actor(), critic: Some(critic), reference: Some(reference) }
     }
 
@@ -84,7 +84,7 @@ impl Case {
     /// anything learns. Returns the updates of the critic and of the actor.
     fn step(&self, models: &mut Models, ppo: &Ppo, check: impl Fn(&Experience)) -> [Vec<Scalars>; 2] {
         let sequences: Vec<&Sequence> = self.sequences.iter().collect();
-        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, Device::Cpu, &Solo);
+        let batch = Batch::new(&sequences, ppo.micro_batch_tokens, test_device(), &Solo);
         let estimates = estimate(models, &batch, self.temperature, &mut Clock::start()).unwrap();
         let (scores, lengths) = (to_host(&self.golden["scores"]), batch.lengths(0..sequences.len()));
         let scored = Scored { scores: &scores, lengths: &lengths, group: 2, kl_coef: ppo.kl_coef };
@@ -147,7 +147,7 @@ fn a_whole_update_equals_pytorch() {
 fn an_update_of_a_value_head_on_the_actor_equals_pytorch() {
     let case = Case::load();
     let golden = tensors("ppo_shared.safetensors");
-    let weights = Weights::zeros(&case.config, Head::ValueOnly, Kind::Float, Device::Cpu);
+    let weights = Weights::zeros(&case.config, Head::ValueOnly, Kind::Float, test_device());
     for (name, tensor) in weights.entries() {
         tensor.shallow_clone().copy_(&golden[name]);
     }
@@ -225,7 +225,7 @@ fn pure_functions_equal_numpy() {
 
     let case = &all["kl"];
     let vector = |name: &str| -> Vec<f32> { serde_json::from_value(case[name].clone()).unwrap() };
-    let (actor, reference) = (Tensor::from_slice(&vector("logp")), Tensor::from_slice(&vector("ref_logp")));
+    let (actor, reference) = (on_device(&vector("logp"), test_device()), on_device(&vector("ref_logp"), test_device()));
     for (name, estimates) in
         [("k1", kl::k1(&actor, &reference)), ("k2", kl::k2(&actor, &reference)), ("k3", kl::k3(&actor, &reference))]
     {
@@ -242,12 +242,12 @@ fn pure_functions_equal_numpy() {
     close("whiten", &values, &kept("whitened"));
 
     let case = &all["policy_loss"];
-    let flat = |name: &str| Tensor::from_slice(&rows(&case[name]).concat());
+    let flat = |name: &str| on_device(&rows(&case[name]).concat(), test_device());
     let lengths: Vec<usize> = rows(&case["logp"]).iter().map(Vec::len).collect();
     let number = |name: &str| case[name].as_f64().unwrap();
     let clip = Clip { low: number("clip_low"), high: number("clip_high"), dual: number("clip_dual") };
     for (name, token_weights) in [("token_mean", token_mean(&lengths)), ("sequence_mean", sequence_mean(&lengths))] {
-        let weights = Tensor::from_slice(&token_weights);
+        let weights = on_device(&token_weights, test_device());
         let policy = policy_loss(&flat("logp"), &flat("old_logp"), &flat("advantages"), &weights, clip);
         close(name, &to_host(&policy.loss), &[number(name) as f32]);
         if name == "token_mean" {
@@ -258,7 +258,8 @@ fn pure_functions_equal_numpy() {
     }
 
     let case = &all["value_loss"];
-    let vector = |name: &str| Tensor::from_slice(&serde_json::from_value::<Vec<f32>>(case[name].clone()).unwrap());
+    let vector =
+        |name: &str| on_device(&serde_json::from_value::<Vec<f32>>(case[name].clone()).unwrap(), test_device());
     let number = |name: &str| case[name].as_f64().unwrap();
     let weights = vector("values").ones_like() / vector("values").numel() as f64;
     let (values, old, returns) = (vector("values"), vector("old_values"), vector("returns"));
@@ -273,7 +274,7 @@ fn an_update_that_is_not_finite_names_where_it_comes_from() {
     let poisoned = |poison: &dyn Fn(&mut Models, &mut Experience)| {
         let mut models = case.models(case.critic());
         let sequences: Vec<&Sequence> = case.sequences.iter().collect();
-        let batch = Batch::new(&sequences, case.ppo.micro_batch_tokens, Device::Cpu, &Solo);
+        let batch = Batch::new(&sequences, case.ppo.micro_batch_tokens, test_device(), &Solo);
         let estimates = estimate(&models, &batch, case.temperature, &mut Clock::start()).unwrap();
         let (scores, lengths) = (to_host(&case.golden["scores"]), batch.lengths(0..sequences.len()));
         let scored = Scored { scores: &scores, lengths: &lengths, group: 2, kl_coef: case.ppo.kl_coef };

@@ -10,12 +10,12 @@ use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Author, Constraint, Engine, Manner, Sampling, Stop, Vocabulary};
 use ppo_train::text::Tokenizer;
-use ppo_train::torch::to_host;
+use ppo_train::torch::{on_device, test_device, to_host};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind, Tensor};
+use tch::Kind;
 
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/countdown-base");
 
@@ -35,14 +35,14 @@ fn model(seed: u64) -> tempfile::TempDir {
     std::fs::create_dir(&source).unwrap();
     std::fs::write(source.join("config.json"), config.to_string()).unwrap();
     let config = ModelConfig::from_dir(&source).unwrap();
-    let weights = Weights::random(&config, Head::Language, Kind::Float, Device::Cpu, seed).unwrap();
+    let weights = Weights::random(&config, Head::Language, Kind::Float, test_device(), seed).unwrap();
     save_model(&dir.path().join("model"), &weights, &source, Path::new(QUICKSTART)).unwrap();
     dir
 }
 
 fn policy(dir: &Path) -> Policy {
     let config = ModelConfig::from_dir(&dir.join("model")).unwrap();
-    let weights = Weights::load(&dir.join("model"), &config, Head::Language, Kind::Float, Device::Cpu).unwrap();
+    let weights = Weights::load(&dir.join("model"), &config, Head::Language, Kind::Float, test_device()).unwrap();
     Policy::new(&config, weights)
 }
 
@@ -102,7 +102,8 @@ fn tokens_are_drawn_from_what_may_come_next() {
         for (row, response) in responses.iter().enumerate() {
             let mut acceptor = Acceptor::new(Arc::clone(&grammars[row / 2]));
             let ids = [prompts[row / 2].as_slice(), &response.ids].concat();
-            let all = policy.logits(&policy.decoder.forward(&Tensor::from_slice(&ids).unsqueeze(0))).get(0); // [T, V]
+            let ids = on_device(&ids, test_device()).unsqueeze(0);
+            let all = policy.logits(&policy.decoder.forward(&ids)).get(0); // [T, V]
             let first = prompts[row / 2].len() - 1;
             for (at, (&id, &log_prob)) in response.ids.iter().zip(&response.log_probs).enumerate() {
                 let logits = to_host(&all.get((first + at) as i64));
@@ -228,7 +229,7 @@ fn texts_become_vectors() {
     let (policy, tokenizer) = (policy(dir.path()), Tokenizer::from_dir(Path::new(QUICKSTART)).unwrap());
     for (text, vector) in texts.iter().zip(&vectors) {
         let ids = tokenizer.encode(text).unwrap();
-        let states = to_host(&policy.decoder.forward(&Tensor::from_slice(&ids).unsqueeze(0))); // [t, 32]
+        let states = to_host(&policy.decoder.forward(&on_device(&ids, test_device()).unsqueeze(0))); // [t, 32]
         for (at, value) in vector.iter().enumerate() {
             let mean = states.iter().skip(at).step_by(32).sum::<f32>() / ids.len() as f32;
             assert!((mean - value).abs() < 1e-5, "{text}: {mean} {value}");

@@ -2,7 +2,7 @@
 //! KL coefficient, a schedule, evaluations, checkpoints that are pruned. However often it is killed, it comes to the
 //! same end, bit for bit. `scripts/kill_loop N` does the same N times.
 
-use crate::support::{SMOKE, STATEFUL, is_measured, program, run};
+use crate::support::{SMOKE, STATEFUL, is_measured, program, repeats_to_the_bit, run};
 use ppo_train::hash::{hash, hash_of_files};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -82,6 +82,9 @@ fn phase(out: &Path) -> &'static str {
 #[test]
 #[expect(clippy::print_stdout, reason = "the seed and the counts of scripts/kill_loop")]
 fn a_run_that_is_killed_at_any_moment_comes_to_the_same_end() {
+    if !repeats_to_the_bit("runs that are killed") {
+        return;
+    }
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().expect(name));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let (kills, seed) = (number("KILLS", 20), number("SEED", now));
@@ -136,6 +139,9 @@ fn a_run_that_is_killed_at_any_moment_comes_to_the_same_end() {
 /// and in the data, the same number of steps leads elsewhere.
 #[test]
 fn a_restart_from_the_weights_alone_is_another_run() {
+    if !repeats_to_the_bit("restarts") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let train = |name: &str, more: &[&str]| {
         let out = dir.path().join(name);

@@ -1,12 +1,13 @@
 //! What several tests need.
 
-use ppo_train::torch::{kind_of, to_host};
+use ppo_train::torch::{kind_of, test_device, test_device_name, to_host};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 pub const SMOKE: &str = "recipes/smoke.toml";
 
@@ -33,13 +34,13 @@ pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// All tensors of a golden file.
+/// All tensors of a golden file, on the device of the tests.
 pub fn tensors(name: &str) -> HashMap<String, Tensor> {
     let bytes = std::fs::read(golden(name)).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let tensor = |data: safetensors::tensor::TensorView| {
         let shape: Vec<i64> = data.shape().iter().map(|d| *d as i64).collect();
-        Tensor::from_data_size(data.data(), &shape, kind_of(data.dtype()).unwrap())
+        Tensor::from_data_size(data.data(), &shape, kind_of(data.dtype()).unwrap()).to_device(test_device())
     };
     file.iter().map(|(name, data)| (name.to_string(), tensor(data))).collect()
 }
@@ -56,11 +57,30 @@ pub fn assert_close(what: &str, got: &Tensor, expected: &Tensor, bound: f64) {
     );
 }
 
-/// The program with these arguments, started from the repository.
+/// The program with these arguments, started from the repository. Runs of recipes are on the device of the tests.
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-train"));
-    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command.args(args).args(device_of(args)).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
     command
+}
+
+/// The arguments that put a run on the device of the tests, unless it says itself where it wants to be.
+pub fn device_of(args: &[&str]) -> Vec<String> {
+    let is_run = args.first().is_some_and(|first| first.ends_with(".toml"));
+    let says = args.iter().any(|arg| arg.starts_with("machine.device"));
+    let set = format!("machine.device='{}'", test_device_name());
+    if is_run && !says { vec!["--set".into(), set] } else { vec![] }
+}
+
+/// Whether tests run on the CPU, where sums are rounded the same each time and as recorded. Elsewhere says what is not
+/// tested for that.
+pub fn repeats_to_the_bit(what: &str) -> bool {
+    let on_cpu = test_device() == Device::Cpu;
+    if !on_cpu {
+        let why = "where sums are rounded in another order each time";
+        let _ = writeln!(std::io::stderr(), "not tested on {:?}, {why}: {what}", test_device());
+    }
+    on_cpu
 }
 
 /// Runs to the end; the exit code must be `code`.

@@ -130,6 +130,12 @@ pub struct Machine {
     /// Precision of weights and activations.
     #[serde(default)]
     pub precision: Precision,
+    /// Whether products of float32 on a GPU may round their factors to TF32, which is faster.
+    #[serde(default)]
+    pub tf32: bool,
+    /// Which fused kernel libtorch may use for attention over whole sequences.
+    #[serde(default)]
+    pub attention: Attention,
     /// CPU threads per operation (0: one per core).
     #[serde(default)]
     #[schemars(range(max = 4096))]
@@ -144,6 +150,22 @@ pub enum Precision {
     /// Weights and activations in bfloat16; master weights, optimizer, log-probs and losses in float32.
     #[default]
     Bfloat16,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Attention {
+    /// The one that libtorch prefers.
+    #[default]
+    Auto,
+    /// FlashAttention where it can do the work, else none.
+    Flash,
+    /// The memory-efficient kernel of a GPU where it can do the work, else none.
+    MemoryEfficient,
+    /// The kernel of cuDNN where it can do the work, else none.
+    Cudnn,
+    /// None: plain products.
+    Plain,
 }
 
 /// Options that save memory on the device and cost time; they change no result.
