@@ -1,10 +1,13 @@
 //! What `mpirun` and `srun` tell the processes that they start, in variables of the environment.
 
 use std::env;
+use std::process::Command;
 use std::thread::available_parallelism;
 
 /// How many processes were started together: OpenMPI, MPICH and Intel MPI, Slurm.
 const SIZE: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
+/// Which of all of them this one is.
+const RANK: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
 /// Which of those on this machine this one is.
 const LOCAL_RANK: [&str; 3] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
 /// How many of them are on this machine. Slurm writes `2(x3),1`: two on each of three machines, one on another; the
@@ -22,6 +25,16 @@ pub struct Local {
 /// How many processes were started together with this one, if there are others.
 pub fn processes() -> Option<usize> {
     first(&SIZE, |name| env::var(name).ok()).filter(|size| *size > 1)
+}
+
+/// Whether this is the first of them, or alone.
+pub fn is_first() -> bool {
+    processes().is_none() || first(&RANK, |name| env::var(name).ok()).is_none_or(|rank| rank == 0)
+}
+
+/// Makes a program that this process starts one that is not among them.
+pub fn apart(command: &mut Command) -> &mut Command {
+    SIZE.iter().fold(command, |command, name| command.env_remove(name))
 }
 
 /// Those on this machine.

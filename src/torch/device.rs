@@ -1,7 +1,7 @@
 //! Devices by name.
 
 use crate::BadInput;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind, Tensor};
 
 /// What `device` understands.
 pub const DEVICES: &str = "cpu, cuda, cuda:N (N counts from 0), or auto";
@@ -33,6 +33,32 @@ pub fn device(name: &str) -> Result<Device, BadInput> {
             "there is no device `{name}`: this machine and its libtorch have {gpus} CUDA devices (scripts/setup --cuda)"
         ))),
         _ => Ok(device),
+    }
+}
+
+/// A copy of `from` on another device and of another kind, which may still be under way: see `wait_for`. From a GPU it
+/// goes to pinned memory. If nothing has to be copied, `from` itself.
+pub fn fetch(from: &Tensor, device: Device, kind: Kind) -> Tensor {
+    if from.device() == device && from.kind() == kind {
+        return from.shallow_clone();
+    }
+    from.to_device_(device, kind, true, false)
+}
+
+/// Begins to copy `from`, on the host, into `to`, which is of the same kind; it may still be under way: see `wait_for`.
+pub fn send(from: &Tensor, to: &Tensor) {
+    let mut to = to.shallow_clone();
+    match to.device() {
+        // Only what is pinned is copied beside other work.
+        gpu @ Device::Cuda(_) => to.copy_(&from.pin_memory(gpu).to_device_(gpu, from.kind(), true, false)),
+        _ => to.copy_(from),
+    }
+}
+
+/// Waits for everything that a device was asked to do.
+pub fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
     }
 }
 

@@ -11,7 +11,7 @@ mod machine;
 mod neighbours;
 
 pub use allocator::Heap;
-pub use device::{DEVICES, device, named_device};
+pub use device::{DEVICES, device, fetch, named_device, send, wait_for};
 pub use fault::{Fault, catching, report_panics};
 pub use heap::{Held, keep_freed_memory, make_room, return_large_blocks, trim, trim_above};
 pub use machine::Machine;
