@@ -122,13 +122,11 @@ fn what_is_wrong_is_said_once() {
 
 #[test]
 fn commands_that_are_not_divided_are_refused_once() {
-    for args in [&["plan", SMOKE][..], &["status", "."], &["plan", SMOKE, "--no-such-option"], &["pln"], &["x.toml"]] {
-        let begun = Instant::now();
+    for args in [&["plan", SMOKE][..], &["status", "."], &["plan", SMOKE, "--no-such-option"], &["pln"]] {
         let refused = together(3, args).output().unwrap();
         let said = stderr(&refused);
         assert_eq!((refused.status.code(), said.matches("error: ").count()), (Some(2), 1), "{args:?}: {said}");
-        assert!(refused.stdout.is_empty() || args[0] != "plan" || said.contains("--no-such-option"), "{said}");
-        assert!(begun.elapsed() < Duration::from_secs(8), "mpirun ends the others");
+        assert!(stdout(&refused).is_empty() && !said.contains("panicked"), "{args:?}: {said}");
     }
     let help = together(2, &["--help"]).output().unwrap();
     assert_eq!((help.status.code(), stdout(&help).matches("Usage").count()), (Some(0), 1));
