@@ -123,8 +123,7 @@ fn assumptions(plan: &Plan, machine: &Machine) -> Vec<String> {
             percent(machine.link_share)
         ),
         format!("over MPI, as the program exchanges today: through the host, {} GB/s and process", machine.mpi_gb_s),
-        "every process does as much as the busiest; not counted: evaluation, checkpoints, hooks, grading, padding"
-            .into(),
+        "all do as much as the busiest; not counted: evaluation, checkpoints, hooks, grading, padding".into(),
     ]
 }
 
