@@ -11,8 +11,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 const MOST_ALIKE: &str = "a100";
 /// How long each rate is measured.
 const TIME: Duration = Duration::from_millis(400);
-/// The share of the products' rate that a CPU reaches in a step, and of its memory's: what the quickstart and a step of
-/// SmolLM2 came to (docs/clusters.md).
+/// The share of the products' rate that a CPU reaches in a step, and of its memory's: assumptions, like those of GPUs.
 const PRODUCTS_SHARE: f64 = 0.6;
 const MEMORY_SHARE: f64 = 1.0;
 
