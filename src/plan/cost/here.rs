@@ -1,6 +1,6 @@
 //! This machine's rates, measured within seconds.
 
-use super::Machine;
+use super::machine::{KNOWN, Machine, read};
 use crate::plan::{Devices, Plan};
 use crate::torch;
 use anyhow::Result;
@@ -15,11 +15,26 @@ const TIME: Duration = Duration::from_millis(400);
 const PRODUCTS_SHARE: f64 = 0.6;
 const MEMORY_SHARE: f64 = 1.0;
 
+impl Machine {
+    /// A machine by its name, this one (`here`), whose rates are measured within seconds with the device and threads of
+    /// the plan, or one of a TOML file.
+    ///
+    /// # Errors
+    /// Bad input: neither a name nor a file with the keys of a machine; a device that this machine does not have.
+    pub fn named(name: &str, plan: &Plan) -> Result<Self> {
+        match name {
+            "here" => measured(plan),
+            name if KNOWN.iter().any(|(known, _)| *known == name) => Self::known(name),
+            name => Ok(read(name)?),
+        }
+    }
+}
+
 /// The machine that runs this, with the device and threads of a plan. What lies between machines is not measured.
 ///
 /// # Errors
 /// Bad input: a device that it does not have.
-pub fn measured(plan: &Plan) -> Result<Machine> {
+fn measured(plan: &Plan) -> Result<Machine> {
     let device = plan.device()?;
     if plan.recipe.machine.threads > 0 {
         tch::set_num_threads(plan.recipe.machine.threads as i32);

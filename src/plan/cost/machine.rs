@@ -1,8 +1,6 @@
 //! What a machine does per second: peaks, and the shares of them that are reached.
 
-use super::here;
 use crate::BadInput;
-use crate::plan::Plan;
 use crate::recipe::{self, Precision};
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
@@ -74,7 +72,7 @@ pub struct Machine {
 }
 
 /// Machines by name, as files of them would be written.
-const KNOWN: [(&str, &str); 2] = [
+pub(super) const KNOWN: [(&str, &str); 2] = [
     (
         "h100",
         "name = 'H100 80 GB SXM'\nmemory_gb = 80\nbfloat16_tflops = 989\nfloat32_tflops = 67\nmemory_gb_s = 3350\n\
@@ -88,19 +86,6 @@ const KNOWN: [(&str, &str); 2] = [
 ];
 
 impl Machine {
-    /// A machine by its name, this one (`here`), whose rates are measured within seconds with the device and threads of
-    /// the plan, or one of a TOML file.
-    ///
-    /// # Errors
-    /// Bad input: neither a name nor a file with the keys of a machine; a device that this machine does not have.
-    pub fn named(name: &str, plan: &Plan) -> Result<Self> {
-        match name {
-            "here" => here::measured(plan),
-            name if KNOWN.iter().any(|(known, _)| *known == name) => Self::known(name),
-            name => Ok(read(name)?),
-        }
-    }
-
     /// One that has a name here.
     pub(super) fn known(name: &str) -> Result<Self> {
         let (_, text) = KNOWN.iter().find(|(known, _)| *known == name).context("no such machine")?;
@@ -146,7 +131,7 @@ impl Machine {
     }
 }
 
-fn read(name: &str) -> Result<Machine, BadInput> {
+pub(super) fn read(name: &str) -> Result<Machine, BadInput> {
     let path = Path::new(name);
     if !path.exists() && !name.contains(['.', '/']) {
         let names = KNOWN.map(|(known, _)| known).join(", ");

@@ -1,6 +1,8 @@
 //! The cost of a step as text and as JSON, over numbers of processes.
 
-use super::{Lengths, Machine, Step};
+use super::machine::Machine;
+use super::step::{Cost, Step};
+use super::work::Lengths;
 use crate::plan::fit::SHARE;
 use crate::plan::{Plan, estimate, peak};
 use crate::terminal::table_within;
@@ -131,7 +133,7 @@ fn assumptions(plan: &Plan, machine: &Machine) -> Vec<String> {
 pub fn cost_json(plan: &Plan, machine: &Machine, lengths: Lengths) -> Value {
     let costs = Costs::of(plan, machine, lengths);
     let Lengths { prompt, response, longest } = lengths;
-    let stage = |cost: &super::Cost| {
+    let stage = |cost: &Cost| {
         json!({
             "stage": cost.stage,
             "operations": cost.operations,

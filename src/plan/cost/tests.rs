@@ -1,7 +1,9 @@
 //! Costs against a second, naive count, and times against rates.
 
+use super::step::{Cost, Step};
 use super::*;
 use crate::model::{Head, Weights};
+use crate::plan::Plan;
 use crate::plan::tests::Bench;
 use tch::{Device, Kind};
 

@@ -22,12 +22,21 @@
 //!   the host, and gradient and new weights are copied.
 //! - exchanged per optimizer step: the gradient in float32, summed; the weights, shared.
 
-use super::super::Plan;
-use super::Lengths;
 use crate::dist::Part;
 use crate::model::VOCABULARY_PART;
+use crate::plan::Plan;
 use crate::recipe::{Ppo, Precision};
 use crate::rollout::PREFILL_TOKENS;
+
+/// How long sequences are, in tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Lengths {
+    pub prompt: f64,
+    /// Of a response, on average.
+    pub response: f64,
+    /// Of the longest response, for which the others of a batch wait.
+    pub longest: f64,
+}
 
 /// Kernels of a layer's forward pass, and of drawing a token: what is started one after another.
 const LAYER_KERNELS: f64 = 36.0;
