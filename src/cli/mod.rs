@@ -111,8 +111,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, _) => train.run(),
         (Some(command), None) => command.run(),
         (Some(_), Some(count)) => Err(common::said_once(bad!(
-            "this is one of {count} processes, which would all do the same: mpirun and srun divide the work of training \
-             alone; start this command without them"
+            "this is one of {count} processes, which would all do the same: mpirun and srun divide the work of \
+             training alone; start this command without them"
         ))),
     }
 }

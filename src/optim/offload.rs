@@ -1,5 +1,5 @@
-//! An optimizer step on the host, piece by piece: while the host works on one piece, the gradient of the next is fetched
-//! from the device and the new weights of the one before are sent there.
+//! An optimizer step on the host, piece by piece: while the host works on one piece, the gradient of the next is
+//! fetched from the device and the new weights of the one before are sent there.
 //!
 //! Decided: two gradients and two pieces of weights are under way at most, in pinned memory, which a GPU reads and
 //! writes by itself. The host waits once per piece, for all that the device was asked to do. It has not run on a GPU.

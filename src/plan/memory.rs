@@ -256,9 +256,9 @@ fn local_judge(plan: &Plan) -> f64 {
     decoding(&config, w, Beside { rows: judge.batch, tokens })
 }
 
-/// Bytes that each process of a run on a CPU may hold before it returns free memory: between micro-batches with half of the gaps that
-/// the plan counts, the other half being for those that a single micro-batch leaves; and before an update so much that
-/// all that it makes still fits.
+/// Bytes that each process of a run on a CPU may hold before it returns free memory: between micro-batches with half
+/// of the gaps that the plan counts, the other half being for those that a single micro-batch leaves; and before an
+/// update so much that all that it makes still fits.
 pub fn held(plan: &Plan, processes: usize) -> Held {
     let mut parts = tensors(plan, processes);
     parts.retain(|part| part.name != HOOKS);

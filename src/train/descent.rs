@@ -223,7 +223,8 @@ mod tests {
     use std::path::Path;
 
     /// The weights after one step in bfloat16, the norm, and each rank's micro-batches' tokens in the end, for three
-    /// ranks with three, three and two sequences. Rank 1 runs out of memory after its first micro-batch, for any of more tokens than `room`.
+    /// ranks with three, three and two sequences. Rank 1 runs out of memory after its first micro-batch, for any of
+    /// more tokens than `room`.
     fn stepped(divides: bool, room: usize) -> Vec<(Vec<f32>, f64, usize)> {
         let rank = |comm: Thread| {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/qwen2_tiny");

@@ -119,8 +119,8 @@ impl<'a> Pulse<'a> {
         if self.comm.any(!self.goes_on())? { Err(Stopped::RUN.into()) } else { Ok(()) }
     }
 
-    /// Waits while the first rank `waits` for something, and asks it again after each `pause`. The others call this with
-    /// it, so that all stop if one of them is asked to. Returns whether the wait is over, and not cut short.
+    /// Waits while the first rank `waits` for something, and asks it again after each `pause`. The others call this
+    /// with it, so that all stop if one of them is asked to. Returns whether the wait is over, and not cut short.
     ///
     /// # Errors
     /// Those of `waits`, on the first rank alone; those of `Comm::sum`.

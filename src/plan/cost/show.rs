@@ -41,7 +41,8 @@ pub fn cost_report(plan: &Plan, machine: &Machine, lengths: Lengths) -> String {
     let Some(one) = costs.steps.first() else { return "cost: there is no PPO step\n".into() };
     let Lengths { prompt, response, longest } = lengths;
     let mut out = format!(
-        "a step on {}, computed: prompts of {prompt:.0} tokens, responses of {response:.0} (the longest {longest:.0})\n",
+        "a step on {}, computed: prompts of {prompt:.0} tokens, \
+         responses of {response:.0} (the longest {longest:.0})\n",
         machine.name
     );
     let (operations, traffic) = (one.sum(|cost| cost.operations), one.sum(|cost| cost.traffic));

@@ -1,25 +1,26 @@
 //! The work of each stage of a step, for the busiest of several processes: pure counts from shapes.
 //!
 //! In the formulas: H hidden size, N query heads, K key-value heads, D head dimension, I intermediate size, V
-//! vocabulary, w bytes per number in the compute precision; T tokens, S the sum of the squares of the sequences' tokens.
+//! vocabulary, w bytes per number in the compute precision; T tokens, S the sum of the squares of the sequences'
+//! tokens.
 //!
-//! - products, forward: 2 operations per weight of the layers and token; attention 4 N D per layer and pair of tokens of
-//!   a sequence, of which there are S / 2; the head 2 V H per response token. Backward: twice that. With
+//! - products, forward: 2 operations per weight of the layers and token; attention 4 N D per layer and pair of tokens
+//!   of a sequence, of which there are S / 2; the head 2 V H per response token. Backward: twice that. With
 //!   `memory.gradient_checkpointing` the layers' forward pass is done once more, and so is the head's where the
 //!   vocabulary is done in parts.
 //! - weights: what the products of a micro-batch, of a prefill or of a decoding step read once.
-//! - element-wise numbers per token and layer, read or written, as the code's operations do: norms 4 H, residual stream
-//!   6 H, rotation 10 (N + K) D, repeated keys and values 2 (N + K) D, attention's inputs and output 6 N D, the MLP 5 I.
-//!   Backward: twice that.
+//! - element-wise numbers per token and layer, read or written, as the code's operations do: norms 4 H, residual
+//!   stream 6 H, rotation 10 (N + K) D, repeated keys and values 2 (N + K) D, attention's inputs and output 6 N D,
+//!   the MLP 5 I. Backward: twice that.
 //! - the vocabulary, bytes per response token: scores to float32, divided by the temperature, log-softmax, and in an
 //!   update the entropy; backward twice that.
 //! - decoding: every step of a batch reads the layers, the head and the rows' keys and values so far, and makes one
 //!   step's log-probs, probabilities and their running sum. Rows that have ended leave, so that on average there are
 //!   mean / longest of them.
-//! - an optimizer step: per weight of the process's own part, gradient, master weight and two moments read, the latter
-//!   three written, float32; the norm reads the gradient once; the new weights are written and read. In bfloat16 the
-//!   gradient of every micro-batch is added to a float32 sum. With `memory.offload_optimizer` the part's step is done on
-//!   the host, and gradient and new weights are copied.
+//! - an optimizer step: per weight of the process's own part, gradient, master weight and two moments read, the
+//!   latter three written, float32; the norm reads the gradient once; the new weights are written and read. In
+//!   bfloat16 the gradient of every micro-batch is added to a float32 sum. With `memory.offload_optimizer` the part's
+//!   step is done on the host, and gradient and new weights are copied.
 //! - exchanged per optimizer step: the gradient in float32, summed; the weights, shared.
 
 use crate::dist::Part;

@@ -93,7 +93,7 @@ fn processes_divide_optimizers_and_sequences() {
         assert_eq!(bytes("actor weights", Phase::Rollout), 2 * p);
         assert_eq!(bytes("actor optimizer", Phase::Rollout), 12 * rounded(n));
         assert_eq!(bytes("actor gradients", Phase::ActorUpdate), 6 * p);
-        // 16 prompts of 4 samples, 50 problems of an evaluation, 32 sequences of a mini-batch, 20 rows of the warm start.
+        // 16 prompts of 4 samples, 50 problems of an evaluation, mini-batches of 32, 20 rows of the warm start.
         let rows = (16u64.div_ceil(n) * 4).max(50u64.div_ceil(n));
         assert_eq!(bytes("KV cache", Phase::Rollout), rows * 64 * 2 * 2 * 32 * 2, "{n}");
         assert_eq!(bytes("logits", Phase::Scoring), 64u64.div_ceil(n) * 64 * 512 * 22);
