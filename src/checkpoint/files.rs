@@ -1,15 +1,16 @@
 //! The files of a checkpoint: models as Hugging Face folders, loose tensors as safetensors.
 
-use crate::dist::Part;
+use crate::dist::{Held, Offer, Part};
 use crate::model::Weights;
 use crate::{WHOLE, open, read_text, torch};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView, View};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -122,11 +123,10 @@ pub fn write_text(path: &Path, text: &str) -> Result<()> {
 pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Result<()> {
     let views = tensors.iter().map(|(name, tensor)| Ok((name.as_ref(), Contiguous::new(tensor)?)));
     let views = views.collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let write = || -> Result<()> {
         // The crate writes a temporary file that only its owner can read; ours shall be as readable as any new file.
         let mode = fs::File::create(path)?.metadata()?.permissions();
-        match safetensors::serialize_to_file(views, Some(metadata), path) {
+        match safetensors::serialize_to_file(views, Some(pt()), path) {
             // It would say everything twice.
             Err(SafeTensorError::IoError(error)) => return Err(error.into()),
             written => written?,
@@ -134,6 +134,40 @@ pub fn save_tensors<S: AsRef<str>>(path: &Path, tensors: &[(S, Tensor)]) -> Resu
         Ok(fs::set_permissions(path, mode)?)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes what the parts of all ranks make as one safetensors file, piece by piece: no rank holds the whole.
+///
+/// # Errors
+/// Those of the file system and of `Offer::take`.
+pub fn save_parts(path: &Path, offer: &mut Offer) -> Result<()> {
+    let mut end = 0;
+    let info = |(name, own, part): &Held| {
+        let Some(dtype) = torch::dtype_of(own.kind()) else {
+            bail!("tensors of kind {:?} are not stored", own.kind());
+        };
+        let shape = part.map_or_else(|| own.size(), |part| vec![part.total]);
+        let shape: Vec<usize> = shape.iter().map(|&d| d as usize).collect();
+        let start = end;
+        end += shape.iter().product::<usize>() * own.kind().elt_size_in_bytes();
+        Ok((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) }))
+    };
+    let head = Metadata::new(Some(pt()), offer.parts().iter().map(info).collect::<Result<_>>()?)?;
+    let mut head = serde_json::to_vec(&head)?;
+    // The format wants the numbers aligned.
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let mut write = || -> Result<()> {
+        let mut file = fs::File::create(path)?;
+        file.write_all(&(head.len() as u64).to_le_bytes())?;
+        file.write_all(&head)?;
+        offer.take(|piece| Ok(file.write_all(torch::bytes(&piece.contiguous()))?))
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The metadata that transformers looks for.
+fn pt() -> HashMap<String, String> {
+    HashMap::from([("format".to_string(), "pt".to_string())])
 }
 
 /// All tensors of a safetensors file, by name.
@@ -233,6 +267,8 @@ impl View for Contiguous {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dist::threads::Thread;
+    use crate::dist::{Comm, Solo, offer};
     use crate::model::{Head, ModelConfig};
     use crate::torch::test_device;
     use tch::Kind;
@@ -249,6 +285,33 @@ mod tests {
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
         assert!(sizes.len() > 5 && sizes.iter().all(|size| *size < 30_000), "{sizes:?}");
         assert_eq!(torch::to_host(load(dir.path()).flat()), torch::to_host(whole.flat()));
+    }
+
+    #[test]
+    fn what_ranks_have_parts_of_is_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let whole = Tensor::arange(1000, (Kind::Float, Device::Cpu));
+        std::thread::scope(|scope| {
+            for comm in Thread::group(3) {
+                let (whole, path) = (whole.copy(), &path);
+                scope.spawn(move || {
+                    let part = Part::of(comm.rank(), 3, 1000);
+                    let own = ("moment".to_string(), part.cut(&whole).copy(), Some(part));
+                    let parts = [own, ("count".to_string(), Tensor::from(7f32), None)];
+                    offer(&comm, &parts, |offer| save_parts(path, offer)).unwrap();
+                });
+            }
+        });
+        // As the crate reads it, and as two ranks do.
+        let read = read_tensors(&path).unwrap();
+        assert_eq!((torch::to_host(&read["moment"]), read["count"].size()), (torch::to_host(&whole), vec![]));
+        let part = Part::of(1, 2, 1000);
+        let own = Tensor::zeros([part.len], (Kind::Float, Device::Cpu));
+        load_parts(&path, [("moment", own.shallow_clone(), Some(part))]).unwrap();
+        assert_eq!(torch::to_host(&own), torch::to_host(&part.cut(&whole)));
+        let nowhere = offer(&Solo, &[], |offer| save_parts(&dir.path().join("no/t"), offer)).unwrap_err();
+        assert!(nowhere.chain().any(|cause| cause.is::<std::io::Error>()), "{nowhere:#}");
     }
 
     #[test]

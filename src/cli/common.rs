@@ -4,6 +4,7 @@ use anyhow::{Context, Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ppo_train::checkpoint::{Checkpoint, RunFolder, ensure_whole, is_complete};
+use ppo_train::dist::is_first;
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
 use ppo_train::task::Split;
@@ -14,6 +15,8 @@ use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
 use tch::Kind;
 
 /// A recipe and the overrides given on the command line.
@@ -47,6 +50,9 @@ impl RecipeArgs {
     }
 }
 
+/// How long a process waits for the launcher to end it, once the first has ended.
+const ENDED: Duration = Duration::from_secs(8);
+
 /// A command that has said everything, and ends with this exit code.
 #[derive(Debug)]
 pub struct Silent(pub u8);
@@ -58,6 +64,16 @@ impl fmt::Display for Silent {
 }
 
 impl std::error::Error for Silent {}
+
+/// An error that all processes of `mpirun` or `srun` find before they know each other: the first of them says it, which
+/// ends the others.
+pub fn said_once(error: impl Into<Error>) -> Error {
+    if is_first() {
+        return error.into();
+    }
+    sleep(ENDED);
+    Silent(BAD_INPUT).into()
+}
 
 /// Says why a command has failed; returns its exit code.
 pub fn report(error: &Error) -> u8 {

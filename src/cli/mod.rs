@@ -23,10 +23,11 @@ pub use common::report;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use ppo_train::BadInput;
+use ppo_train::dist::{is_first, processes};
 use ppo_train::recipe::spelling::nearest;
 use ppo_train::terminal::counted;
 use ppo_train::torch;
+use ppo_train::{BadInput, bad};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -104,10 +105,22 @@ fn parser() -> clap::Command {
 /// Those of the command. Parse errors, `--help` and `--version` exit the process here.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    refuse_unknown_command(&arguments)?;
-    let matches = common::PARSER.get_or_init(parser).clone().get_matches_from(arguments);
-    let Cli { command, train } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    command.map_or_else(|| train.run(), Command::run)
+    refuse_unknown_command(&arguments).map_err(common::said_once)?;
+    let parsed = common::PARSER.get_or_init(parser).clone().try_get_matches_from(arguments);
+    let Cli { command, train } = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(parsed) => parsed,
+        Err(error) if is_first() => error.exit(),
+        Err(error) if error.exit_code() == 0 => return Ok(()),
+        Err(error) => return Err(common::said_once(error)),
+    };
+    match (command, processes()) {
+        (None, _) => train.run(),
+        (Some(command), None) => command.run(),
+        (Some(_), Some(count)) => Err(common::said_once(bad!(
+            "this is one of {count} processes, which would all do the same: mpirun and srun divide the work of \
+             training alone; start this command without them"
+        ))),
+    }
 }
 
 /// A first word that is not a command and does not look like a file is a mistyped command, not a recipe.

@@ -4,10 +4,10 @@ use super::common::{RecipeArgs, print, print_json};
 use anyhow::Result;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use ppo_train::OrBadInput;
+
 use ppo_train::env::Environment;
 use ppo_train::hooks::{self, Lack};
-use ppo_train::plan::{self, Devices, json, report};
+use ppo_train::plan::{self, Devices, Lengths, Machine, cost_json, cost_report, json, report};
 use ppo_train::recipe::{
     self,
     identity::{Difference, differences},
@@ -15,6 +15,7 @@ use ppo_train::recipe::{
 use ppo_train::task::{Split, settings};
 use ppo_train::terminal;
 use ppo_train::traces::{self, Prepared};
+use ppo_train::{OrBadInput, bad};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,16 @@ use std::path::{Path, PathBuf};
 fn gib(text: &str) -> Result<f64, String> {
     let known = |value: &f64| (1e-3..=1e6).contains(value);
     text.parse().ok().filter(known).ok_or_else(|| "expected a number of GiB from 0.001 to 1000000".to_string())
+}
+
+/// Parses a number of processes or machines.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=4096)
+}
+
+/// Parses a number of tokens.
+fn tokens() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(1..=1 << 40)
 }
 
 /// Check a recipe and print what a run would do and need, without running it.
@@ -32,13 +43,23 @@ fn gib(text: &str) -> Result<f64, String> {
 pub struct Plan {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Number of devices that share the sequences of a step.
-    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
-    devices: usize,
-    /// Memory per device in GiB, to show whether the plan fits and what would make it fit (default: this machine's
-    /// memory, if the device is the CPU).
+    /// Plan for so many processes, each with a GPU of its own or a share of the CPU (docs/clusters.md).
+    #[arg(long, value_name = "COUNT", alias = "devices", default_value_t = 1, value_parser = count())]
+    processes: usize,
+    /// The machines that the processes are on, as many on each.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = count())]
+    nodes: usize,
+    /// Memory of a GPU in GiB, or, if the device is the CPU, of a machine, to show whether the plan fits and what would
+    /// make it fit (default: this machine's memory, if the device is the CPU).
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
+    /// Add the time of a step on 1 to 64 GPUs, computed for a machine: h100, a100, here (its rates are measured), or
+    /// a TOML file (docs/clusters.md).
+    #[arg(long, value_name = "MACHINE", num_args = 0..=1, require_equals = true, default_missing_value = "h100")]
+    cost: Option<String>,
+    /// Tokens of a response on average, for --cost (default: all that it may have).
+    #[arg(long, value_name = "COUNT", requires = "cost", value_parser = tokens())]
+    response_tokens: Option<u64>,
     /// Print only the keys in which the recipe differs from another one, defaults included.
     #[arg(long, value_name = "RECIPE")]
     against: Option<PathBuf>,
@@ -81,7 +102,13 @@ impl Plan {
             return self.differences(&plan, other);
         }
         let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Devices::of(&plan).memory);
-        let devices = Devices { count: self.devices, memory };
+        let Self { processes, nodes, .. } = self;
+        if nodes > processes {
+            return Err(bad!(
+                "{processes} processes cannot be on {nodes} machines: expected --processes COUNT of more"
+            ));
+        }
+        let devices = Devices { processes, nodes, memory };
         if let Some(missing) = plan.missing_weights() {
             terminal::warn(&format!("note: {missing}"));
         }
@@ -90,8 +117,18 @@ impl Plan {
             terminal::warn(&format!("warning: {missing}"));
         }
         let prompt = env.prompt(Split::Train, 0)?;
+        let machine = self.cost.as_deref().map(|name| Machine::named(name, &plan)).transpose()?;
+        let longest = plan.recipe.rollout.max_response_tokens as f64;
+        let response = self.response_tokens.map_or(longest, |tokens| tokens as f64);
+        if response > longest {
+            return Err(bad!("responses of {response} tokens: the recipe allows at most {longest}"));
+        }
+        let lengths = Lengths { prompt: prompt.ids.len() as f64, response, longest };
         if self.json {
             let mut all = json(&plan, devices);
+            if let Some(machine) = &machine {
+                all["cost"] = cost_json(&plan, machine, lengths);
+            }
             if let Some(prepared) = prepared {
                 all["warm_start"]["read"] = prepared.rows.json();
             }
@@ -100,6 +137,9 @@ impl Plan {
             return print_json(&all);
         }
         print(report(&plan, devices))?;
+        if let Some(machine) = &machine {
+            print(cost_report(&plan, machine, lengths))?;
+        }
         if let (Some(prepared), Some(sft)) = (&prepared, &plan.recipe.sft) {
             let Prepared { rows, stats } = prepared;
             print(format_args!("{}\n{}", rows.summary(), stats.verdict()))?;

@@ -1,6 +1,6 @@
 //! `ppo-train RECIPE`
 
-use super::common::{Overrides, report};
+use super::common::{Overrides, report, said_once};
 use anyhow::{Error, Result};
 use clap::Args;
 use ppo_train::dist::{self, Comm, Elsewhere};
@@ -35,7 +35,7 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result<()> {
-        let comm = dist::join()?;
+        let comm = dist::join().map_err(said_once)?;
         if !comm.is_first() {
             terminal::be_silent();
         }

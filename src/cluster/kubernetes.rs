@@ -9,6 +9,7 @@ use super::{Job, Kubernetes, Site};
 use crate::{BadInput, bad};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
+use std::path::{Component, Path, PathBuf};
 
 const CONTAINER: &str = "ppo-train";
 const RECIPES: &str = "/recipe";
@@ -29,6 +30,7 @@ pub fn manifest(job: &Job, site: &Site) -> Result<String> {
     if job.processes > 1 {
         return Err(bad!("a pod runs a single process: expected no --processes with --kubernetes"));
     }
+    in_volume(&job.out, &kubernetes.mount)?;
     // That of the run folders: two experiments with one recipe are two Jobs.
     let name = label(&job.out.file_name().map_or(job.name.as_str().into(), |name| name.to_string_lossy()));
     let metadata = match &kubernetes.namespace {
@@ -63,6 +65,25 @@ pub fn manifest(job: &Job, site: &Site) -> Result<String> {
     let shown = |document: &Value| serde_yaml_ng::to_string(document).context("the manifest cannot be written as YAML");
     let head = "# Written by ppo-train submit: kubectl apply -f FILE. A pod per seed, which goes on after an eviction.";
     Ok(format!("{head}\n{}---\n{}", shown(&recipe)?, shown(&work)?))
+}
+
+/// Refuses run folders that are not in the volume, and would be gone with their pod. `out` is relative to `mount`.
+fn in_volume(out: &Path, mount: &str) -> Result<(), BadInput> {
+    let mut found = PathBuf::new();
+    for part in Path::new(mount).join(out).components() {
+        match part {
+            Component::ParentDir => drop(found.pop()),
+            part => found.push(part),
+        }
+    }
+    if found.starts_with(mount) {
+        return Ok(());
+    }
+    let out = out.display();
+    Err(BadInput(format!(
+        "{out} is not in the volume, which is at {mount} in the pods: what a run writes would be gone with its pod\n\
+         expected --out with a path relative to {mount}, or below it"
+    )))
 }
 
 fn pod(job: &Job, site: &Site, kubernetes: &Kubernetes, name: &str) -> Result<Value, BadInput> {
@@ -123,7 +144,6 @@ fn label(name: &str) -> String {
 mod tests {
     use super::*;
     use serde::Deserialize;
-    use std::path::PathBuf;
     use std::process::Command;
 
     fn job(out: &str) -> Job {
@@ -180,6 +200,21 @@ mod tests {
             let said = shell.args(["-c", script]).env("JOB_COMPLETION_INDEX", index.to_string()).output().unwrap();
             let said = String::from_utf8(said.stdout).unwrap();
             assert_eq!(said, format!("/recipe/recipe.toml --out {odd} --seeds {seed}\n"));
+        }
+    }
+
+    #[test]
+    fn run_folders_are_in_the_volume() {
+        for (out, inside) in [
+            ("runs/x", true),
+            ("/work/runs/x", true),
+            ("runs/../../work/x", true),
+            ("/scratch/x", false),
+            ("/workshop/x", false),
+            ("../x", false),
+            ("/work/../x", false),
+        ] {
+            assert_eq!(in_volume(Path::new(out), "/work").is_ok(), inside, "{out}");
         }
     }
 

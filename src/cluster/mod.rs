@@ -7,6 +7,7 @@
 //! scheduler. Where seeds share the warm start, each task still trains it: all come to the same one, and none waits.
 
 mod kubernetes;
+mod names;
 mod quote;
 mod site;
 mod slurm;

@@ -1,12 +1,13 @@
 //! The site file: what the jobs of a cluster are made with. Its keys are declared here, as a recipe's are in
 //! `recipe::keys`; docs/site.md is written from them.
 
+use super::names::{is_image, is_key, is_label, is_name, is_value};
 use crate::BadInput;
 use crate::recipe::{self, Sources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// What comes before the keys in docs/site.md.
 pub const HEAD: &str = "\
@@ -191,18 +192,34 @@ impl Site {
 impl Kubernetes {
     fn check(&self, sources: &Sources) -> Result<(), BadInput> {
         let Self { image, namespace, claim, mount, gpu_resource, nodes } = self;
-        for (key, word) in [("image", image), ("claim", claim), ("mount", mount), ("gpu_resource", gpu_resource)] {
-            one_line(sources, &format!("kubernetes.{key}"), word)?;
+        let words = [
+            (
+                "image",
+                Some(image),
+                is_image as fn(&str) -> bool,
+                "an image such as registry.example.org/lab/ppo-train:1",
+            ),
+            ("namespace", namespace.as_ref(), is_label, "small letters, digits and hyphens"),
+            ("claim", Some(claim), is_name, "small letters, digits, hyphens and dots"),
+            ("gpu_resource", Some(gpu_resource), is_key, "a name such as nvidia.com/gpu"),
+        ];
+        for (key, word, takes, what) in words {
+            let Some(word) = word.filter(|word| !takes(word)) else { continue };
+            let what = format!("Kubernetes does not take {word:?} as `{key}`\nexpected {what}");
+            return Err(sources.bad(&format!("kubernetes.{key}"), what));
         }
-        if let Some(namespace) = namespace {
-            one_line(sources, "kubernetes.namespace", namespace)?;
-        }
+        one_line(sources, "kubernetes.mount", mount)?;
         let what = "it is not absolute\nexpected a path such as /work";
         sources.ensure(mount.starts_with('/'), "kubernetes.mount", what)?;
+        let parts = Path::new(mount).components();
+        let plain =
+            parts.skip(1).all(|part| matches!(part, Component::Normal(_))) && !mount.trim_matches('/').is_empty();
+        let what = format!("{mount:?} cannot be a mount\nexpected a folder such as /work, without colons and \"..\"");
+        sources.ensure(plain && !mount.contains(':'), "kubernetes.mount", what)?;
         for node in nodes {
-            let named = node.split_once('=').is_some_and(|(name, _)| !name.is_empty());
-            let what = format!("{node:?} is not of the form NAME=VALUE");
-            sources.ensure(named && !node.chars().any(char::is_control), "kubernetes.nodes", what)?;
+            let named = node.split_once('=').is_some_and(|(name, value)| is_key(name) && is_value(value));
+            let what = format!("{node:?} is not of the form NAME=VALUE, as labels of Kubernetes are");
+            sources.ensure(named, "kubernetes.nodes", what)?;
         }
         Ok(())
     }
@@ -219,15 +236,19 @@ fn seconds(time: &str) -> Option<u64> {
         let digits = (1..=6).contains(&text.len()) && text.chars().all(|c| c.is_ascii_digit());
         digits.then(|| text.parse::<u64>().ok()).flatten()
     };
-    let numbers = |text: &str| text.split(':').map(number).collect::<Option<Vec<_>>>();
+    // The first number may be any, those after it are hours of a day, minutes and seconds.
+    let numbers = |text: &str, most: &[u64]| {
+        let found = text.split(':').map(number).collect::<Option<Vec<_>>>()?;
+        let known = found.len() <= most.len() && found.iter().zip(most).all(|(number, most)| number <= most);
+        known.then_some(found)
+    };
+    const ANY: u64 = u64::MAX;
     match time.split_once('-') {
         Some((days, rest)) => {
-            let (days, rest) = (number(days)?, numbers(rest)?);
-            let rest =
-                rest.iter().zip([3600, 60, 1]).map(|(n, unit)| n * unit).sum::<u64>() * u64::from(rest.len() < 4);
-            Some(days * 86_400 + rest)
+            let (days, rest) = (number(days)?, numbers(rest, &[23, 59, 59])?);
+            Some(days * 86_400 + rest.iter().zip([3600, 60, 1]).map(|(n, unit)| n * unit).sum::<u64>())
         }
-        None => match numbers(time)?[..] {
+        None => match numbers(time, &[ANY, 59, 59])?[..] {
             [minutes] => Some(minutes * 60),
             [minutes, seconds] => Some(minutes * 60 + seconds),
             [hours, minutes, seconds] => Some(hours * 3600 + minutes * 60 + seconds),
@@ -246,7 +267,9 @@ mod tests {
         for (time, expected) in known.into_iter().chain([("2-00:00:01", 172_801)]) {
             assert_eq!(seconds(time), Some(expected), "{time}");
         }
-        for wrong in ["", "1h", "24:00:00:00", "-5", "1-", "1:-2", "UNLIMITED", "1 2", "99999999"] {
+        for wrong in
+            ["", "1h", "24:00:00:00", "-5", "1-", "1:-2", "UNLIMITED", "1 2", "99999999", "1-99:99:99", "1-24", "1:60"]
+        {
             assert_eq!(seconds(wrong), None, "{wrong}");
         }
     }
@@ -274,6 +297,11 @@ mod tests {
             ("[kubernetes]\nimage = \"x\"", &["missing key `claim` in [kubernetes]"]),
             ("[kubernetes]\nimage = \"x\"\nclaim = \"c\"\nmount = \"w\"", &["site.toml:4:9", "not absolute"]),
             ("[kubernetes]\nimage = \"x\"\nclaim = \"c\"\nnodes = [\"a\"]", &["\"a\" is not of the form NAME=VALUE"]),
+            ("[kubernetes]\nimage = \"x\"\nclaim = \"c\"\nnodes = [\"a=b c\"]", &["\"a=b c\" is not of the form"]),
+            ("[kubernetes]\nimage = \"x y\"\nclaim = \"c\"", &["site.toml:2:9", "does not take \"x y\" as `image`"]),
+            ("[kubernetes]\nimage = \"x\"\nclaim = \"My_Claim\"", &["as `claim`", "small letters, digits"]),
+            ("[kubernetes]\nimage = \"x\"\nclaim = \"c\"\nmount = \"/a:b\"", &["cannot be a mount", "colons"]),
+            ("[kubernetes]\nimage = \"x\"\nclaim = \"c\"\nmount = \"/\"", &["cannot be a mount"]),
             ("[slurm", &["this is not valid TOML"]),
         ] {
             let error = read(text).unwrap_err();

@@ -27,6 +27,17 @@ pub trait Comm {
         self.sum(tensor)
     }
 
+    /// Adds to `own`, float32, this rank's part of the sum of all ranks' flat tensors.
+    ///
+    /// # Errors
+    /// Those of `sum`.
+    fn add_parts(&self, tensor: &Tensor, own: &mut Tensor) -> Result<()> {
+        let mut all = tensor.to_dtype(Kind::Float, false, true);
+        self.sum(&mut all)?;
+        *own += Part::of(self.rank(), self.size(), all.size()[0]).cut(&all);
+        Ok(())
+    }
+
     /// Fills a flat tensor, of which each rank has its own part, with the parts of the others.
     ///
     /// # Errors
@@ -85,6 +96,18 @@ pub fn lowest(comm: &dyn Comm, yes: bool) -> Result<Option<usize>> {
     let mut votes = Tensor::from_slice(&votes);
     comm.sum(&mut votes)?;
     Ok(ids_to_host(&votes).into_iter().position(|vote| vote > 0))
+}
+
+/// The largest of the ranks' numbers, none of which is negative.
+///
+/// # Errors
+/// Those of `Comm::sum`.
+pub fn largest(comm: &dyn Comm, number: usize) -> Result<usize> {
+    let mut all = vec![0i64; comm.size()];
+    all[comm.rank()] = number as i64;
+    let mut all = Tensor::from_slice(&all);
+    comm.sum(&mut all)?;
+    Ok(ids_to_host(&all).into_iter().max().unwrap_or(0) as usize)
 }
 
 /// Whether all ranks have the same numbers.

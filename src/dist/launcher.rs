@@ -4,10 +4,13 @@
 use crate::bad;
 use anyhow::Result;
 use std::env;
+use std::process::Command;
 use std::thread::available_parallelism;
 
 /// How many processes were started together: OpenMPI, MPICH and Intel MPI, Slurm.
 const SIZE: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
+/// Which of all of them this one is.
+const RANK: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
 /// Which of those on this machine this one is; of PyTorch's launchers at last.
 const LOCAL_RANK: [&str; 4] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "LOCAL_RANK", "SLURM_LOCALID"];
 /// How many of them are on this machine. Slurm writes `2(x3),1`: two on each of three machines, one on another; the
@@ -44,6 +47,16 @@ pub fn processes() -> Option<usize> {
 /// Bad input: their values make no sense together.
 pub fn meeting() -> Result<Option<Meeting>> {
     meeting_of(|name| env::var(name).ok())
+}
+
+/// Whether this is the first of them, or alone.
+pub fn is_first() -> bool {
+    processes().is_none() || first(&RANK, |name| env::var(name).ok()).is_none_or(|rank| rank == 0)
+}
+
+/// Makes a program that this process starts one that is not among them.
+pub fn apart(command: &mut Command) -> &mut Command {
+    SIZE.iter().chain([&"WORLD_SIZE"]).fold(command, |command, name| command.env_remove(name))
 }
 
 /// Those on this machine.

@@ -17,9 +17,9 @@ mod tcp;
 #[cfg(test)]
 pub mod threads;
 
-pub use comm::{Comm, Elsewhere, Solo, agree, lowest, said_by_first, share, share_of};
-pub use gather::gathered;
-pub use launcher::{Local, local};
+pub use comm::{Comm, Elsewhere, Solo, agree, largest, lowest, said_by_first, share, share_of};
+pub use gather::{Held, Offer, offer};
+pub use launcher::{Local, apart, is_first, local, processes};
 pub use part::Part;
 
 use anyhow::Result;

@@ -54,6 +54,40 @@ impl Mpi {
     }
 }
 
+/// A piece of a flat tensor, sharing its memory, which is of a rank's part and starts there.
+struct Piece {
+    rank: usize,
+    start: i64,
+    shared: Tensor,
+}
+
+impl Mpi {
+    /// A flat tensor in pieces that are sent at a time.
+    fn pieces(&self, tensor: &Tensor) -> Vec<Piece> {
+        let (flat, size) = (tensor.detach(), self.size());
+        let of = |rank: usize| {
+            let own = Part::of(rank, size, flat.numel() as i64).cut(&flat);
+            let total = own.numel() as i64;
+            let piece = |start| Piece { rank, start, shared: own.narrow(0, start, (PART as i64).min(total - start)) };
+            (0..total).step_by(PART).map(piece).collect::<Vec<_>>()
+        };
+        (0..size).flat_map(of).collect()
+    }
+
+    /// Replaces a piece on the host by the sum of all ranks' on the rank whose part it is of; returns whether it is
+    /// this one.
+    fn reduce(&self, rank: usize, host: &mut Tensor) -> bool {
+        let (root, numbers) = (self.world.process_at_rank(rank as i32), numbers_mut::<f32>(host));
+        let sent = numbers.to_vec();
+        let own = rank == self.rank();
+        match own {
+            true => root.reduce_into_root(&sent[..], numbers, SystemOperation::sum()),
+            false => root.reduce_into(&sent[..], SystemOperation::sum()),
+        }
+        own
+    }
+}
+
 impl Comm for Mpi {
     fn rank(&self) -> usize {
         self.world.rank() as usize
@@ -80,45 +114,40 @@ impl Comm for Mpi {
     }
 
     fn sum_parts(&self, tensor: &mut Tensor) -> Result<()> {
-        let mut host = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-        let numbers = numbers_mut::<f32>(&mut host);
-        for rank in 0..self.size() {
-            let root = self.world.process_at_rank(rank as i32);
-            for part in own(numbers, rank, self.size()).chunks_mut(PART) {
-                let sent = part.to_vec();
-                match rank == self.rank() {
-                    true => root.reduce_into_root(&sent[..], part, SystemOperation::sum()),
-                    false => root.reduce_into(&sent[..], SystemOperation::sum()),
-                }
+        for Piece { rank, mut shared, .. } in self.pieces(tensor) {
+            let mut host = shared.to_device(Device::Cpu).to_kind(Kind::Float);
+            if self.reduce(rank, &mut host) {
+                put_back(&host, &mut shared);
             }
         }
-        put_back(&host, tensor);
+        Ok(())
+    }
+
+    fn add_parts(&self, tensor: &Tensor, own: &mut Tensor) -> Result<()> {
+        for Piece { rank, start, shared } in self.pieces(tensor) {
+            let mut host = shared.to_device_(Device::Cpu, Kind::Float, false, true);
+            if self.reduce(rank, &mut host) {
+                let mut part = own.narrow(0, start, host.size()[0]);
+                part += host.to_device(own.device());
+            }
+        }
         Ok(())
     }
 
     fn share_parts(&self, tensor: &mut Tensor) -> Result<()> {
-        let mut host = tensor.detach().to_device(Device::Cpu).contiguous();
-        let (total, width) = (host.numel() as i64, host.kind().elt_size_in_bytes());
-        let bytes = bytes_mut(&mut host);
-        for rank in 0..self.size() {
-            let Part { first, len, .. } = Part::of(rank, self.size(), total);
-            let part = &mut bytes[first as usize * width..][..len as usize * width];
-            let root = self.world.process_at_rank(rank as i32);
-            part.chunks_mut(4 * PART).for_each(|part| root.broadcast_into(part));
+        for Piece { rank, mut shared, .. } in self.pieces(tensor) {
+            let mut host = shared.to_device(Device::Cpu);
+            self.world.process_at_rank(rank as i32).broadcast_into(bytes_mut(&mut host));
+            if rank != self.rank() {
+                put_back(&host, &mut shared);
+            }
         }
-        put_back(&host, tensor);
         Ok(())
     }
 
     fn abort(&self, code: u8) -> ! {
         self.world.abort(code.into())
     }
-}
-
-/// A rank's part of some numbers.
-fn own(numbers: &mut [f32], rank: usize, size: usize) -> &mut [f32] {
-    let Part { first, len, .. } = Part::of(rank, size, numbers.len() as i64);
-    &mut numbers[first as usize..][..len as usize]
 }
 
 /// Copies what was computed on the host to where it belongs, unless it is there.

@@ -175,7 +175,7 @@ fn end(rank: usize, size: usize, code: Option<u8>) {
 mod tests {
     use super::*;
     use crate::dist::meet::free_place;
-    use crate::dist::{Part, agree, gathered, lowest};
+    use crate::dist::{Part, agree, lowest, offer};
     use crate::torch::to_host;
     use std::net::Shutdown;
     use std::sync::mpsc::channel;
@@ -220,8 +220,14 @@ mod tests {
             assert!(agree(&comm, &[7, -1]).unwrap() && !agree(&comm, &[comm.rank() as i64]).unwrap());
             let part = Part::of(comm.rank(), 3, 300);
             let whole = Tensor::arange(300, (Kind::Float, Device::Cpu));
-            let found = gathered(&comm, &part.cut(&whole), part).unwrap();
-            assert_eq!(found.map(|all| to_host(&all)), comm.is_first().then(|| to_host(&whole)));
+            let mut found = vec![];
+            let held = [("numbers".to_string(), part.cut(&whole), Some(part))];
+            let take = |piece: &Tensor| {
+                found.extend(to_host(piece));
+                Ok(())
+            };
+            offer(&comm, &held, |offer| offer.take(take)).unwrap();
+            assert_eq!(found, if comm.is_first() { to_host(&whole) } else { vec![] });
             all
         });
         assert!(sums[1] == sums[0] && sums[2] == sums[0]);

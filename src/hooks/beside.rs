@@ -10,7 +10,7 @@
 use super::outcome::Outcome;
 use super::schedule::{Job, due, pending};
 use crate::checkpoint::RunFolder;
-use crate::dist::Comm;
+use crate::dist::{Comm, apart};
 use crate::files::program;
 use crate::metrics::Metrics;
 use crate::plan::{FAILED, Plan, WAITING};
@@ -63,25 +63,28 @@ struct Running {
 
 impl Hook for Beside {
     fn after_step(&mut self, moment: &mut Moment) -> Result<()> {
-        if !self.runs {
+        let (plan, run, step) = (moment.plan, moment.folder, moment.state.step);
+        if !plan.recipe.hooks.are_beside() {
             return Ok(());
         }
-        let (plan, run, step) = (moment.plan, moment.folder, moment.state.step);
-        let steps = plan.recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
-        self.recover(plan, run, step)?;
-        if run.complete(step).is_some() {
-            self.queue.extend(due(&plan.recipe.hooks, step, steps).into_iter().map(Waiting::new));
-        }
-        self.poll(plan, run, moment.metrics)?;
-        if self.steps_waiting() > WAITING {
-            let all: Vec<String> = self.jobs().map(Job::to_string).collect();
-            terminal::warn(&format!("training waits for the hooks of earlier checkpoints: {}", all.join(", ")));
-            moment.pulse.enter(Phase::Hooks);
-            while self.steps_waiting() > WAITING && moment.pulse.goes_on() {
-                sleep(POLL);
-                self.poll(plan, run, moment.metrics)?;
+        if self.runs {
+            let steps = plan.recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
+            self.recover(plan, run, step)?;
+            if run.complete(step).is_some() {
+                self.queue.extend(due(&plan.recipe.hooks, step, steps).into_iter().map(Waiting::new));
+            }
+            self.poll(plan, run, moment.metrics)?;
+            if self.steps_waiting() > WAITING {
+                let all: Vec<String> = self.jobs().map(Job::to_string).collect();
+                terminal::warn(&format!("training waits for the hooks of earlier checkpoints: {}", all.join(", ")));
+                moment.pulse.enter(Phase::Hooks);
             }
         }
+        // Whether they are asked to stop, all ranks ask again later.
+        moment.pulse.wait_while(POLL, || {
+            self.poll(plan, run, moment.metrics)?;
+            Ok(self.steps_waiting() > WAITING)
+        })?;
         Ok(())
     }
 
@@ -90,24 +93,23 @@ impl Hook for Beside {
     }
 
     fn finish(&mut self, end: &mut End) -> Result<()> {
-        if !self.runs {
-            return Ok(());
-        }
-        self.recover(end.plan, end.folder, usize::MAX)?;
-        if self.jobs().count() > 0 {
-            let all: Vec<String> = self.jobs().map(Job::to_string).collect();
-            end.pulse.enter(Phase::Hooks);
-            terminal::print(&format!("waiting for {}: {}", terminal::counted(all.len(), "hook"), all.join(", ")));
-        }
-        while self.jobs().count() > 0 {
-            if !end.pulse.goes_on() {
-                self.end()?;
-                return Err(Stopped::RUN.into());
+        if self.runs {
+            self.recover(end.plan, end.folder, usize::MAX)?;
+            if self.jobs().count() > 0 {
+                let all: Vec<String> = self.jobs().map(Job::to_string).collect();
+                end.pulse.enter(Phase::Hooks);
+                terminal::print(&format!("waiting for {}: {}", terminal::counted(all.len(), "hook"), all.join(", ")));
             }
-            self.poll(end.plan, end.folder, end.metrics)?;
-            sleep(POLL);
         }
-        super::checkpoint::prune(end.plan, end.folder, end.best)
+        let done = end.pulse.wait_while(POLL, || {
+            self.poll(end.plan, end.folder, end.metrics)?;
+            Ok(self.jobs().count() > 0)
+        })?;
+        if !done {
+            self.end()?;
+            return Err(Stopped::RUN.into());
+        }
+        if self.runs { super::checkpoint::prune(end.plan, end.folder, end.best) } else { Ok(()) }
     }
 }
 
@@ -250,7 +252,7 @@ fn start(run: &RunFolder, job: &Job) -> Result<Child> {
     fs::create_dir_all(run.hooks(job.step))
         .with_context(|| format!("cannot create {}", run.hooks(job.step).display()))?;
     let log = File::create(job.log(run)).with_context(|| format!("cannot write {}", job.log(run).display()))?;
-    Command::new(program().context("this program's own path is not known")?)
+    apart(&mut Command::new(program().context("this program's own path is not known")?))
         .arg0("ppo-train")
         .arg("judge")
         .arg(run.path())

@@ -10,7 +10,8 @@
 //! be the one that is needed. What a failed try has written is removed at once.
 
 use super::schedule::is_wanted;
-use crate::checkpoint::{RunFolder, save_critic, save_model, save_tensors, tolerate, write_folder, write_text};
+use crate::checkpoint::{RunFolder, save_critic, save_model, save_parts, tolerate, write_folder, write_text};
+use crate::dist::{Offer, offer};
 use crate::plan::{Disk, Plan};
 use crate::terminal;
 use crate::train::hook::{Best, Hook, Moment};
@@ -18,7 +19,6 @@ use crate::train::pulse::Phase;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Instant;
-use tch::Tensor;
 
 /// Every `checkpoints.every` steps and at those to keep for good, when a hook wants to see one, and whenever a run
 /// stops. Before the first step the run's `start` serves as one.
@@ -39,8 +39,7 @@ impl Hook for Checkpoint {
             moment.pulse.enter(Phase::Saving);
             moment.metrics.flush();
             let step = moment.state.step;
-            let state = moment.models.optimizer_state(moment.comm)?;
-            let saved = write(moment, state, &moment.folder.unfinished_step(step), |dir| interrupted.save(dir));
+            let saved = write(moment, &moment.folder.unfinished_step(step), |dir| interrupted.save(dir));
             return saved.with_context(|| {
                 format!("step {} is half done and cannot be saved; {}", step + 1, go_on(moment.folder))
             });
@@ -59,9 +58,8 @@ fn of_first(moment: &Moment, wanted: bool) -> Result<bool> {
 fn save(moment: &mut Moment, needed: bool) -> Result<()> {
     let step = moment.state.step;
     moment.pulse.enter(Phase::Saving);
-    let state = moment.models.optimizer_state(moment.comm)?;
     if !moment.comm.is_first() {
-        return Ok(());
+        return write(moment, &moment.folder.step(step), |_| Ok(()));
     }
     let disk = Disk::of(moment.plan);
     let shortage = disk.shortage("a checkpoint", disk.checkpoint);
@@ -71,7 +69,7 @@ fn save(moment: &mut Moment, needed: bool) -> Result<()> {
     // After a power loss the logs shall not end before a checkpoint that is there.
     moment.metrics.flush();
     let started = Instant::now();
-    let saved = write(moment, state, &moment.folder.step(step), |_| Ok(()));
+    let saved = write(moment, &moment.folder.step(step), |_| Ok(()));
     if needed {
         let room = shortage.map_or(String::new(), |shortage| format!("{shortage}: make room, and "));
         saved.with_context(|| format!("step {step} cannot be saved; {room}{}", go_on(moment.folder)))?;
@@ -82,29 +80,26 @@ fn save(moment: &mut Moment, needed: bool) -> Result<()> {
     prune(moment.plan, moment.folder, moment.state.best)
 }
 
-/// Writes everything into the folder of a checkpoint, with the state of the optimizers; `more` is put there too. Only
-/// the first rank does.
+/// Writes everything into the folder of a checkpoint; `more` is put there too. The first rank does, and the others give
+/// it their parts of the optimizers' state.
 fn write(
     moment: &Moment,
-    state: Vec<(String, Tensor)>,
     checkpoint: &crate::checkpoint::Checkpoint,
     more: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let (models, plan) = (moment.models, moment.plan);
-    if !moment.comm.is_first() {
-        return Ok(());
-    }
-    write_folder(checkpoint.path(), |dir| {
+    let fill = |dir: &Path, state: &mut Offer| {
         let (checkpoint, source) = (crate::checkpoint::Checkpoint::at(dir), &plan.recipe.model.path);
         save_model(&checkpoint.model(), &models.actor.model.weights, source, &plan.tokenizer_dir)?;
         if let Some(critic) = &models.critic {
             save_critic(&checkpoint.critic(), critic.weights(), source, &plan.tokenizer_dir)?;
         }
-        save_tensors(&checkpoint.optimizer(), &state)?;
+        save_parts(&checkpoint.optimizer(), state)?;
         write_text(&checkpoint.recipe(), &plan.text)?;
         write_text(&checkpoint.state(), &serde_json::to_string_pretty(&moment.state)?)?;
         more(dir)
-    })
+    };
+    offer(moment.comm, &models.optimizer_state(), |state| write_folder(checkpoint.path(), |dir| fill(dir, state)))
 }
 
 /// What a run that ends without a checkpoint continues from.

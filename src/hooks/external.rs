@@ -4,6 +4,7 @@ use super::command::run as run_command;
 use super::outcome::Outcome;
 use super::schedule::Job;
 use crate::checkpoint::Checkpoint;
+use crate::dist::apart;
 use crate::json::Object;
 use crate::recipe::External;
 use crate::stats::{Figure, HIGH, LOW};
@@ -30,7 +31,7 @@ pub fn call(settings: &External, job: &Job, run: &Path, checkpoint: &Checkpoint,
     };
     let folder = absolute(checkpoint.path())?;
     let mut command = Command::new(program);
-    command
+    apart(&mut command)
         .args(arguments)
         .arg(&folder)
         .env("PPO_TRAIN_CHECKPOINT", &folder)

@@ -1,7 +1,8 @@
 //! Whether a plan fits a machine, and what would make it fit.
 
 use super::Plan;
-use super::memory::{estimate, peak};
+use super::memory::{Phase, estimate, peak, peak_on_node};
+use crate::dist::{local, processes};
 use crate::recipe::CriticModel;
 use crate::torch::Fault;
 use anyhow::anyhow;
@@ -9,23 +10,47 @@ use std::fmt;
 
 /// The share of a device's memory that a plan may use; the CUDA context, kernel workspaces and fragmentation (on a CPU,
 /// other programs) take the rest.
-const SHARE: f64 = 0.9;
+pub(super) const SHARE: f64 = 0.9;
 
-/// The devices that a plan would run on.
+/// The processes that a plan would run in, and the memory that they would have.
 #[derive(Clone, Copy, Debug)]
 pub struct Devices {
-    /// Each holds all models and an equal share of the sequences.
-    pub count: usize,
-    /// Bytes of memory per device, if known.
+    /// Processes, each with a GPU of its own or a share of a CPU.
+    pub processes: usize,
+    /// The machines that they are on, as many on each.
+    pub nodes: usize,
+    /// Bytes of memory of each GPU; if the device is a CPU, of each machine. If known.
     pub memory: Option<u64>,
 }
 
 impl Devices {
-    /// One device; if it is a CPU, with this machine's memory.
+    /// One process; if its device is a CPU, with this machine's memory.
     pub fn of(plan: &Plan) -> Self {
-        let memory = (plan.recipe.machine.device == "cpu").then(installed);
-        Self { count: 1, memory }
+        let memory = on_cpu(plan).then(installed);
+        Self { processes: 1, nodes: 1, memory }
     }
+
+    /// The processes that this one was started with.
+    fn launched(plan: &Plan) -> Self {
+        let (processes, local) = (processes().unwrap_or(1), local().size);
+        Self { processes, nodes: processes.div_ceil(local), ..Self::of(plan) }
+    }
+
+    /// Processes on a machine.
+    pub fn per_node(self) -> usize {
+        self.processes.div_ceil(self.nodes)
+    }
+
+    /// The phase in which a plan needs the most of `memory`, and the bytes.
+    pub fn peak(self, plan: &Plan) -> (Phase, u64) {
+        let parts = estimate(plan, self.processes);
+        if on_cpu(plan) { peak_on_node(&parts, self.per_node()) } else { peak(&parts) }
+    }
+}
+
+/// Whether the processes on a machine share its memory.
+pub(super) fn on_cpu(plan: &Plan) -> bool {
+    plan.recipe.machine.device == "cpu"
 }
 
 /// Bytes of memory of this machine.
@@ -53,7 +78,7 @@ impl fmt::Display for Change {
 /// How well a plan fits.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// Bytes the plan may use on each device.
+    /// Bytes the plan may use on each GPU, or each machine.
     pub room: u64,
     /// Bytes it needs there, at most.
     pub peak: u64,
@@ -77,7 +102,7 @@ impl Fit {
 /// How a plan fits a machine whose memory is known.
 pub fn fit(plan: &Plan, devices: Devices) -> Option<Fit> {
     let room = (devices.memory? as f64 * SHARE) as u64;
-    let needed = |plan: &Plan| peak(&estimate(plan, devices.count)).1;
+    let needed = |plan: &Plan| devices.peak(plan).1;
     let mut fit = Fit { room, peak: needed(plan), changes: vec![] };
     let mut plan = plan.clone();
     // Takes the first change that lowers the peak, again and again: one that did nothing before may help now.
@@ -105,19 +130,24 @@ pub fn with_relief(plan: &Plan, error: anyhow::Error) -> anyhow::Error {
 /// The keys that lower a plan's peak. If it should have fitted, other programs or a limit have taken their share, and a
 /// quarter less may do.
 fn relief(plan: &Plan) -> String {
-    let needed = estimate(plan, 1);
-    let (phase, bytes) = peak(&needed);
+    let devices = Devices::launched(plan);
+    let (phase, bytes) = devices.peak(plan);
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let quarter_less = (bytes as f64 * 0.75 / SHARE) as u64;
-    let memory = Devices::of(plan).memory.unwrap_or(quarter_less).min(quarter_less);
-    let mut said = format!("the plan counts on at most {:.2} GiB, in the phase \"{}\"", gib(bytes), phase.name());
-    match fit(plan, Devices { count: 1, memory: Some(memory) }) {
+    let memory = devices.memory.unwrap_or(quarter_less).min(quarter_less);
+    let whose = match devices.per_node() {
+        several if several > 1 && on_cpu(plan) => format!(" for the {several} processes on a machine"),
+        _ => String::new(),
+    };
+    let most = gib(bytes);
+    let mut said = format!("the plan counts on at most {most:.2} GiB{whose}, in the phase \"{}\"", phase.name());
+    match fit(plan, Devices { memory: Some(memory), ..devices }) {
         Some(fit) if !fit.changes.is_empty() => {
             said += "; in this order, these changes of the recipe lower it:";
             for change in &fit.changes {
                 said += &format!("\n    {change:<40}{:>8.2} GiB", gib(change.peak));
             }
-            if Devices::of(plan).memory.is_some_and(|memory| fit.reached() > memory) {
+            if devices.memory.is_some_and(|memory| fit.reached() > memory) {
                 said += "\n    still too much for this machine: use a smaller model or more memory";
             }
         }
@@ -129,10 +159,11 @@ fn relief(plan: &Plan) -> String {
 /// Alters a plan if it can still be altered in this way, and returns the key's new value.
 type Alter = fn(&mut Plan) -> Option<String>;
 
-const ALTERATIONS: [(&str, Alter); 8] = [
+const ALTERATIONS: [(&str, Alter); 9] = [
     ("memory.return_freed", |plan| switch_on(&mut plan.recipe.memory.return_freed)),
     ("memory.gradient_checkpointing", |plan| switch_on(&mut plan.recipe.memory.gradient_checkpointing)),
     ("memory.offload_optimizer", |plan| switch_on(&mut plan.recipe.memory.offload_optimizer)),
+    ("memory.divide_gradients", |plan| switch_on(&mut plan.recipe.memory.divide_gradients)),
     ("memory.offload_reference", |plan| switch_on(&mut plan.recipe.memory.offload_reference)),
     ("rollout.batch", |plan| {
         let samples = plan.recipe.rollout.samples_per_prompt;

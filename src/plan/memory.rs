@@ -5,7 +5,8 @@
 //!
 //! - weights: P w. A critic has P minus the untied head V H, plus H + 1 for its scalar head. A head on the actor's
 //!   decoder (`ppo.critic = "shared"`), a few kilobytes, is not counted.
-//! - gradients: P w, and in bfloat16 4 P more, since micro-batches add up in float32; only during the model's update.
+//! - gradients: P w, and in bfloat16 4 P more, since micro-batches add up in float32 (with `memory.divide_gradients`
+//!   divided by the processes); only during the model's update.
 //! - largest gradient: that of the embedding, V H w, before it is added to the others; twice that if the head is tied.
 //! - optimizer: two float32 moments, 8 P, and in bfloat16 4 P master weights (float32 weights are their own master).
 //!   `memory.offload_optimizer` moves them to the host, with master weights in float32 too;
@@ -33,7 +34,9 @@
 //!   questions and twice the tokens of the prompt and the response, which its own tokenizer cuts otherwise.
 //! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w per token, and its logits.
 //!
-//! Each of several devices holds all models and a share of the sequences.
+//! Of several processes each holds all models, its part of the optimizers' states (P divided by the processes, rounded
+//! up to 64) and its share of the sequences: every n-th prompt of a step, every n-th sequence of a mini-batch. Hooks
+//! beside training are the first process's. What they exchange passes through a few pieces of at most 64 MiB.
 //!
 //! On a CPU the program itself is counted, with the gaps that tensors leave in its heap: a share that the program keeps
 //! to, by returning free memory between micro-batches (`torch::trim`).
@@ -42,6 +45,7 @@
 //! counted: the CUDA context and kernel workspaces, fragmentation on a GPU, batches of token ids.
 
 use super::Plan;
+use crate::dist;
 use crate::model::{ModelConfig, PRODUCTS_TOKENS, VOCABULARY_PART};
 use crate::recipe::{Judge, Precision};
 use crate::rollout::PREFILL_TOKENS;
@@ -85,9 +89,9 @@ pub struct Part {
 /// All of PPO.
 const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 
-/// The parts of a plan on each of `devices` devices; the formulas are at the top of this file.
-pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
-    let mut parts = tensors(plan, devices);
+/// The parts of a plan in each of so many processes; the formulas are at the top of this file.
+pub fn estimate(plan: &Plan, processes: usize) -> Vec<Part> {
+    let mut parts = tensors(plan, processes);
     if plan.recipe.machine.device == "cpu" {
         add_program(&mut parts, gaps(plan));
     }
@@ -95,7 +99,7 @@ pub fn estimate(plan: &Plan, devices: usize) -> Vec<Part> {
 }
 
 /// The parts that are tensors.
-fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
+fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
     // Bytes are counted in f64: exact for any real memory, and no product overflows.
     let (recipe, config) = (&plan.recipe, &plan.config);
     let half = recipe.machine.precision == Precision::Bfloat16;
@@ -105,12 +109,18 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     let (n, layers) = (config.num_attention_heads as f64, config.num_hidden_layers as f64);
     let q = n * config.head_dim as f64;
     let kv = (config.num_key_value_heads * config.head_dim) as f64;
-    let gradient = if half { w + 4.0 } else { w };
     let memory = &recipe.memory;
+    let summed = if memory.divide_gradients { 4.0 / processes as f64 } else { 4.0 };
+    let gradient = if half { w + summed } else { w };
     // On a CPU there is nothing to offload to.
     let host = recipe.machine.device != "cpu";
     let offloaded = memory.offload_optimizer && host;
-    let optimizer = if half || offloaded { 12.0 } else { 8.0 };
+    // Moments, and master weights, of the first process's part, which is the largest.
+    let optimizer = |parameters: f64| {
+        let part = dist::Part::of(0, processes, parameters as i64);
+        part.len as f64 * if half || offloaded { 12.0 } else { 8.0 }
+    };
+    let share = |sequences: usize| sequences.div_ceil(processes);
     let longest = plan.max_sequence_tokens() as f64;
     // Our own operations on a CPU keep less than libtorch's.
     let attention = match () {
@@ -146,9 +156,9 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     };
     part("actor gradients", parameters * gradient, learning);
     part("largest gradient", v * h * w * if config.tie_word_embeddings { 2.0 } else { 1.0 }, learning);
-    part("actor optimizer", parameters * optimizer, if offloaded { &[] } else { always });
+    part("actor optimizer", optimizer(parameters), if offloaded { &[] } else { always });
     if let Some(sft) = recipe.own_warm_start() {
-        let tokens = sft.micro_batch_tokens.min(sft.batch * sft.context) as f64;
+        let tokens = sft.micro_batch_tokens.min(share(sft.batch) * sft.context) as f64;
         part("activations", activations(tokens), &[WarmStart]);
         part("logits", logits(tokens), &[WarmStart]);
     }
@@ -158,7 +168,7 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
         part("critic weights", critic * w, STEP);
         part("critic gradients", critic * gradient, &[CriticUpdate]);
         part("largest gradient", v * h * w, &[CriticUpdate]);
-        part("critic optimizer", critic * optimizer, if offloaded { &[] } else { STEP });
+        part("critic optimizer", optimizer(critic), if offloaded { &[] } else { STEP });
     }
     if ppo.needs_reference() {
         let resting = memory.offload_reference && host;
@@ -169,8 +179,8 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     }
 
     let (samples, batch) = (recipe.rollout.samples_per_prompt, recipe.rollout.batch);
-    let sequences = recipe.rollout.prompts_per_step.div_ceil(devices) * samples;
-    let problems = plan.evaluation_problems().div_ceil(devices);
+    let sequences = share(recipe.rollout.prompts_per_step) * samples;
+    let problems = share(plan.evaluation_problems());
     let (rows, evaluated) = match batch {
         0 => (sequences, problems),
         _ => (sequences.min(batch / samples * samples), problems.min(batch)),
@@ -190,11 +200,11 @@ fn tensors(plan: &Plan, devices: usize) -> Vec<Part> {
     }
 
     let response = recipe.rollout.max_response_tokens;
-    let micro = |sequences: usize| ppo.micro_batch_tokens.min(sequences * plan.max_sequence_tokens());
+    let micro = |sequences: usize| ppo.micro_batch_tokens.min(share(sequences) * plan.max_sequence_tokens());
     part("scoring work", scoring(micro(plan.sequences_per_step()) as f64), &[Scoring]);
     part("logits", logits(micro(plan.sequences_per_step()) as f64), &[Scoring]);
     part("activations", activations(micro(ppo.mini_batch) as f64), &[ActorUpdate]);
-    part("logits", logits(micro(ppo.mini_batch).min(ppo.mini_batch * response) as f64), &[ActorUpdate]);
+    part("logits", logits(micro(ppo.mini_batch).min(share(ppo.mini_batch) * response) as f64), &[ActorUpdate]);
     if ppo.critic_is_separate() {
         part("activations", activations(micro(ppo.critic_sequences()) as f64), &[CriticUpdate]);
     }
@@ -254,11 +264,11 @@ fn local_judge(plan: &Plan) -> f64 {
     decoding(&config, w, Beside { rows: judge.batch, tokens })
 }
 
-/// Bytes that a run on a CPU may hold before it returns free memory: between micro-batches with half of the gaps that
-/// the plan counts, the other half being for those that a single micro-batch leaves; and before an update so much that
-/// all that it makes still fits.
-pub fn held(plan: &Plan) -> Held {
-    let mut parts = tensors(plan, 1);
+/// Bytes that each process of a run on a CPU may hold before it returns free memory: between micro-batches with half
+/// of the gaps that the plan counts, the other half being for those that a single micro-batch leaves; and before an
+/// update so much that all that it makes still fits.
+pub fn held(plan: &Plan, processes: usize) -> Held {
+    let mut parts = tensors(plan, processes);
     parts.retain(|part| part.name != HOOKS);
     let most = peak(&parts).1;
     let all = |gaps: f64| PROGRAM + (most as f64 * (1.0 + gaps)) as u64;
@@ -306,9 +316,19 @@ pub fn total(parts: &[Part], phase: Phase) -> u64 {
 
 /// The phase that needs the most, and its bytes.
 pub fn peak(parts: &[Part]) -> (Phase, u64) {
-    Phase::ALL
-        .map(|phase| (phase, total(parts, phase)))
-        .into_iter()
-        .max_by_key(|(_, bytes)| *bytes)
-        .unwrap_or((Rollout, 0))
+    most(|phase| total(parts, phase))
+}
+
+/// The phase in which so many processes on one machine need the most memory of it, if they run on its CPU, and the
+/// bytes. Only one of them has hooks.
+pub fn peak_on_node(parts: &[Part], processes: usize) -> (Phase, u64) {
+    let (hooks, own): (Vec<Part>, Vec<Part>) = parts.iter().cloned().partition(|part| part.name == HOOKS);
+    let all = |phase| total(&own, phase).saturating_mul(processes as u64).saturating_add(total(&hooks, phase));
+    most(|phase| if total(&own, phase) > 0 { all(phase) } else { 0 })
+}
+
+/// The phase of which something is the most.
+fn most(of: impl Fn(Phase) -> u64) -> (Phase, u64) {
+    let all = Phase::ALL.map(|phase| (phase, of(phase)));
+    all.into_iter().max_by_key(|(_, bytes)| *bytes).unwrap_or((Rollout, 0))
 }

@@ -3,6 +3,7 @@
 //! Decided: only a `Plan` can run, and it holds nothing that was not checked.
 
 mod check;
+mod cost;
 mod disk;
 mod fit;
 mod memory;
@@ -11,6 +12,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+pub use cost::{Lengths, Machine, cost_json, cost_report};
 pub use disk::{Disk, FAILED, WAITING};
 pub use fit::{Devices, Fit, fit, with_relief};
 pub use memory::{Part, Phase, estimate, held, on_host, peak, total};

@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::disk::Disk;
-use super::fit::{Devices, fit};
+use super::fit::{Devices, fit, on_cpu};
 use super::memory::{PROGRAM_AND_GAPS, Part, Phase, estimate, on_host, peak, total};
 use crate::model::{Family, ModelConfig};
 use crate::recipe::{KlIn, Recipe, SftData};
@@ -119,7 +119,7 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
     }
     line("output", plan.out.display().to_string());
     out.push('\n');
-    memory_table(&mut out, &estimate(plan, devices.count), devices.count as u64);
+    memory_table(&mut out, &estimate(plan, devices.processes), devices);
     verdict(&mut out, plan, devices);
     disk(&mut out, Disk::of(plan));
     out
@@ -182,7 +182,7 @@ fn checkpoints(recipe: &Recipe) -> String {
 }
 
 /// Parts by phase, in GiB or MiB, and the peak.
-fn memory_table(out: &mut String, parts: &[Part], devices: u64) {
+fn memory_table(out: &mut String, parts: &[Part], devices: Devices) {
     let phases: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| total(parts, *phase) > 0).collect();
     let (_, most) = peak(parts);
     let (unit, name) = if most >= 1 << 30 { (30, "GiB") } else { (20, "MiB") };
@@ -210,11 +210,17 @@ fn memory_table(out: &mut String, parts: &[Part], devices: u64) {
         true => "",
         false => ", excluding the CUDA context and fragmentation",
     };
-    let _ = writeln!(out, "  peak {} {name} ({}): an upper bound{without}", amount(bytes), phase.name());
+    let each = if devices.processes > 1 { " in each process" } else { "" };
+    let _ = writeln!(out, "  peak {} {name}{each} ({}): an upper bound{without}", amount(bytes), phase.name());
     let resting: Vec<String> =
         parts.iter().filter(|p| p.phases.is_empty()).map(|p| format!("{} {}", p.name, amount(p.bytes))).collect();
     if !resting.is_empty() {
-        let _ = writeln!(out, "  on the host: {} {name} ({})", amount(on_host(parts) * devices), resting.join(", "));
+        let on_node = on_host(parts) * devices.per_node() as u64;
+        let (whose, each) = match devices.per_node() {
+            1 => ("", ""),
+            _ => (" of each machine", " in each process"),
+        };
+        let _ = writeln!(out, "  on the host{whose}: {} {name} ({}{each})", amount(on_node), resting.join(", "));
     }
 }
 
@@ -234,12 +240,14 @@ fn disk(out: &mut String, disk: Disk) {
 
 /// Whether the peak fits the machine, and what would make it fit.
 fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
-    if devices.count > 1 {
-        let _ = writeln!(
-            out,
-            "  on each of {} devices, which share the sequences; a run itself uses one device for now",
-            devices.count
-        );
+    if devices.processes > 1 {
+        let Devices { processes, nodes, .. } = devices;
+        let on = if nodes > 1 { format!(" on {nodes} machines") } else { String::new() };
+        let _ = writeln!(out, "  {processes} processes{on}, which divide the sequences and the optimizers' states");
+        if on_cpu(plan) {
+            let (phase, bytes) = devices.peak(plan);
+            let _ = writeln!(out, "  on a machine with {}: {} ({})", devices.per_node(), size(bytes), phase.name());
+        }
     }
     let Some(fit) = fit(plan, devices) else { return };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -260,7 +268,7 @@ fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
 /// The same figures for programs: counts are numbers, memory is in bytes.
 pub fn json(plan: &Plan, devices: Devices) -> Value {
     let (recipe, config) = (&plan.recipe, &plan.config);
-    let (parts, disk) = (estimate(plan, devices.count), Disk::of(plan));
+    let (parts, disk) = (estimate(plan, devices.processes), Disk::of(plan));
     let (phase, bytes) = peak(&parts);
     let part = |part: &Part| {
         let phases: Vec<_> = part.phases.iter().map(|phase| phase.name()).collect();
@@ -301,8 +309,10 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
             "parts": parts.iter().map(part).collect::<Vec<_>>(),
             "peak_bytes": bytes,
             "peak_phase": phase.name(),
-            "host_bytes": on_host(&parts) * devices.count as u64,
-            "devices": devices.count,
+            "processes": devices.processes,
+            "nodes": devices.nodes,
+            "host_bytes": on_host(&parts) * devices.per_node() as u64,
+            "node_bytes": on_cpu(plan).then(|| devices.peak(plan).1),
             "device_bytes": devices.memory,
             "fits": fit(plan, devices).map(|fit| fit.fits()),
         },

@@ -67,7 +67,7 @@ pub fn use_machine(plan: &Plan) -> Result<()> {
         return_large_blocks();
     }
     if plan.recipe.machine.device == "cpu" {
-        trim_above(held(plan));
+        trim_above(held(plan, dist::processes().unwrap_or(1)));
     }
     let wanted = Some(plan.recipe.machine.threads).filter(|threads| *threads > 0);
     if let Some(threads) = wanted.or_else(|| dist::local().threads()) {

@@ -278,11 +278,12 @@ fn compare_weights(plan: &Plan, trainer: &Trainer, after: &Checkpoint, found: &m
         saved.fill(&after.critic(), &plan.config)?;
         differs("critic", critic.weights().flat(), saved.flat());
     }
-    let state = trainer.models.optimizer_state(trainer.comm)?;
+    // All of it: a single process repeats a step.
+    let state = trainer.models.optimizer_state();
     let on_host = |tensor: &Tensor| tensor.zeros_like().to_device(Device::Cpu);
-    let saved: Vec<_> = state.iter().map(|(name, tensor)| (name.clone(), on_host(tensor))).collect();
+    let saved: Vec<_> = state.iter().map(|(name, tensor, _)| (name.clone(), on_host(tensor))).collect();
     load_tensors(&after.optimizer(), &saved)?;
-    for ((name, own), (_, saved)) in state.iter().zip(&saved) {
+    for ((name, own, _), (_, saved)) in state.iter().zip(&saved) {
         differs(&format!("optimizer {name}"), own, saved);
     }
     let (saved, own) = (json::read::<State>(&after.state())?.kl_coefficient, trainer.state.kl_coefficient);

@@ -2,9 +2,10 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_parts, save_model, save_tensors, write_file,
+    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_parts, save_model, save_parts, write_file,
     write_folder, write_text,
 };
+use crate::dist::{Offer, offer};
 use crate::env::Environment;
 use crate::hash::hash_of_files;
 use crate::metrics::Metrics;
@@ -129,18 +130,17 @@ impl WarmUp<'_> {
 
     /// Keeps what has been learnt; called by all ranks.
     fn keep(&self, done: &Done, learner: &Learner<Policy>) -> Result<()> {
-        let state = learner.optimizer.whole_state(self.pulse.comm())?;
-        if !self.pulse.comm().is_first() {
-            return Ok(());
-        }
         let plan = self.plan;
-        write_folder(self.folder.unfinished_start().path(), |dir| {
+        let fill = |dir: &Path, state: &mut Offer| {
             let kept = Checkpoint::at(dir);
             save_model(&kept.model(), &learner.model.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
-            save_tensors(&kept.optimizer(), &state)?;
+            save_parts(&kept.optimizer(), state)?;
             write_text(&kept.recipe(), &plan.text)?;
             write_text(&kept.state(), &serde_json::to_string(done)?)
-        })
+        };
+        let kept = self.folder.unfinished_start();
+        let write = |state: &mut Offer| write_folder(kept.path(), |dir| fill(dir, state));
+        offer(self.pulse.comm(), &learner.optimizer.state(), write)
     }
 
     /// What the model answers to the first rows, greedily, beside what was expected; validation rows if there are any.

@@ -2,7 +2,7 @@
 
 use super::gpu::has_cuda;
 use crate::BadInput;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind, Tensor};
 
 /// What `device` understands.
 pub const DEVICES: &str = "cpu, cuda, cuda:N (N counts from 0), or auto";
@@ -62,6 +62,25 @@ pub fn test_device() -> Device {
 #[doc(hidden)]
 pub fn test_device_name() -> String {
     std::env::var("PPO_TRAIN_DEVICE").unwrap_or_else(|_| "cpu".into())
+}
+
+/// A copy of `from` on another device and of another kind, which may still be under way: see `wait_for`. From a GPU it
+/// goes to pinned memory. If nothing has to be copied, `from` itself.
+pub fn fetch(from: &Tensor, device: Device, kind: Kind) -> Tensor {
+    if from.device() == device && from.kind() == kind {
+        return from.shallow_clone();
+    }
+    from.to_device_(device, kind, true, false)
+}
+
+/// Begins to copy `from`, on the host, into `to`, which is of the same kind; it may still be under way: see `wait_for`.
+pub fn send(from: &Tensor, to: &Tensor) {
+    let mut to = to.shallow_clone();
+    match to.device() {
+        // Only what is pinned is copied beside other work.
+        gpu @ Device::Cuda(_) => to.copy_(&from.pin_memory(gpu).to_device_(gpu, from.kind(), true, false)),
+        _ => to.copy_(from),
+    }
 }
 
 #[cfg(test)]

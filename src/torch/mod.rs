@@ -16,7 +16,7 @@ mod neighbours;
 mod profile;
 
 pub use allocator::Heap;
-pub use device::{DEVICES, device, named_device, test_device, test_device_name};
+pub use device::{DEVICES, device, fetch, named_device, send, test_device, test_device_name};
 pub use fault::{Fault, catching, report_panics};
 pub use fused::{
     Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,

@@ -98,6 +98,11 @@ impl<'a> Batch<'a> {
         self.cut(chosen).into_iter().map(|rows| self.micro_batch(&rows))
     }
 
+    /// How many these are.
+    pub fn micro_batch_count(&self, chosen: Range<usize>) -> usize {
+        self.cut(chosen).len()
+    }
+
     /// The sequences of each micro-batch.
     fn cut(&self, chosen: Range<usize>) -> Vec<Vec<usize>> {
         let mut batches: Vec<Vec<usize>> = Vec::new();

@@ -1,7 +1,7 @@
 //! What must hold in the first step of any run. If it does not, the run is wrong from the start, and stops here.
 
+use super::descent::Scalars;
 use super::experience::Experience;
-use super::update::Scalars;
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 

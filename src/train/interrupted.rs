@@ -5,9 +5,9 @@
 //! advantages and returns follow from them again, bit for bit.
 
 use super::clock::Clock;
+use super::descent::Scalars;
 use super::estimates::Estimates;
 use super::rollouts::Rollout;
-use super::update::Scalars;
 use crate::checkpoint::{read_tensors, save_tensors, write_text};
 use crate::json;
 use crate::rollout::Response;

@@ -1,13 +1,13 @@
 //! A model that learns, with its optimizer; and the models of a run.
 
 use crate::checkpoint::{Checkpoint, load_parts};
-use crate::dist::Comm;
+use crate::dist::{Comm, Held};
 use crate::model::{Critic, Head, Policy, ValueHead, Weights, critic_weights};
 use crate::optim::AdamW;
 use crate::plan::Plan;
 use crate::recipe::{CriticModel, Ppo};
 use anyhow::Result;
-use tch::{Device, Tensor};
+use tch::Device;
 
 /// A model and its optimizer.
 pub struct Learner<M> {
@@ -60,10 +60,10 @@ impl Estimator {
 }
 
 fn optimizer(plan: &Plan, weights: &Weights, comm: &dyn Comm) -> AdamW {
-    match plan.recipe.memory.offload_optimizer {
-        true => AdamW::offloaded(weights, comm),
-        false => AdamW::new(weights, comm),
-    }
+    let memory = &plan.recipe.memory;
+    let new = if memory.offload_optimizer { AdamW::offloaded } else { AdamW::new };
+    let optimizer = new(weights, comm);
+    if memory.divide_gradients { optimizer.dividing_gradients(comm) } else { optimizer }
 }
 
 /// The frozen model that the KL is measured against. It scores on the actor's device, and may be kept on the host.
@@ -118,23 +118,16 @@ impl Models {
         if let Some(critic) = &self.critic {
             critic.weights().fill(&checkpoint.critic(), &actor.config)?;
         }
-        let own = self.optimizers().flat_map(|(owner, optimizer)| {
-            optimizer.state().into_iter().map(move |(name, own, part)| (format!("{owner}.{name}"), own, part))
-        });
-        load_parts(&checkpoint.optimizer(), own)
+        load_parts(&checkpoint.optimizer(), self.optimizer_state())
     }
 
-    /// The state of all optimizers and ranks, by name; called by all ranks, for the first alone.
-    ///
-    /// # Errors
-    /// Those of `Comm::sum`.
-    pub fn optimizer_state(&self, comm: &dyn Comm) -> Result<Vec<(String, Tensor)>> {
-        let mut all = Vec::new();
-        for (owner, optimizer) in self.optimizers() {
-            let whole = optimizer.whole_state(comm)?;
-            all.extend(whole.into_iter().map(|(name, state)| (format!("{owner}.{name}"), state)));
-        }
-        Ok(all)
+    /// The state of all optimizers, by name; of what is divided this rank's part.
+    pub fn optimizer_state(&self) -> Vec<Held> {
+        let named = |(owner, optimizer): (&str, &AdamW)| {
+            let state = optimizer.state().into_iter();
+            state.map(|(name, own, part)| (format!("{owner}.{name}"), own, part)).collect::<Vec<_>>()
+        };
+        self.optimizers().flat_map(named).collect()
     }
 
     fn optimizers(&self) -> impl Iterator<Item = (&'static str, &AdamW)> {

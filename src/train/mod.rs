@@ -5,6 +5,7 @@
 pub mod batch;
 mod choices;
 pub mod clock;
+pub mod descent;
 pub mod estimates;
 pub mod evaluate;
 mod exchange;

@@ -12,7 +12,8 @@ use crate::metrics::Stage;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -118,6 +119,26 @@ impl<'a> Pulse<'a> {
         if self.comm.any(!self.goes_on())? { Err(Stopped::RUN.into()) } else { Ok(()) }
     }
 
+    /// Waits while the first rank `waits` for something, and asks it again after each `pause`. The others call this
+    /// with it, so that all stop if one of them is asked to. Returns whether the wait is over, and not cut short.
+    ///
+    /// # Errors
+    /// Those of `waits`, on the first rank alone; those of `Comm::sum`.
+    pub fn wait_while(&self, pause: Duration, mut waits: impl FnMut() -> Result<bool>) -> Result<bool> {
+        let first = self.comm.is_first();
+        loop {
+            if !self.comm.any(first && waits()?)? {
+                return Ok(true);
+            }
+            if self.comm.any(!self.goes_on())? {
+                return Ok(false);
+            }
+            if first {
+                sleep(pause);
+            }
+        }
+    }
+
     pub fn enter(&self, phase: Phase) {
         let mut place = self.lock();
         (place.phase, place.progress) = (phase, now());
@@ -183,6 +204,7 @@ pub fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dist::threads::Thread;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -196,6 +218,31 @@ mod tests {
         assert!((0.08..8.0).contains(&left), "two of ten steps took 20 ms: {left}");
         pulse.count(Stage::Ppo, 100, 100);
         assert_eq!(pulse.lock().left(), Some(0.0));
+    }
+
+    /// The last of three ranks is asked to stop while the first waits; then the first waits for three pauses.
+    #[test]
+    fn ranks_wait_together_for_the_first() {
+        std::thread::scope(|scope| {
+            for comm in Thread::group(3) {
+                scope.spawn(move || {
+                    let stop = Stop::default();
+                    let pulse = Pulse::new(&stop, &comm);
+                    let mut asked = 0;
+                    let mut wait = |most: usize| {
+                        asked = 0;
+                        let over = pulse.wait_while(Duration::from_millis(1), || {
+                            asked += 1;
+                            Ok(asked <= most)
+                        });
+                        (over.unwrap(), asked)
+                    };
+                    assert_eq!(wait(3), (true, if comm.is_first() { 4 } else { 0 }));
+                    stop.0.store(comm.rank() == 2, Ordering::Relaxed);
+                    assert!(!wait(usize::MAX).0);
+                });
+            }
+        });
     }
 
     #[test]

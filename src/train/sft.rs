@@ -1,11 +1,11 @@
 //! The warm start: supervised fine-tuning with the loss on the responses only.
 
 use super::batch::{Batch, Sequence};
+use super::descent::{OptimizerStep, Sums, descend};
 use super::estimates::log_probs;
 use super::learner::Learner;
 use super::not_finite::explain;
 use super::pulse::{Phase, Pulse};
-use super::update::{OptimizerStep, Sums, descend};
 use crate::Stopped;
 use crate::algo::aggregate::token_mean;
 use crate::algo::schedule;

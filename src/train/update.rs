@@ -1,167 +1,20 @@
-//! The last stage: mini-batches of the experience, one optimizer step each, in micro-batches that fit.
-//!
-//! One mechanism, `descend`, serves actor, critic and warm start: they differ in the loss of a micro-batch.
+//! The last stage: mini-batches of the experience, one optimizer step each.
 
 use super::batch::{Batch, MicroBatch};
 use super::choices::{kl_estimator, token_weights};
+use super::descent::{OptimizerStep, Scalars, Sums, descend};
 use super::experience::Experience;
 use super::learner::{Estimator, Learner, Models};
-use super::not_finite::{NotFinite, culprit};
 use crate::algo::loss::{Clip, policy_loss, value_loss};
-use crate::dist::{Comm, Elsewhere, lowest, said_by_first};
 use crate::metrics::Record;
 use crate::model::{Policy, ValueHead};
 use crate::optim::AdamW;
 use crate::recipe::{KlIn, Ppo};
-use crate::torch::{AdamWStep, catching, make_room, on_device, to_host, trim};
+use crate::torch::AdamWStep;
 use anyhow::Result;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
-use tch::{Device, Kind, Tensor};
-
-/// An optimizer and the step it takes.
-pub struct OptimizerStep<'a> {
-    pub optimizer: &'a mut AdamW,
-    /// Largest norm of the gradient (0: any).
-    pub max_norm: f64,
-    pub hyper: AdamWStep,
-}
-
-/// One step of each optimizer on the sequences `mini` of a batch: along the gradient of the sum over micro-batches of
-/// `loss`, which gets the weight of each of their tokens, [n], and adds its figures to `sums`. Returns the norms of the
-/// gradients before clipping.
-///
-/// # Errors
-/// `NotFinite`: a loss or a gradient, for which the weights stay unchanged; or the new weights. Memory that runs out
-/// for single sequences, and `Stopped` if the batch is told so between its micro-batches; the weights stay unchanged.
-/// `Elsewhere` if it is another rank that knows where a gradient comes from.
-pub fn descend(
-    batch: &Batch,
-    mini: Range<usize>,
-    token_weights: fn(&[usize]) -> Vec<f32>,
-    steps: &mut [OptimizerStep],
-    sums: &mut Sums,
-    mut loss: impl FnMut(&MicroBatch, &Tensor, &mut Sums) -> Tensor,
-) -> Result<Vec<f64>> {
-    let first = batch.first_slot(mini.start) as i64;
-    let weights = on_device(&token_weights(&batch.lengths(mini.clone())), batch.device);
-    let mut loss =
-        |micro: &MicroBatch, sums: &mut Sums| loss(micro, &weights.index_select(0, &(&micro.slots - first)), sums);
-    gather(batch, &mini, steps, sums, &mut loss)?;
-    // Zero, or not finite if the loss is not.
-    let mut total = sums.loss.shallow_clone();
-    batch.comm.sum(&mut total)?;
-    let guard = total * 0.0;
-    let mut norms = Vec::with_capacity(steps.len());
-    for at in 0..steps.len() {
-        let OptimizerStep { optimizer, max_norm, hyper } = &mut steps[at];
-        let figures = to_host(&Tensor::stack(&optimizer.step(batch.comm, *max_norm, *hyper, &guard)?, 0));
-        let [norm, sum] = [figures[0], figures[1]].map(f64::from);
-        if !norm.is_finite() {
-            let broken = sums.broken();
-            let mut optimizers: Vec<&mut AdamW> = steps.iter_mut().map(|step| &mut *step.optimizer).collect();
-            let found = culprit(batch, mini, &mut optimizers, (norm, &broken), |micro| loss(micro, sums))?;
-            let speaker = lowest(batch.comm, !found.sequences.is_empty())?.unwrap_or(0);
-            return Err(if speaker == batch.comm.rank() { found.into() } else { Elsewhere.into() });
-        }
-        if !sum.is_finite() {
-            let found = NotFinite::weights(&optimizer.broken_weights(), hyper.lr, norm);
-            return Err(said_by_first(batch.comm, found.into()));
-        }
-        norms.push(norm);
-    }
-    Ok(norms)
-}
-
-/// Gathers the gradients of a mini-batch in the optimizers, micro-batch by micro-batch. If memory runs out, they are
-/// computed anew in smaller ones: the losses weigh every token in advance, so that the sum stays the same but for
-/// rounding.
-///
-/// # Errors
-/// Memory that runs out for single sequences; `Stopped`, after which the optimizers hold no gradient.
-fn gather(
-    batch: &Batch,
-    mini: &Range<usize>,
-    steps: &mut [OptimizerStep],
-    sums: &mut Sums,
-    loss: &mut impl FnMut(&MicroBatch, &mut Sums) -> Tensor,
-) -> Result<()> {
-    make_room();
-    for step in &mut *steps {
-        step.optimizer.begin()?;
-    }
-    let mut backward = |steps: &mut [OptimizerStep], sums: &mut Sums| {
-        for micro in batch.micro_batches(mini.clone()) {
-            if !batch.goes_on() {
-                break;
-            }
-            let loss = loss(&micro, sums);
-            sums.loss = &sums.loss + loss.detach();
-            loss.backward();
-            for step in &mut *steps {
-                step.optimizer.accumulate();
-            }
-            trim();
-        }
-        Ok(())
-    };
-    while let Err(error) = catching(|| backward(steps, sums)) {
-        batch.shrink(mini.clone(), error)?;
-        sums.clear();
-        for step in &mut *steps {
-            step.optimizer.forget();
-        }
-    }
-    if let Err(stopped) = batch.check() {
-        steps.iter_mut().try_for_each(|step| step.optimizer.abandon())?;
-        return Err(stopped);
-    }
-    Ok(())
-}
-
-/// Named figures of one update.
-pub type Scalars = BTreeMap<Cow<'static, str>, f64>;
-
-/// Sums of named scalars over the micro-batches of an update, on the device until they are read.
-pub struct Sums {
-    named: BTreeMap<&'static str, Tensor>,
-    /// The loss as a whole.
-    loss: Tensor,
-}
-
-impl Sums {
-    /// Zeros. All ranks name the same, also one whose share of a mini-batch is empty.
-    pub fn of(names: &[&'static str], device: Device) -> Self {
-        let zero = || Tensor::zeros([0i64; 0], (Kind::Float, device));
-        Self { named: names.iter().map(|name| (*name, zero())).collect(), loss: zero() }
-    }
-
-    /// Zeros again.
-    fn clear(&mut self) {
-        self.named.values_mut().chain([&mut self.loss]).for_each(|sum| *sum = sum.zeros_like());
-    }
-
-    /// # Panics
-    /// On a name that `of` was not given: a mistake of ours.
-    pub fn add(&mut self, name: &str, value: &Tensor) {
-        let sum = self.named.get_mut(name).unwrap_or_else(|| panic!("no sum {name}"));
-        *sum = &*sum + value.detach();
-    }
-
-    /// The names of those that are not finite.
-    fn broken(&self) -> Vec<&'static str> {
-        let broken = |sum: &Tensor| !sum.double_value(&[]).is_finite();
-        self.named.iter().filter(|(_, sum)| broken(sum)).map(|(name, _)| *name).collect()
-    }
-
-    /// Adds up the ranks and reads all sums at once.
-    pub fn read(self, comm: &dyn Comm) -> Result<Scalars> {
-        let mut values = Tensor::stack(&self.named.values().collect::<Vec<_>>(), 0);
-        comm.sum(&mut values)?;
-        Ok(self.named.into_keys().map(Cow::from).zip(to_host(&values).into_iter().map(f64::from)).collect())
-    }
-}
+use tch::{Kind, Tensor};
 
 /// What the losses of actor and critic add up.
 const ACTOR: [&str; 5] =

@@ -141,7 +141,7 @@ fn ten_steps_of_training_follow_torch() {
         assert!((got - expected).abs() < 1e-4 * expected.abs(), "step {step}: {got} {expected}");
         optimizer.begin().unwrap();
         loss.backward();
-        optimizer.accumulate();
+        optimizer.accumulate(&Solo).unwrap();
         let _figures = optimizer.step(&Solo, 0.0, hyper, &Tensor::from(0f32)).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::optim::AdamW;
 use ppo_train::torch::{AdamWStep, test_device, to_host};
 use ppo_train::train::batch::{Batch, MicroBatch, Sequence};
-use ppo_train::train::update::{OptimizerStep, Sums, descend};
+use ppo_train::train::descent::{OptimizerStep, Sums, descend};
 use serde_json::Value;
 use std::fs;
 use std::process::Stdio;

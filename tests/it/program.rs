@@ -208,8 +208,11 @@ fn the_other_commands_work() {
     let plan = support::json(&run(0, &["plan", "recipes/quickstart.toml", "--json"]));
     assert!(plan["first_prompt"]["text"].as_str().unwrap().starts_with("Numbers: "));
     assert_eq!(plan["first_prompt"]["ids"].as_array().unwrap().len() as u64, plan["first_prompt"]["tokens"]);
-    let small = stdout(&run(0, &["plan", SMOKE, "--memory", "0.001", "--devices", "2"]));
+    let small = stdout(&run(0, &["plan", SMOKE, "--memory", "0.001", "--processes", "2"]));
     assert!(small.contains("IT DOES NOT FIT") && small.contains("first prompt, "), "{small}");
+    let costly = support::json(&run(0, &["plan", SMOKE, "--cost=a100", "--response-tokens", "7", "--json"]));
+    assert_eq!(costly["cost"]["tokens"]["response"], 7.0);
+    assert!(costly["cost"]["steps"][6]["seconds"].as_f64().unwrap() > 0.0);
     let problems = stdout(&run(0, &["data", SMOKE, "--split", "test", "--count", "5"]));
     assert_eq!(problems.lines().filter(|l| serde_json::from_str::<Value>(l).unwrap()["target"].is_i64()).count(), 5);
     let traces = stdout(&run(0, &["data", SMOKE, "--traces", "--count", "3", "--set", "sft.data.style=dialogue"]));
@@ -249,6 +252,8 @@ fn bad_input_is_one_message_and_exit_code_2() {
         (&["compare", "recipes"], &["metrics.jsonl"]),
         (&[SMOKE, "--set", "rollout.stop=['']", "--out", "/nonexistent/x"], &["a stop string is empty"]),
         (&[SMOKE, "--set", "machine.device='cuda:99'", "--out", "/nonexistent/x"], &["no device `cuda:99`"]),
+        (&["plan", SMOKE, "--cost", "--response-tokens", "100000"], &["100000 tokens", "allows at most"]),
+        (&["plan", SMOKE, "--nodes", "2"], &["1 processes cannot be on 2 machines", "--processes COUNT"]),
         // Rewards that no rollout could earn.
         (&[SMOKE, "--set", "rollout.stop=['</think>']", "--out", "/nonexistent/x"], &["cannot be earned"]),
         (

@@ -2,7 +2,7 @@
 
 use crate::checkpoints::stderr;
 use crate::shared_runs::{arguments, assert_same, wait_for};
-use crate::support::{device_of, kill, run, steps};
+use crate::support::{SMOKE, device_of, kill, run, stdout, steps};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -42,6 +42,25 @@ fn four_processes_train_as_one_and_two_go_on() {
     assert_eq!(metrics.matches("\"stage\":\"ppo\"").count(), steps(&alone).len(), "one of them logs");
 }
 
+/// In bfloat16, where gradients have sums of their own; what comes after the first updates rounds differently.
+#[test]
+fn divided_gradients_are_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, divided] = [false, true].map(|divide| {
+        let out = dir.path().join(divide.to_string());
+        let sets = ["machine.precision=bfloat16", &format!("memory.divide_gradients={divide}"), "ppo.steps=2"];
+        let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+        let done = together(3, &arguments(&out).into_iter().chain(sets).collect::<Vec<_>>()).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        steps(&out)
+    });
+    assert_eq!((whole.len(), divided.len()), (2, 2));
+    for norm in ["actor/grad_norm", "critic/grad_norm"] {
+        let [a, b] = [&whole, &divided].map(|steps| steps[&1][norm].as_f64().unwrap());
+        assert!((a - b).abs() <= 1e-5 * a.abs(), "{norm}: {a} {b}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -55,6 +74,45 @@ fn what_is_wrong_is_said_once() {
     let failed = together(2, &arguments(&out)).output().unwrap();
     let said = stderr(&failed);
     assert_eq!((failed.status.code(), said.matches("already holds a run").count()), (Some(2), 1), "{said}");
+}
+
+#[test]
+fn commands_that_are_not_divided_are_refused_once() {
+    for args in [&["plan", SMOKE][..], &["status", "."], &["plan", SMOKE, "--no-such-option"], &["pln"]] {
+        let refused = together(3, args).output().unwrap();
+        let said = stderr(&refused);
+        assert_eq!((refused.status.code(), said.matches("error: ").count()), (Some(2), 1), "{args:?}: {said}");
+        assert!(stdout(&refused).is_empty() && !said.contains("panicked"), "{args:?}: {said}");
+    }
+    let help = together(2, &["--help"]).output().unwrap();
+    assert_eq!((help.status.code(), stdout(&help).matches("Usage").count()), (Some(0), 1));
+}
+
+/// The second of three processes is asked to stop while the first waits for a hook.
+#[test]
+fn a_signal_while_the_first_waits_for_a_hook_stops_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let out: PathBuf = dir.path().join("run");
+    let begun = dir.path().join("begun");
+    let script = format!("touch {}; sleep 600", begun.display());
+    let hook = [
+        format!("hooks.external.slow.command=['sh', '-c', \"{script}\"]"),
+        "hooks.external.slow.steps=[0]".to_string(),
+        "ppo.steps=1".to_string(),
+    ];
+    let sets = hook.iter().flat_map(|set| ["--set", set]);
+    let args = arguments(&out).into_iter().chain(sets).collect::<Vec<_>>();
+    let file = fs::File::create(out.with_extension("log")).unwrap();
+    let mut child = together(3, &args).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+    wait_for("the hook", Duration::from_secs(120), || begun.exists());
+    wait_for("the last step", Duration::from_secs(120), || out.join("step_000001/COMPLETE").exists());
+    sleep(Duration::from_secs(2));
+    let (_, one) = *ranks(&child).iter().find(|(rank, _)| *rank == 1).expect("three ranks");
+    assert!(Command::new("kill").args(["-USR1", &one.to_string()]).status().unwrap().success());
+    wait_for("the stop of all", Duration::from_secs(30), || child.try_wait().unwrap().is_some());
+    let said = log(&out);
+    assert_eq!(child.wait().unwrap().code(), Some(75), "{said}");
+    assert_eq!(said.matches("stopped by a signal").count(), 1, "{said}");
 }
 
 /// The processes of a run, by the rank that each has.

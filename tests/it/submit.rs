@@ -73,6 +73,9 @@ fn what_cannot_be_submitted_is_refused_before_anything_is_written() {
     let wide = dir.path().join("wide.toml");
     fs::write(&wide, "slurm.nodes = 2").unwrap();
     let wide = wide.to_str().unwrap();
+    let pods = dir.path().join("pods.toml");
+    fs::write(&pods, "[kubernetes]\nimage = \"lab/ppo:1\"\nclaim = \"work\"\n").unwrap();
+    let pods = pods.to_str().unwrap();
     let (site, shown) = (site.to_str().unwrap(), out.to_str().unwrap());
     let submit = ["submit", SMOKE, "--out", shown, "--seeds"];
     let odd = dir.path().join("a\nb");
@@ -84,6 +87,7 @@ fn what_cannot_be_submitted_is_refused_before_anything_is_written() {
         (&["1", "--dry-run", "--site", wide], &["on 2 nodes has at least as many processes, and not 1", "--processes"]),
         (&["1,1"], &["the seed 1 is there twice"]),
         (&["1", "--kubernetes"], &["expected --site FILE with image and claim"]),
+        (&["1", "--kubernetes", "--site", pods], &["x is not in the volume, which is at /work", "relative to /work"]),
         (&["1", "--set", "ppo.mini_batch=7"], &["ppo.mini_batch"]),
         (&[&["1"], &unfetched.each_ref().map(String::as_str)[..]].concat(), &["model.safetensors"]),
         (&["1", "--dry-run", "--processes", "0"], &["--processes"]),
@@ -99,7 +103,7 @@ fn what_cannot_be_submitted_is_refused_before_anything_is_written() {
         run(2, &["submit", SMOKE, "--dry-run", "--seeds", "1", "--out", odd.to_str().unwrap()]).stderr,
     );
     assert!(odd.unwrap().contains("cannot be written into a script"));
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
 
     // A run of another recipe is in the way.
     run(0, &[SMOKE, "--out", shown, "--seeds", "2", "--set", "ppo.steps=1"]);
@@ -113,7 +117,8 @@ fn what_cannot_be_submitted_is_refused_before_anything_is_written() {
 fn a_manifest_is_written_for_kubernetes() {
     let dir = tempfile::tempdir().unwrap();
     let (site, out) = (dir.path().join("site.toml"), dir.path().join("x"));
-    fs::write(&site, "gpus = 1\n[kubernetes]\nimage = \"lab/ppo:1\"\nclaim = \"work\"\n").unwrap();
+    let keys = "gpus = 1\n[kubernetes]\nimage = \"lab/ppo:1\"\nclaim = \"work\"\n";
+    fs::write(&site, format!("{keys}mount = {:?}\n", dir.path())).unwrap();
     let (site, out) = (site.to_str().unwrap(), out.to_str().unwrap());
     // The weights are on the volume, not here.
     let model = tempfile::tempdir().unwrap();

@@ -74,11 +74,65 @@ fn memory_adds_up() {
     assert!(parts.iter().any(|p| p.name == "actor optimizer" && p.bytes == 8 * plan.config.parameters()));
 }
 
+/// What each of several processes holds, counted anew; and what all of a machine hold together.
+#[test]
+fn processes_divide_optimizers_and_sequences() {
+    let bench = Bench::new();
+    let sets = ["machine.precision=bfloat16", "ppo.micro_batch_tokens=100000", "sft.micro_batch_tokens=100000"];
+    let load = |more: &[&str]| bench.load(bench.good(), &[&sets, more].concat()).unwrap();
+    let plan = load(&["machine.device=cuda"]);
+    let p = plan.config.parameters();
+    let rounded = |parts: u64| p.div_ceil(parts).next_multiple_of(64);
+    for n in [1u64, 3, 5, 40] {
+        let parts = estimate(&plan, n as usize);
+        let bytes = |name: &str, phase: Phase| {
+            parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
+        };
+        assert_eq!(bytes("actor weights", Phase::Rollout), 2 * p);
+        assert_eq!(bytes("actor optimizer", Phase::Rollout), 12 * rounded(n));
+        assert_eq!(bytes("actor gradients", Phase::ActorUpdate), 6 * p);
+        // 16 prompts of 4 samples, 50 problems of an evaluation, mini-batches of 32, 20 rows of the warm start.
+        let rows = (16u64.div_ceil(n) * 4).max(50u64.div_ceil(n));
+        assert_eq!(bytes("KV cache", Phase::Rollout), rows * 64 * 2 * 2 * 32 * 2, "{n}");
+        assert_eq!(bytes("logits", Phase::Scoring), 64u64.div_ceil(n) * 64 * 512 * 22);
+        assert_eq!(bytes("logits", Phase::ActorUpdate), 32u64.div_ceil(n) * 40 * 512 * 22);
+        assert_eq!(bytes("logits", Phase::WarmStart), 20u64.div_ceil(n) * 64 * 512 * 22);
+    }
+    let gradients = |plan: &Plan| {
+        let parts = estimate(plan, 4);
+        parts.into_iter().find(|part| part.name == "actor gradients").map(|part| part.bytes)
+    };
+    assert_eq!(gradients(&load(&["memory.divide_gradients=true"])), Some(2 * p + p));
+    assert_eq!(gradients(&load(&["memory.divide_gradients=true", "machine.precision=float32"])), Some(4 * p));
+
+    // On a CPU the processes of a machine add up, and one of them has hooks.
+    let devices = Devices { processes: 6, nodes: 2, memory: Some(64 << 30) };
+    let [alone, hooked] = [&["machine.device=cpu"][..], &["machine.device=cpu", "hooks.persona.traces=8"]].map(load);
+    let most = peak(&estimate(&alone, 6));
+    assert_eq!(devices.peak(&alone), (most.0, 3 * most.1));
+    let more = devices.peak(&hooked).1 - devices.peak(&alone).1;
+    let hooks = estimate(&hooked, 6).iter().find(|p| p.name == "hooks beside training").unwrap().bytes;
+    // Their gaps are counted in every process, which is no less than they take.
+    assert!((hooks..3 * hooks).contains(&more), "{more} {hooks}");
+    let text = report(&alone, devices);
+    for part in ["6 processes on 2 machines, which divide", "on a machine with 3: ", "in each process", "it fits"] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    let described = json(&alone, devices);
+    assert_eq!(described["memory"]["node_bytes"], 3 * most.1);
+    assert_eq!((&described["memory"]["processes"], &described["memory"]["nodes"]), (&6.into(), &2.into()));
+    // What stays on the hosts of GPUs is that of all processes there.
+    let offloaded = load(&["machine.device=cuda", "memory.offload_optimizer=true"]);
+    let own = on_host(&estimate(&offloaded, 6));
+    assert_eq!(json(&offloaded, devices)["memory"]["host_bytes"], 3 * own);
+    assert!(report(&offloaded, devices).contains("on the host of each machine"), "{}", report(&offloaded, devices));
+}
+
 #[test]
 fn the_report_is_narrow_and_says_what_a_run_does() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &[]).unwrap();
-    let devices = Devices { count: 1, memory: None };
+    let devices = Devices { processes: 1, nodes: 1, memory: None };
     let text = report(&plan, devices);
     for line in text.lines().filter(|line| !line.contains("tiny-model")) {
         assert!(line.chars().count() <= 100, "{line}");
@@ -112,7 +166,7 @@ fn what_is_held_leaves_room_for_what_an_update_makes() {
     for (set, gaps) in [("memory.return_freed=false", 0.6), ("memory.return_freed=true", 0.1)] {
         let hooked = bench.load(bench.good(), &["machine.device=cpu", set, "hooks.persona.traces=8"]).unwrap();
         let plan = bench.load(bench.good(), &["machine.device=cpu", set]).unwrap();
-        let (parts, held) = (estimate(&plan, 1), held(&plan));
+        let (parts, held) = (estimate(&plan, 1), held(&plan, 1));
         let (phase, most) = peak(&parts);
         let program = parts.iter().find(|p| p.name == PROGRAM_AND_GAPS && p.phases == [phase]).unwrap().bytes;
         let tensors = most - program;
@@ -122,7 +176,7 @@ fn what_is_held_leaves_room_for_what_an_update_makes() {
         let resting: u64 = parts.iter().filter(resting).map(|part| part.bytes).sum();
         assert_eq!(held.before + (tensors - resting), most);
         // Hooks are other processes: they hold what they hold.
-        assert_eq!(super::held(&hooked), held);
+        assert_eq!(super::held(&hooked, 1), held);
     }
 }
 
@@ -131,7 +185,7 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let bench = Bench::new();
     let plan = bench.load(bench.good(), &["machine.device=cuda"]).unwrap();
     let (_, needed) = peak(&estimate(&plan, 1));
-    let fit_in = |bytes: u64| fit(&plan, Devices { count: 1, memory: Some(bytes) }).unwrap();
+    let fit_in = |bytes: u64| fit(&plan, Devices { processes: 1, nodes: 1, memory: Some(bytes) }).unwrap();
     assert!(fit_in(needed * 2).fits());
     assert!(fit_in(needed * 2).changes.is_empty());
 
@@ -146,7 +200,7 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     // With mini-batches of its own a critic cannot be shared: the advice takes them out, and can be followed.
     let own = ["machine.device=cuda", "ppo.critic_mini_batch=8", "sft=unset"];
     let own = bench.load(bench.good(), &own).unwrap();
-    let advice = fit(&own, Devices { count: 1, memory: Some(1 << 20) }).unwrap();
+    let advice = fit(&own, Devices { processes: 1, nodes: 1, memory: Some(1 << 20) }).unwrap();
     let last = advice.changes.iter().find(|change| change.key == "ppo.critic").unwrap();
     assert_eq!(last.value, "\"shared\" with ppo.critic_mini_batch = \"unset\"");
     let followed = ["ppo.critic_mini_batch=8", "ppo.critic=shared", "ppo.critic_mini_batch=unset"];
@@ -156,8 +210,10 @@ fn a_plan_that_does_not_fit_says_what_would_make_it_fit() {
     let peaks: Vec<u64> = none.changes.iter().map(|change| change.peak).collect();
     assert!(peaks.is_sorted_by(|a, b| a > b), "{peaks:?}");
     assert!(none.reached() > none.room);
-    let text = report(&plan, Devices { count: 2, memory: Some(1 << 20) });
-    for fragment in ["IT DOES NOT FIT", "memory.offload_optimizer = true", "still too much", "each of 2 devices"] {
+    let text = report(&plan, Devices { processes: 2, nodes: 1, memory: Some(1 << 20) });
+    for fragment in
+        ["IT DOES NOT FIT", "memory.offload_optimizer = true", "still too much", "2 processes, which divide"]
+    {
         assert!(text.contains(fragment), "{fragment}:\n{text}");
     }
 }

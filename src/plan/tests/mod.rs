@@ -47,10 +47,10 @@ const CONFIG: &str = r#"{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 51
     "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 128, "tie_word_embeddings": true}"#;
 
 /// A folder with a model and recipes.
-struct Bench(TempDir);
+pub(super) struct Bench(pub TempDir);
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = TempDir::new().unwrap();
         fs::create_dir(dir.path().join("tiny-model")).unwrap();
         fs::write(dir.path().join("tiny-model/config.json"), CONFIG).unwrap();
@@ -58,7 +58,7 @@ impl Bench {
         Self(dir)
     }
 
-    fn good(&self) -> String {
+    pub fn good(&self) -> String {
         GOOD.replace("{model}", &self.path("tiny-model"))
     }
 
@@ -66,7 +66,7 @@ impl Bench {
         self.0.path().join(name).display().to_string()
     }
 
-    fn load(&self, text: impl AsRef<[u8]>, sets: &[&str]) -> Result<Plan, String> {
+    pub fn load(&self, text: impl AsRef<[u8]>, sets: &[&str]) -> Result<Plan, String> {
         let file = self.0.path().join("r.toml");
         fs::write(&file, text).unwrap();
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();

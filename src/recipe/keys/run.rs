@@ -184,4 +184,8 @@ pub struct Memory {
     /// Keep the optimizer's moments and float32 master weights on the host, and do its steps there.
     #[serde(default)]
     pub offload_optimizer: bool,
+    /// Of several processes, each keeps the float32 sum of its own part of a gradient alone, and they exchange the
+    /// gradients of every micro-batch rather than their sum (bfloat16; in float32 there is nothing to save).
+    #[serde(default)]
+    pub divide_gradients: bool,
 }

@@ -1,0 +1,257 @@
+//! The work of each stage of a step, for the busiest of several processes: pure counts from shapes.
+//!
+//! In the formulas: H hidden size, N query heads, K key-value heads, D head dimension, I intermediate size, V
+//! vocabulary, w bytes per number in the compute precision; T tokens, S the sum of the squares of the sequences'
+//! tokens.
+//!
+//! - products, forward: 2 operations per weight of the layers and token; attention 4 N D per layer and pair of tokens
+//!   of a sequence, of which there are S / 2; the head 2 V H per response token. Backward: twice that. With
+//!   `memory.gradient_checkpointing` the layers' forward pass is done once more, and so is the head's where the
+//!   vocabulary is done in parts.
+//! - weights: what the products of a micro-batch, of a prefill or of a decoding step read once.
+//! - element-wise numbers per token and layer, read or written, as the code's operations do: norms 4 H, residual
+//!   stream 6 H, rotation 10 (N + K) D, repeated keys and values 2 (N + K) D, attention's inputs and output 6 N D,
+//!   the MLP 5 I. Backward: twice that.
+//! - the vocabulary, bytes per response token: scores to float32, divided by the temperature, log-softmax, and in an
+//!   update the entropy; backward twice that.
+//! - decoding: every step of a batch reads the layers, the head and the rows' keys and values so far, and makes one
+//!   step's log-probs, probabilities and their running sum. Rows that have ended leave, so that on average there are
+//!   mean / longest of them.
+//! - an optimizer step: per weight of the process's own part, gradient, master weight and two moments read, the
+//!   latter three written, float32; the norm reads the gradient once; the new weights are written and read. In
+//!   bfloat16 the gradient of every micro-batch is added to a float32 sum. With `memory.offload_optimizer` the part's
+//!   step is done on the host, and gradient and new weights are copied.
+//! - exchanged per optimizer step: the gradient in float32, summed; the weights, shared.
+
+use crate::dist::Part;
+use crate::model::VOCABULARY_PART;
+use crate::plan::Plan;
+use crate::recipe::{Ppo, Precision};
+use crate::rollout::PREFILL_TOKENS;
+
+/// How long sequences are, in tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Lengths {
+    pub prompt: f64,
+    /// Of a response, on average.
+    pub response: f64,
+    /// Of the longest response, for which the others of a batch wait.
+    pub longest: f64,
+}
+
+/// Kernels of a layer's forward pass, and of drawing a token: what is started one after another.
+const LAYER_KERNELS: f64 = 36.0;
+const DRAW_KERNELS: f64 = 20.0;
+
+/// Work that is done `times` over, one after another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Piece {
+    pub times: f64,
+    /// Operations of matrix products.
+    pub operations: f64,
+    /// Bytes that these read once at least.
+    pub weights: f64,
+    /// Bytes read and written by everything else.
+    pub traffic: f64,
+    pub kernels: f64,
+}
+
+/// A stage of a step.
+#[derive(Clone, Debug, Default)]
+pub struct Stage {
+    pub name: &'static str,
+    pub pieces: Vec<Piece>,
+    /// Bytes of gradients of which the processes need the sum, each of its part.
+    pub summed: f64,
+    /// Bytes of weights of which each process has a part, and needs the others'.
+    pub shared: f64,
+    /// Bytes copied between a device and its host.
+    pub copied: f64,
+    /// Bytes read and written in the host's memory.
+    pub on_host: f64,
+}
+
+/// A model's sizes.
+struct Shape {
+    h: f64,
+    v: f64,
+    i: f64,
+    q: f64,
+    kv: f64,
+    layers: f64,
+    w: f64,
+    /// Weights of the layers.
+    decoder: f64,
+    /// Weights in all, and those of a critic.
+    all: f64,
+    critic: f64,
+}
+
+impl Shape {
+    fn of(plan: &Plan) -> Self {
+        let c = &plan.config;
+        let (h, v, all) = (c.hidden_size as f64, c.vocab_size as f64, c.parameters() as f64);
+        let head = if c.tie_word_embeddings { 0.0 } else { v * h };
+        Self {
+            h,
+            v,
+            i: c.intermediate_size as f64,
+            q: (c.num_attention_heads * c.head_dim) as f64,
+            kv: (c.num_key_value_heads * c.head_dim) as f64,
+            layers: c.num_hidden_layers as f64,
+            w: if plan.recipe.machine.precision == Precision::Bfloat16 { 2.0 } else { 4.0 },
+            decoder: all - v * h - head,
+            all,
+            critic: all - head + h + 1.0,
+        }
+    }
+
+    /// The layers' forward pass over sequences, in so many micro-batches.
+    fn forward(&self, Tokens { all, squares }: Tokens, batches: f64) -> Piece {
+        let numbers = 10.0 * self.h + 18.0 * self.q + 12.0 * self.kv + 5.0 * self.i;
+        Piece {
+            times: batches,
+            operations: (2.0 * self.decoder * all + 2.0 * self.q * self.layers * squares) / batches,
+            weights: self.decoder * self.w,
+            traffic: all * self.layers * numbers * self.w / batches,
+            kernels: self.layers * LAYER_KERNELS,
+        }
+    }
+
+    /// The head for so many response tokens: their log-probs, and entropies too.
+    fn head(&self, tokens: f64, entropies: bool, batches: f64) -> Piece {
+        let copied = if self.w < 4.0 { 2.0 * self.w + 4.0 } else { 4.0 };
+        let bytes = copied + 16.0 + if entropies { 24.0 } else { 0.0 };
+        Piece {
+            times: batches,
+            operations: 2.0 * self.v * self.h * tokens / batches,
+            weights: self.v * self.h * self.w,
+            traffic: tokens * self.v * bytes / batches,
+            kernels: DRAW_KERNELS,
+        }
+    }
+}
+
+impl Piece {
+    /// As much as so many of it.
+    fn by(self, passes: f64) -> Self {
+        let Self { times, operations, weights, traffic, kernels } = self;
+        Self {
+            times,
+            operations: passes * operations,
+            weights: passes * weights,
+            traffic: passes * traffic,
+            kernels: passes * kernels,
+        }
+    }
+
+    fn repeated(self, times: f64) -> Self {
+        Self { times: self.times * times, ..self }
+    }
+}
+
+/// Tokens of some sequences, and the sum of the squares of their lengths.
+#[derive(Clone, Copy)]
+struct Tokens {
+    all: f64,
+    squares: f64,
+}
+
+impl Tokens {
+    fn of(sequences: f64, length: f64) -> Self {
+        Self { all: sequences * length, squares: sequences * length * length }
+    }
+}
+
+/// The stages of a PPO step in the order of the loop.
+pub fn stages(plan: &Plan, ppo: &Ppo, lengths: Lengths, processes: usize) -> Vec<Stage> {
+    let shape = &Shape::of(plan);
+    let share = |count: usize| count.div_ceil(processes) as f64;
+    let length = lengths.prompt + lengths.response;
+    let micro_batches = |sequences: f64| (sequences * length / ppo.micro_batch_tokens as f64).ceil().max(1.0);
+    let scored = share(plan.sequences_per_step());
+    let batches = micro_batches(scored);
+    let forward = shape.forward(Tokens::of(scored, length), batches);
+    let head = shape.head(scored * lengths.response, false, batches);
+    let mut all = vec![rollout(plan, shape, lengths, processes)];
+    let scoring = |name, pieces: &[Piece]| Stage { name, pieces: pieces.to_vec(), ..Stage::default() };
+    all.push(scoring("old_log_prob", &[forward, head]));
+    let on_host = plan.recipe.machine.device != "cpu";
+    if ppo.needs_reference() {
+        let copied = if plan.recipe.memory.offload_reference && on_host { shape.all * shape.w } else { 0.0 };
+        all.push(Stage { copied, ..scoring("ref", &[forward, head]) });
+    }
+    if ppo.critic_is_separate() {
+        all.push(scoring("values", &[forward]));
+    }
+    let recompute = plan.recipe.memory.gradient_checkpointing;
+    let update = |name, updates: usize, size: usize, parameters: f64, learns_words: bool| {
+        let (sequences, updates) = (share(size), updates as f64);
+        let batches = micro_batches(sequences);
+        let layers = shape.forward(Tokens::of(sequences, length), batches).by(if recompute { 4.0 } else { 3.0 });
+        let read = sequences * lengths.response;
+        let parts = read / batches * shape.v > VOCABULARY_PART as f64;
+        let head = shape.head(read, true, batches).by(if parts { 4.0 } else { 3.0 });
+        let mut stage = optimizer(plan, shape, parameters, batches, processes);
+        stage.name = name;
+        stage.pieces.push(layers);
+        stage.pieces.extend(learns_words.then_some(head));
+        stage.pieces.iter_mut().for_each(|piece| *piece = piece.repeated(updates));
+        for bytes in [&mut stage.summed, &mut stage.shared, &mut stage.copied, &mut stage.on_host] {
+            *bytes *= updates;
+        }
+        stage
+    };
+    if ppo.critic_is_separate() {
+        all.push(update("update_critic", plan.critic_updates(ppo), ppo.critic_sequences(), shape.critic, false));
+    }
+    all.push(update("update_actor", plan.actor_updates(ppo), ppo.mini_batch, shape.all, true));
+    all
+}
+
+/// Prefill and decoding.
+fn rollout(plan: &Plan, shape: &Shape, lengths: Lengths, processes: usize) -> Stage {
+    let rollout = &plan.recipe.rollout;
+    let samples = rollout.samples_per_prompt;
+    let prompts = rollout.prompts_per_step.div_ceil(processes);
+    let together = if rollout.batch == 0 { prompts } else { (rollout.batch / samples).clamp(1, prompts) };
+    let batches = prompts.div_ceil(together) as f64;
+    let rows = (prompts * samples) as f64 / batches * (lengths.response / lengths.longest);
+    let read = Tokens::of(prompts as f64, lengths.prompt);
+    let prefill = shape.forward(read, (read.all / PREFILL_TOKENS as f64).ceil().max(batches));
+    let context = lengths.prompt + lengths.response / 2.0;
+    let cached = rows * context * shape.layers * 2.0 * shape.kv * shape.w;
+    let head = shape.head(rows, false, 1.0);
+    let layers = shape.forward(Tokens { all: rows, squares: 0.0 }, 1.0);
+    let step = Piece {
+        times: batches * lengths.longest,
+        operations: layers.operations + head.operations + 4.0 * shape.q * shape.layers * rows * context,
+        weights: layers.weights + head.weights,
+        // Probabilities, and their running sum.
+        traffic: layers.traffic + cached + head.traffic + rows * shape.v * 16.0,
+        kernels: layers.kernels + head.kernels,
+    };
+    Stage { name: "gen", pieces: vec![prefill, step], ..Stage::default() }
+}
+
+/// An optimizer's step, and the gradients of so many micro-batches.
+fn optimizer(plan: &Plan, shape: &Shape, parameters: f64, batches: f64, processes: usize) -> Stage {
+    let own = Part::of(0, processes, parameters as i64).len as f64;
+    let w = shape.w;
+    let half = w < 4.0;
+    // Added to the sum and made zero again.
+    let added = if half { 2.0 * w + 8.0 } else { 0.0 };
+    let opened = if half { w + 4.0 } else { w };
+    let offloaded = plan.recipe.memory.offload_optimizer && plan.recipe.machine.device != "cpu";
+    let step = own * (28.0 + w);
+    let gathered = Piece { times: batches, traffic: parameters * added, ..Piece::default() };
+    let stepped = parameters * (opened + w) + own * 4.0 + if offloaded { 0.0 } else { step };
+    Stage {
+        pieces: vec![gathered, Piece { times: 1.0, traffic: stepped, ..Piece::default() }],
+        summed: parameters * 4.0,
+        shared: parameters * w,
+        copied: if offloaded { own * (4.0 + w) } else { 0.0 },
+        on_host: if offloaded { step } else { 0.0 },
+        ..Stage::default()
+    }
+}
