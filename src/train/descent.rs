@@ -223,7 +223,7 @@ mod tests {
     use std::path::Path;
 
     /// The weights after one step in bfloat16, the norm, and each rank's micro-batches' tokens in the end, for three
-    /// ranks with three, three and two sequences. Rank 1 runs out of memory after its first micro-batch, for any of
+    /// ranks with six, five and five sequences. Rank 1 runs out of memory after its first micro-batch, for any of
     /// more tokens than `room`.
     fn stepped(divides: bool, room: usize) -> Vec<(Vec<f32>, f64, usize)> {
         let rank = |comm: Thread| {
@@ -236,14 +236,14 @@ mod tests {
                 optimizer = optimizer.dividing_gradients(&comm);
             }
             let sequence = |i: i64| Sequence { prompt: (1..4 + i % 3).collect(), response: (5..9 + i % 4).collect() };
-            let all: Vec<Sequence> = (0..8).map(sequence).collect();
+            let all: Vec<Sequence> = (0..16).map(sequence).collect();
             let all: Vec<&Sequence> = all.iter().collect();
             let batch = Batch::new(&all, 20, Device::Cpu, &comm);
             let hyper = AdamWStep { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
             let mut steps = [OptimizerStep { optimizer: &mut optimizer, max_norm: 1.0, hyper }];
             let (mut sums, mut calls) = (Sums::of(&["loss"], Device::Cpu), 0);
             let norms =
-                descend(&batch, 0..8, token_mean, &mut steps, &mut sums, |micro: &MicroBatch, weights, sums| {
+                descend(&batch, 0..16, token_mean, &mut steps, &mut sums, |micro: &MicroBatch, weights, sums| {
                     calls += 1;
                     if comm.rank() == 1 && calls > 1 && micro.tokens.ids.numel() > room {
                         // More memory than any machine has.

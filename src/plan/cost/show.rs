@@ -121,7 +121,7 @@ fn assumptions(plan: &Plan, machine: &Machine) -> Vec<String> {
             machine.launch_us
         ),
         format!(
-            "exchange: {network}{} Gb/s between machines, {} of it; no overlap",
+            "exchange: {network}{} Gb/s between them, {} of it; no overlap",
             machine.network_gbit_s,
             percent(machine.link_share)
         ),
