@@ -11,7 +11,7 @@ use ppo_train::plan::{self, Plan};
 use ppo_train::recipe;
 use ppo_train::run::use_machine;
 use ppo_train::task::{Split, settings};
-use ppo_train::terminal::{self, figure, size};
+use ppo_train::terminal::{self, counted, figure, size};
 use ppo_train::torch::Machine;
 use ppo_train::{OrBadInput, bad};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ impl BenchCommand {
             all.extend(spent.map(|spent| ("profile".into(), spent.json())));
             return print_json(&Value::Object(all));
         }
-        print(format_args!("{work}; {} threads, {}", machine.threads, machine.processor))?;
+        print(format_args!("{work}; {}, {}", counted(machine.threads, "thread"), machine.processor))?;
         print(measured.table(against.as_ref()))?;
         print(summary(&measured))?;
         if let Some(spent) = spent {

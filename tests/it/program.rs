@@ -253,6 +253,9 @@ fn bad_input_is_one_message_and_exit_code_2() {
         (&[SMOKE, "--set", "rollout.stop=['']", "--out", "/nonexistent/x"], &["a stop string is empty"]),
         (&[SMOKE, "--set", "machine.device='cuda:99'", "--out", "/nonexistent/x"], &["no device `cuda:99`"]),
         (&["plan", SMOKE, "--cost", "--response-tokens", "100000"], &["100000 tokens", "allows at most"]),
+        (&["bench", SMOKE, "--against", "README.md"], &["README.md: expected value"]),
+        (&["bench", SMOKE, "--response-tokens", "9..3"], &["such as 10..256"]),
+        (&["bench", "--config", "recipes/schema.json"], &["recipes/schema.json: neither `architectures`"]),
         (&["plan", SMOKE, "--nodes", "2"], &["1 processes cannot be on 2 machines", "--processes COUNT"]),
         // Rewards that no rollout could earn.
         (&[SMOKE, "--set", "rollout.stop=['</think>']", "--out", "/nonexistent/x"], &["cannot be earned"]),
@@ -360,4 +363,21 @@ fn the_schema_and_its_page_are_current() {
         }
     }
     assert!(recipes > 8);
+}
+
+#[test]
+fn a_bench_measures_every_stage_and_compares_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = ["--samples", "2", "--prompt-tokens", "5..9", "--response-tokens", "3..12", "--steps", "1"];
+    let arguments = [&["bench", SMOKE, "--json", "--profile"][..], &shape].concat();
+    let measured = support::json(&run(0, &arguments));
+    for stage in ["gen", "old_log_prob", "ref", "update_actor"] {
+        let stage = &measured["stages"][stage];
+        assert!(stage["seconds"].as_f64().unwrap() > 0.0 && stage["share_of_gemm"].as_f64().unwrap() < 1.5, "{stage}");
+    }
+    assert!(measured["profile"]["update_actor"].as_array().unwrap().len() > 5);
+    let file = dir.path().join("before.json");
+    std::fs::write(&file, measured.to_string()).unwrap();
+    let table = stdout(&run(0, &[&["bench", SMOKE, "--against", file.to_str().unwrap()][..], &shape].concat()));
+    assert!(table.contains("speed-up") && table.contains("ceiling: "), "{table}");
 }
