@@ -1,6 +1,7 @@
 //! What was measured: seconds, rates and shares of the machine's ceiling; as JSON, and against another measurement.
 
 use super::operations::Counted;
+use crate::stats::quantile;
 use crate::terminal::{figure, table};
 use crate::train::clock::Clock;
 use serde_json::{Map, Value, json};
@@ -42,12 +43,7 @@ pub struct Measured {
 /// The middle one, or the mean of the middle two.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[half],
-        _ => (values[half - 1] + values[half]) / 2.0,
-    }
+    if values.is_empty() { f64::NAN } else { quantile(&values, 0.5) }
 }
 
 impl Measured {

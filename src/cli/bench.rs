@@ -13,9 +13,8 @@ use ppo_train::run::use_machine;
 use ppo_train::task::{Split, settings};
 use ppo_train::terminal::{self, counted, figure, size};
 use ppo_train::torch::Machine;
-use ppo_train::{OrBadInput, bad};
+use ppo_train::{OrBadInput, bad, read_text};
 use serde_json::{Value, json};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Measure a PPO step on this machine: rollouts, scoring and updates, on random weights and made-up tokens.
@@ -63,6 +62,9 @@ pub struct BenchCommand {
     json: bool,
 }
 
+/// Longest config.json or measurement, in bytes.
+const LONGEST: u64 = 16 << 20;
+
 /// The recipe of a step without one: nothing but the model matters.
 const BARE: &str = "name = \"bench\"\nmodel.path = \"model\"\ntask.kind = \"countdown\"\n[ppo]\n";
 
@@ -109,7 +111,7 @@ impl BenchCommand {
     }
 
     fn of_config(&self, path: &Path) -> Result<(Plan, Work)> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())).bad_input()?;
+        let text = read_text(path, LONGEST).with_context(|| format!("cannot read {}", path.display())).bad_input()?;
         let config = ModelConfig::from_json(&text).with_context(|| path.display().to_string()).bad_input()?;
         let (mut recipe, _) = recipe::read_text("bench", BARE, &self.sets)?;
         let rollout = &mut recipe.rollout;
@@ -142,7 +144,7 @@ fn summary(measured: &Measured) -> String {
 /// # Errors
 /// Bad input: not a file of `--json`.
 fn read_measurement(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())).bad_input()?;
+    let text = read_text(path, LONGEST).with_context(|| format!("cannot read {}", path.display())).bad_input()?;
     let value: Value = serde_json::from_str(&text).with_context(|| path.display().to_string()).bad_input()?;
     match value["step_s"].is_number() {
         true => Ok(value),

@@ -74,14 +74,14 @@ pub fn make_room() {
 
 fn trim_to(most: u64) {
     #[cfg(target_env = "gnu")]
-    if resident().is_some_and(|bytes| bytes > most) {
+    if resident_bytes().is_some_and(|bytes| bytes > most) {
         // SAFETY: no arguments to get wrong; another allocator's heap is not touched.
         unsafe { libc::malloc_trim(0) };
     }
 }
 
 /// Bytes of memory that the program holds, if the system says so.
-fn resident() -> Option<u64> {
+pub fn resident_bytes() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
@@ -106,11 +106,11 @@ mod tests {
         let blocks: Vec<Vec<u8>> = (0..2 * FREED).map(|i| vec![i as u8; BLOCK]).collect();
         // Every second one is freed: gaps in which nothing larger fits.
         let kept: Vec<Vec<u8>> = blocks.into_iter().step_by(2).collect();
-        let held = resident().unwrap();
+        let held = resident_bytes().unwrap();
         trim_to(2 * held);
-        assert!(resident().unwrap() + (FREED * BLOCK / 2) as u64 > held);
+        assert!(resident_bytes().unwrap() + (FREED * BLOCK / 2) as u64 > held);
         trim_to(held / 2);
-        let after = resident().unwrap();
+        let after = resident_bytes().unwrap();
         assert!(after + (FREED * BLOCK / 2) as u64 <= held, "{after} of {held} bytes are left");
         assert!(kept.iter().zip((0..).step_by(2)).all(|(block, i)| block[BLOCK - 1] == i as u8));
     }

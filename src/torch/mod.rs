@@ -22,7 +22,9 @@ pub use fused::{
     Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,
 };
 pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_memory, has_cuda, on_device, wait_for};
-pub use heap::{Held, keep_freed_memory, make_room, most_resident_bytes, return_large_blocks, trim, trim_above};
+pub use heap::{
+    Held, keep_freed_memory, make_room, most_resident_bytes, resident_bytes, return_large_blocks, trim, trim_above,
+};
 pub use machine::Machine;
 pub use neighbours::share_cpu;
 pub use profile::{Operation, Profile};

@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use crate::metrics::Record;
-use crate::torch::{device_memory, wait_for};
+use crate::torch::{device_memory, resident_bytes, wait_for};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Instant;
@@ -85,18 +85,11 @@ impl Clock {
         record.set("perf/throughput", tokens / seconds / ranks.len() as f64);
         let gb = |bytes: f64| bytes / f64::from(1 << 30);
         if let Some(bytes) = resident_bytes() {
-            record.set("perf/cpu_memory_used_gb", gb(bytes));
+            record.set("perf/cpu_memory_used_gb", gb(bytes as f64));
         }
         if let Some(memory) = device_memory(batch.device) {
             record.set("perf/max_memory_allocated_gb", gb(memory.most_held as f64));
             record.set("perf/max_memory_reserved_gb", gb(memory.most_taken as f64));
         }
     }
-}
-
-/// Memory this process holds now, in bytes, if the system reports it.
-fn resident_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
 }
