@@ -81,6 +81,13 @@ pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
     share_of(comm.rank(), comm.size(), items).copied().collect()
 }
 
+/// Copies what was computed or exchanged to where it belongs, unless it is there.
+pub(super) fn put_back(whole: &Tensor, tensor: &mut Tensor) {
+    if whole.data_ptr() != tensor.data_ptr() {
+        tch::no_grad(|| tensor.copy_(whole));
+    }
+}
+
 /// The share of any rank of so many.
 pub fn share_of<T>(rank: usize, size: usize, items: &[T]) -> impl Iterator<Item = &T> {
     items.iter().skip(rank).step_by(size)

@@ -3,7 +3,7 @@
 //! Tensors of a GPU go through the host. Errors of MPI end all ranks (MPI_ERRORS_ARE_FATAL, the standard's default):
 //! without one of them there is no sum.
 
-use super::comm::Comm;
+use super::comm::{Comm, put_back};
 use super::part::Part;
 use crate::bad;
 use crate::torch::{bytes_mut, numbers_mut};
@@ -147,13 +147,6 @@ impl Comm for Mpi {
 
     fn abort(&self, code: u8) -> ! {
         self.world.abort(code.into())
-    }
-}
-
-/// Copies what was computed on the host to where it belongs, unless it is there.
-fn put_back(host: &Tensor, tensor: &mut Tensor) {
-    if host.data_ptr() != tensor.data_ptr() {
-        tch::no_grad(|| tensor.copy_(host));
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Written and compiled; not run, for want of GPUs.
 
-use super::comm::Comm;
+use super::comm::{Comm, put_back};
 use super::part::Part;
 use crate::torch::nccl::{Group, ID, new_id};
 use crate::torch::{ids_to_host, nccl};
@@ -100,13 +100,6 @@ impl Comm for Nccl {
 
     fn abort(&self, code: u8) -> ! {
         self.others.abort(code)
-    }
-}
-
-/// Copies what was exchanged to where it belongs, unless it is there.
-fn put_back(whole: &Tensor, tensor: &mut Tensor) {
-    if whole.data_ptr() != tensor.data_ptr() {
-        tch::no_grad(|| tensor.copy_(whole));
     }
 }
 

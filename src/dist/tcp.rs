@@ -7,7 +7,7 @@
 //! Each rank has a second connection to rank 0 that carries a single byte, at its end. Where it breaks without one, the
 //! process at the other side is dead, and those that are left end too; rank 0 tells the others.
 
-use super::comm::Comm;
+use super::comm::{Comm, put_back};
 use super::launcher::Meeting;
 use super::meet::connections;
 use crate::torch::{bytes, bytes_mut, numbers_mut};
@@ -133,9 +133,7 @@ impl Comm for Tcp {
             Kind::Int64 => self.sum_of::<i64>(&mut host),
             _ => self.sum_of::<f32>(&mut host),
         }?;
-        if host.data_ptr() != tensor.data_ptr() {
-            tch::no_grad(|| tensor.copy_(&host));
-        }
+        put_back(&host, tensor);
         Ok(())
     }
 
