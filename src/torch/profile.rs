@@ -65,6 +65,8 @@ impl Drop for Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
     use tch::{Device, Kind, Tensor};
 
     #[test]
@@ -76,5 +78,28 @@ mod tests {
         let of = |name: &str| all.iter().find(|operation| operation.name == name);
         assert!(of("aten::ones").is_some_and(|ones| ones.calls >= 1 && ones.seconds >= 0.0), "{all:?}");
         assert!(all.iter().any(|operation| operation.name.contains("mm") || operation.name.contains("linear")));
+    }
+
+    /// What another thread had begun before the end is over after it, when nobody reads it any more.
+    #[test]
+    fn operations_of_other_threads_may_outlast_a_profile() {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
+                    while !done.load(Ordering::Relaxed) {
+                        let _ = x.linear(&x, None::<&Tensor>).sum(Kind::Float);
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let profile = Profile::start();
+                std::thread::sleep(Duration::from_micros(200));
+                let all = profile.read();
+                assert!(all.iter().all(|operation| operation.calls > 0 && operation.seconds.is_finite()), "{all:?}");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -69,7 +69,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
 };
 
-// The time of each operation of libtorch, without that of the operations it calls.
+// The time of each operation of libtorch, without that of the operations it calls. There is one for all profiles, and it
+// is never freed: an operation that another thread began before the end of a profile reports to it afterwards.
 struct Profile {
   struct Spent {
     int64_t calls = 0;
@@ -86,7 +87,11 @@ struct Profile {
   at::CallbackHandle handle = 0;
 
   static inline thread_local Open *innermost = nullptr;
-  static inline Profile *current = nullptr;
+
+  static Profile &only() {
+    static auto *profile = new Profile();
+    return *profile;
+  }
 
   static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &) {
     auto open = std::make_unique<Open>();
@@ -100,8 +105,8 @@ struct Profile {
     double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - open->start).count();
     innermost = open->outer;
     if (innermost) innermost->inner += took;
-    std::lock_guard<std::mutex> lock(current->mutex);
-    Spent &own = current->spent[function.name()];
+    std::lock_guard<std::mutex> lock(only().mutex);
+    Spent &own = only().spent[function.name()];
     own.calls++;
     own.seconds += took - open->inner;
   }
@@ -112,17 +117,22 @@ extern "C" {
 
 // From here to ppo_profile_end, operations are timed, in all threads.
 void ppo_profile_begin() {
-  Profile::current = new Profile();
+  Profile &profile = Profile::only();
+  {
+    std::lock_guard<std::mutex> lock(profile.mutex);
+    profile.spent.clear();
+  }
   auto callback = at::RecordFunctionCallback(Profile::begin, Profile::end)
                       .scopes({at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION});
-  Profile::current->handle = at::addGlobalCallback(callback);
+  profile.handle = at::addGlobalCallback(callback);
 }
 
 // Calls `take(state, name, calls, seconds)` for each.
 void ppo_profile_end(void *state, void (*take)(void *, const char *, int64_t, double)) {
-  std::unique_ptr<Profile> profile(Profile::current);
-  at::removeCallback(profile->handle);
-  for (const auto &[name, spent] : profile->spent) take(state, name.c_str(), spent.calls, spent.seconds);
+  Profile &profile = Profile::only();
+  at::removeCallback(profile.handle);
+  std::lock_guard<std::mutex> lock(profile.mutex);
+  for (const auto &[name, spent] : profile.spent) take(state, name.c_str(), spent.calls, spent.seconds);
 }
 
 const char *ppo_version() { return TORCH_VERSION; }
