@@ -155,6 +155,15 @@ impl Decoder {
         self.run(x, &from_zero(ids), &causal, tap)
     }
 
+    /// The residual stream [B, T, H] after `layer` (from 0) of whole sequences, token ids [B, T]; what comes after that
+    /// layer is not computed.
+    pub fn residual(&self, ids: &Tensor, layer: usize) -> Tensor {
+        let x = self.embed(ids);
+        let causal = Causal::new(&x);
+        let rotation = self.rope.rotation(&from_zero(ids), x.kind());
+        self.layers.iter().take(layer + 1).fold(x, |x, layer| layer.forward(&x, &rotation, &causal))
+    }
+
     /// `forward` for a row [1, T] that consists of these branches.
     pub fn forward_branches(&self, ids: &Tensor, all: &[Branch]) -> Tensor {
         let x = self.embed(ids);
@@ -307,6 +316,7 @@ mod tests {
         assert_eq!(first.size(), [2, 5, 8]);
         assert_eq!(hidden, decoder.forward(&ids()));
         assert_eq!(hidden, decoder.norm.forward(last));
+        assert!((0..3).all(|layer| decoder.residual(&ids(), layer) == record.0[layer]));
 
         // After the last layer only the norm sees the vector; after another one, so do the layers that follow.
         let vector = Tensor::arange(8, (Kind::Float, test_device())) * 0.25 - 1.0;
