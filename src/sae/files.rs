@@ -1,11 +1,11 @@
-//! Folders of sparse autoencoders, in the two layouts that are published: that of sae_lens (`cfg.json`, tensors `W_enc`,
-//! `W_dec`), which we write too, and that of Llama Scope (tensors `encoder.weight`, `decoder.weight`).
+//! Folders of sparse autoencoders, in the two layouts that are published: that of sae_lens (`cfg.json`, tensors
+//! `W_enc`, `W_dec`), which we write too, and that of Llama Scope (tensors `encoder.weight`, `decoder.weight`).
 //!
 //! Decided: weights are float32 here whatever they are stored as; where a layout ranks features by activation times the
 //! norm of the decoder's row, the norms are multiplied into the encoder, so that rows have norm 1 and activations are
 //! in units of it; what cannot be read as the folder says is refused rather than read in another way.
 
-use super::{Activation, Sae, Scaling};
+use super::autoencoder::{Activation, Sae, Scaling};
 use crate::checkpoint::{read_tensors, save_tensors, write_text};
 use crate::{OrBadInput, bad, json, not_fetched};
 use anyhow::{Context, Result};
@@ -283,8 +283,8 @@ impl Reading<'_> {
             (None, true) => Ok(None),
             (Some(norm), _) if written == Some(norm) => Ok(Some((h as f64).sqrt() / norm)),
             _ => Err(bad!(
-                "{}: {} with different norms, expected what is read to be what is written (a transcoder is not a sparse \
-                 autoencoder)",
+                "{}: {} with different norms, expected what is read to be what is written (a transcoder is not a \
+                 sparse autoencoder)",
                 self.tensors.file.display(),
                 norms.iter().map(|(name, _)| format!("{NORM}{name}")).collect::<Vec<_>>().join(", ")
             )),
@@ -392,4 +392,125 @@ pub fn write(dir: &Path, sae: &Sae, hook: &Hook) -> Result<()> {
     save_tensors(&unfinished.path().join(WEIGHTS[0]), &tensors)?;
     write_text(&unfinished.path().join(CONFIGS[0]), &serde_json::to_string_pretty(&config)?)?;
     std::fs::rename(unfinished.path(), dir).with_context(|| format!("cannot make {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch::{on_device, test_device, to_host};
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/sae");
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(GOLDEN).join(name)
+    }
+
+    fn numbers(value: &Value) -> Vec<f32> {
+        value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+    }
+
+    fn assert_close(found: &Tensor, expected: &[f32], what: &str) {
+        let found = to_host(found);
+        assert_eq!(found.len(), expected.len(), "{what}");
+        let far = found.iter().zip(expected).position(|(a, b)| (a - b).abs() > 2e-5 * b.abs().max(1.0));
+        assert_eq!(far, None, "{what}: {found:?}, expected {expected:?}");
+    }
+
+    /// The copy of a golden folder with its settings, or else its tensors, changed.
+    fn changed(
+        name: &str,
+        config: impl Fn(&mut Value),
+        tensors: impl Fn(&mut HashMap<String, Tensor>),
+    ) -> Result<(Sae, Hook), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings: Value = json::read(&golden(name).join("cfg.json")).map(Value::Object).unwrap_or(json!({}));
+        config(&mut settings);
+        std::fs::write(dir.path().join("cfg.json"), settings.to_string()).unwrap();
+        let mut all = read_tensors(&golden(name).join(WEIGHTS[0])).unwrap();
+        tensors(&mut all);
+        save_tensors(&dir.path().join(WEIGHTS[0]), &all.into_iter().collect::<Vec<_>>()).unwrap();
+        read(dir.path(), test_device()).map_err(|error| format!("{error:#}"))
+    }
+
+    /// Every layout and setting against the library that writes it, and again after we have written it.
+    #[test]
+    fn published_layouts_are_read_as_their_libraries_do() {
+        let expected: Value = json::read(&golden("expected.json")).map(Value::Object).unwrap();
+        let x = on_device(&numbers(&expected["x"]), test_device()).view([5, 6]);
+        let expected = expected.as_object().unwrap();
+        assert_eq!(expected.len(), 9);
+        for (name, values) in expected.iter().filter(|(name, _)| *name != "x") {
+            let (sae, hook) = read(&golden(name), test_device()).unwrap();
+            let known = name != "scope";
+            assert_eq!(hook.layer, known.then_some(3), "{name}");
+            let check = |sae: &Sae, what: &str| {
+                let active = sae.encode(&x);
+                assert_close(&active, &numbers(&values["active"]), what);
+                assert_close(&sae.decode(&active, &x), &numbers(&values["decoded"]), what);
+            };
+            check(&sae, name);
+            let dir = tempfile::tempdir().unwrap();
+            let copy = dir.path().join("new/folder");
+            write(&copy, &sae, &hook).unwrap();
+            let (again, its) = read(&copy, test_device()).unwrap();
+            check(&again, &format!("{name}, written"));
+            assert_eq!(its, hook);
+            // The file alone has all but the hook and, of TopK, k.
+            assert_eq!(std::fs::read_dir(copy.parent().unwrap()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_the_reason() {
+        let set = |key: &'static str, value: Value| move |config: &mut Value| config[key] = value.clone();
+        let keep = |_: &mut HashMap<String, Tensor>| ();
+        let leave = |_: &mut Value| ();
+        let refused = [
+            changed("standard", set("architecture", json!("gated")), keep),
+            changed("topk", set("k", json!(0)), keep),
+            changed("standard", set("normalize_activations", json!("expected_average_only_in")), keep),
+            changed("standard", set("normalize_activations", json!("mean")), keep),
+            changed("standard", set("metadata", json!({"hook_name": "blocks.3.hook_mlp_out"})), keep),
+            changed("standard", set("metadata", json!({"hook_name": "blocks.0.hook_resid_pre"})), keep),
+            changed("standard", set("apply_b_dec_to_input", json!("yes")), keep),
+            changed("standard", leave, |all| drop(all.remove("b_enc"))),
+            changed("standard", leave, |all| drop(all.insert("b_dec".into(), Tensor::from(1.0f32)))),
+            changed("standard", leave, |all| drop(all.get_mut("b_enc").unwrap().fill_(f64::NAN))),
+            changed("standard", leave, |all| drop(all.remove("W_enc"))),
+            changed("jumprelu", leave, |all| drop(all.remove("threshold"))),
+            changed("scope", set("norm_activation", json!("batch-wise")), keep),
+            changed("scope", leave, |all| {
+                all.insert("dataset_average_activation_norm.out".into(), Tensor::from(2.0f32));
+            }),
+            changed("scope", leave, |all| drop(all.insert("encoder_glu.weight".into(), Tensor::from(2.0f32)))),
+        ];
+        let parts = [
+            "architecture = \"gated\", expected standard, topk or jumprelu",
+            "TopK without k, a positive integer",
+            "whose factor is in no file",
+            "expected none, constant_norm_rescale or layer_norm",
+            "only the residual stream after a layer",
+            "only the residual stream after a layer",
+            "`apply_b_dec_to_input`: invalid type: string",
+            "the tensor b_enc is missing",
+            "tensor b_dec has the shape [], expected [6]",
+            "its bias has numbers that are not finite",
+            "expected the tensor `W_enc` (the layout of sae_lens) or `encoder.weight`",
+            "the tensor threshold is missing",
+            "expected dataset-wise, inference or token-wise",
+            "a transcoder is not a sparse autoencoder",
+            "gated encoders",
+        ];
+        for (result, part) in refused.into_iter().zip(parts) {
+            let error = result.err().unwrap();
+            assert!(error.contains(part), "{error}, expected {part}");
+        }
+        let missing = read(Path::new("nowhere"), test_device()).err().unwrap().to_string();
+        assert!(missing.contains("nowhere is not there"), "{missing}");
+        let other = read(Path::new(env!("CARGO_MANIFEST_DIR")), test_device()).err().unwrap().to_string();
+        assert!(other.contains("has no weights of a sparse autoencoder"), "{other}");
+        let (sae, hook) =
+            changed("standard", set("metadata", json!({"hook_name": "blocks.4.hook_resid_pre"})), keep).unwrap();
+        assert_eq!((sae.features(), hook.layer), (10, Some(3)));
+    }
 }

@@ -1,7 +1,7 @@
 //! Texts as a model reads them, and its residual stream over them, a few sequences at a time: what is held does not
 //! grow with the texts.
 
-use super::Sae;
+use super::autoencoder::Sae;
 use crate::model::Policy;
 use crate::rows;
 use crate::text::Tokenizer;

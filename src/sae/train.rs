@@ -1,12 +1,12 @@
 //! Training a sparse autoencoder on a model's residual stream.
 //!
-//! TopK as in arXiv:2406.04093 and JumpReLU as in arXiv:2407.14435, with what they share: rows of the decoder of norm 1,
-//! the encoder begun as their transpose, inputs scaled to a mean norm of the root of H, and an auxiliary loss that makes
-//! features that have died explain what the others do not. The residual stream is made as it is needed and shuffled in a
-//! buffer of a few batches.
+//! TopK as in arXiv:2406.04093 and JumpReLU as in arXiv:2407.14435, with what they share: rows of the decoder of norm
+//! 1, the encoder begun as their transpose, inputs scaled to a mean norm of the root of H, and an auxiliary loss that
+//! makes features that have died explain what the others do not. The residual stream is made as it is needed and
+//! shuffled in a buffer of a few batches.
 
+use super::autoencoder::{Activation, Sae, Scaling, top};
 use super::stream::{Residuals, Text};
-use super::{Activation, Sae, Scaling, top};
 use crate::rng::{self, ChaCha8Rng, Purpose};
 use crate::torch::{AdamWStep, Generator, fused_adamw, on_device, set_grad, to_host};
 use anyhow::{Result, ensure};
@@ -43,7 +43,7 @@ pub struct Settings {
     pub shape: Shape,
     /// F.
     pub features: i64,
-    /// Features active at a token: exactly, at most (`TopK`), or what their mean is drawn to (`JumpRelu`, by the loss of
+    /// Features active at a token: at most (`TopK`), or what their mean is drawn to (`JumpRelu`, by the loss of
     /// arXiv:2407.14435, appendix F).
     pub k: i64,
     /// Tokens to be trained on; texts are repeated until there are as many.

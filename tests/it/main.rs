@@ -25,6 +25,7 @@ mod program;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod replay;
+mod sae;
 mod seeds;
 mod server;
 mod shared_runs;
