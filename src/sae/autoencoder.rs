@@ -59,26 +59,25 @@ impl Sae {
     /// What activations [N, F] say the residual stream is, [N, H], where `like` [N, H] is what they were encoded from:
     /// scalings by token are undone as they were done.
     pub fn decode(&self, activations: &Tensor, like: &Tensor) -> Tensor {
-        let (_, factor, shift) = self.scaled(like);
-        (activations.matmul(&self.decoder) + &self.decoder_bias) / factor + shift
+        let (_, back, shift) = self.scaled(like);
+        (activations.matmul(&self.decoder) + &self.decoder_bias) * back + shift
     }
 
-    /// Scaled `x`, and what undoes that: x = scaled / factor + shift.
+    /// Scaled `x`, and what undoes that: scaled * back + shift.
     fn scaled(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
         let x = x.to_kind(Kind::Float);
         let zero = || Tensor::zeros([1], (Kind::Float, x.device()));
-        let over = |x: &Tensor, p: f64| x.norm_scalaropt_dim(p, [-1i64], true);
         match self.scaling {
-            Scaling::By(factor) => (&x * factor, zero() + factor, zero()),
+            Scaling::By(factor) => (&x * factor, zero() + 1.0 / factor, zero()),
             Scaling::Norm => {
-                let factor = over(&x, 2.0).clamp_min(1e-12).reciprocal() * (self.hidden() as f64).sqrt();
-                (&x * &factor, factor, zero())
+                let back = x.norm_scalaropt_dim(2.0, [-1i64], true).clamp_min(1e-12) / (self.hidden() as f64).sqrt();
+                (&x / &back, back, zero())
             }
             Scaling::Standard => {
                 let mean = x.mean_dim([-1i64].as_slice(), true, Kind::Float);
                 let centred = &x - &mean;
-                let factor = (centred.std_dim([-1i64].as_slice(), true, true) + 1e-5).reciprocal();
-                (centred * &factor, factor, mean)
+                let deviation = centred.std_dim([-1i64].as_slice(), true, true);
+                (centred / (&deviation + 1e-5), deviation, mean)
             }
         }
     }
@@ -143,12 +142,15 @@ mod tests {
         let (encoder, decoder, d) = (host(&sae.encoder), host(&sae.decoder), host(&sae.decoder_bias));
         let n = x.len() as f64;
         let mean = x.iter().sum::<f64>() / n;
-        let (factor, shift) = match sae.scaling {
-            Scaling::By(factor) => (factor, 0.0),
-            Scaling::Norm => (n.sqrt() / x.iter().map(|x| x * x).sum::<f64>().sqrt(), 0.0),
+        let (factor, back, shift) = match sae.scaling {
+            Scaling::By(factor) => (factor, 1.0 / factor, 0.0),
+            Scaling::Norm => {
+                let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
+                (n.sqrt() / norm, norm / n.sqrt(), 0.0)
+            }
             Scaling::Standard => {
                 let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-                (1.0 / (variance.sqrt() + 1e-5), mean)
+                (1.0 / (variance.sqrt() + 1e-5), variance.sqrt(), mean)
             }
         };
         let centre = |i: usize| if sae.centred { d[i] } else { 0.0 };
@@ -166,7 +168,7 @@ mod tests {
         let active = keep(&before);
         let back = (0..3).map(|i| {
             let sum: f64 = active.iter().enumerate().map(|(f, a)| a * decoder[3 * f + i]).sum();
-            (sum + d[i]) / factor + shift
+            (sum + d[i]) * back + shift
         });
         (active.clone(), back.collect())
     }

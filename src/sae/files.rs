@@ -21,6 +21,9 @@ const WEIGHTS: [&str; 4] =
 /// Where a folder says what its weights mean.
 const CONFIGS: [&str; 3] = ["cfg.json", "config.json", "hyperparams.json"];
 
+/// The version of sae_lens whose layout we write; without one it would look for settings where version 5 has them.
+const LAYOUT: &str = "6.0.0";
+
 /// What an autoencoder reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hook {
@@ -57,8 +60,9 @@ struct Config {
     activation_fn_kwargs: Map<String, Value>,
     k: Option<i64>,
     apply_b_dec_to_input: Option<bool>,
-    normalize_activations: Option<String>,
+    normalize_activations: Option<Value>,
     rescale_acts_by_decoder_norm: bool,
+    #[serde(alias = "hook_point")]
     hook_name: Option<String>,
     model_name: Option<String>,
     metadata: Option<Metadata>,
@@ -197,18 +201,25 @@ impl Reading<'_> {
             None | Some("standard") => Activation::Relu,
             Some(other) => return Err(self.unknown("architecture", other, "standard, topk or jumprelu")),
         };
-        let scaling = match config.normalize_activations.as_deref() {
-            None | Some("none") => Scaling::By(1.0),
-            Some("constant_norm_rescale") => Scaling::Norm,
-            Some("layer_norm") => Scaling::Standard,
-            Some(other @ "expected_average_only_in") => {
+        // Oldest versions have a switch.
+        let scaling = match config.normalize_activations.as_ref() {
+            Some(Value::Bool(true)) => "expected_average_only_in".to_string(),
+            None | Some(Value::Bool(false) | Value::Null) => "none".to_string(),
+            Some(Value::String(named)) => named.clone(),
+            Some(other) => other.to_string(),
+        };
+        let scaling = match scaling.as_str() {
+            "none" => Scaling::By(1.0),
+            "constant_norm_rescale" => Scaling::Norm,
+            "layer_norm" => Scaling::Standard,
+            other @ "expected_average_only_in" => {
                 let said = self.said.display();
                 return Err(bad!(
                     "{said}: normalize_activations = {other:?}, whose factor is in no file: fold it into the weights \
                      (fold_activation_norm_scaling_factor of sae_lens) and save them again"
                 ));
             }
-            Some(other) => {
+            other => {
                 return Err(self.unknown("normalize_activations", other, "none, constant_norm_rescale or layer_norm"));
             }
         };
@@ -371,6 +382,7 @@ pub fn write(dir: &Path, sae: &Sae, hook: &Hook) -> Result<()> {
         "normalize_activations": scaling,
         "reshape_activations": "none",
         "metadata": {
+            "sae_lens_version": LAYOUT,
             "model_name": hook.model,
             "hook_name": hook.layer.map(|layer| format!("blocks.{layer}.hook_resid_post")),
         },
