@@ -45,7 +45,7 @@ impl Found {
                 let times = counted(failed.attempts, "attempt");
                 found.missing.push(format!("{what} failed, {times}: {}", failed.error));
             }
-            if job.is_done(run) {
+            if job.has_result(run) {
                 match Outcome::read(run, &job) {
                     Ok(outcome) => {
                         let judged = Judged { outcome, folder: job.folder(run) };

@@ -187,7 +187,11 @@ pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, proc
 
 /// The history of a run; lines that are not ours are passed over.
 pub fn read(folder: &RunFolder) -> Vec<Sitting> {
-    let text = read_text(&folder.history(), WHOLE).unwrap_or_default();
+    sittings(&read_text(&folder.history(), WHOLE).unwrap_or_default())
+}
+
+/// The lines of a history that are ours.
+pub fn sittings(text: &str) -> Vec<Sitting> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
