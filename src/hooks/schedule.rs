@@ -19,6 +19,8 @@ use std::path::PathBuf;
 pub const PERSONA: &str = "persona";
 /// The evaluation on another task, by the name of its section.
 pub const TRANSFER: &str = "transfer";
+/// As `PERSONA`.
+pub const DISTINCT: &str = "distinct";
 
 /// One hook at one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +101,8 @@ fn schedules(hooks: &Hooks) -> impl Iterator<Item = (&str, usize, &[usize])> {
     let persona = hooks.persona.iter().map(|hook| (PERSONA, hook.every, hook.steps.as_slice()));
     let transfer = hooks.transfer.iter().map(|hook| (TRANSFER, hook.every, hook.steps.as_slice()));
     let external = hooks.external.iter().map(|(name, hook)| (name.as_str(), hook.every, hook.steps.as_slice()));
-    persona.chain(transfer).chain(external)
+    let distinct = hooks.distinct.iter().map(|hook| (DISTINCT, hook.every, hook.steps.as_slice()));
+    persona.chain(transfer).chain(distinct).chain(external)
 }
 
 /// The names of a recipe's hooks.
