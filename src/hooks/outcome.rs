@@ -2,7 +2,7 @@
 
 use super::schedule::Job;
 use crate::bad;
-use crate::checkpoint::RunFolder;
+use crate::checkpoint::{RunFolder, Verdict, verify};
 use crate::json;
 use crate::metrics::{Record, Stage};
 use crate::stats::{Figure, HIGH, LOW};
@@ -37,10 +37,12 @@ impl Outcome {
     /// # Errors
     /// There is none; bad input: its file is damaged.
     pub fn read(run: &RunFolder, job: &Job) -> Result<Self> {
-        if let Some(damage) = job.damage(run) {
-            return Err(bad!("{damage}; `ppo-train judge` makes it anew"));
+        let folder = job.folder(run);
+        // Its other files are looked at by who reads them.
+        if let Verdict::Damaged(what) = verify(&folder, &[FILE])? {
+            return Err(bad!("{} is damaged: {what}; `ppo-train judge` makes it anew", folder.display()));
         }
-        json::read(&job.folder(run).join(FILE))
+        json::read(&folder.join(FILE))
     }
 
     /// Writes the result into the job's folder while that is being filled.
