@@ -193,6 +193,7 @@ impl WarmUp<'_> {
             vocabulary: env.tokenizer.vocab_size().min(config.vocab_size),
             batch: 0,
             goes_on: &|| self.pulse.goes_on(),
+            steering: None,
         };
         let stream = |row: usize, _| rng::stream(self.plan.recipe.seed, Purpose::Evaluation, 0, row as u64);
         let responses = tch::no_grad(|| engine.generate(&prompts, 1, stream, |_| ()));

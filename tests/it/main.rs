@@ -12,6 +12,7 @@ mod events;
 mod export;
 mod golden_model;
 mod golden_ppo;
+mod golden_steering;
 mod hooks;
 mod house;
 mod judge;
