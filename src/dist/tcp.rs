@@ -5,13 +5,15 @@
 //! tensors of a model go through NCCL instead (`nccl`).
 //!
 //! Each rank has a second connection to rank 0 that carries a single byte, at its end. Where it breaks without one, the
-//! process at the other side is dead, and those that are left end too; rank 0 tells the others.
+//! process at the other side is dead, and those that are left end too; rank 0 tells the others. The system asks whether
+//! the machine at the other side is still there, so that one that lost its power or network is missed too.
 
 use super::comm::{Comm, put_back};
 use super::launcher::Meeting;
 use super::meet::connections;
 use crate::torch::{bytes, bytes_mut, numbers_mut};
 use anyhow::{Context, Result, anyhow};
+use rustix::net::sockopt;
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,6 +26,11 @@ use tch::{Device, Kind, Tensor};
 
 /// How long ranks wait for each other at the start.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// When the system first asks whether the other machine is there, and then how often it asks, until it takes it for
+/// gone: half a minute in all.
+const ASKS_AFTER: Duration = Duration::from_secs(15);
+const ASKS_EVERY: Duration = Duration::from_secs(5);
+const ASKS: u32 = 3;
 /// The byte of a rank that leaves in peace; others are exit codes.
 const LEAVES: u8 = 0;
 /// Bytes that are summed at a time.
@@ -57,6 +64,7 @@ impl Tcp {
         let (mut links, mut lifelines) = (vec![], vec![]);
         for [link, lifeline] in connections(meeting, patience)? {
             link.set_nodelay(true)?;
+            miss_machine(&lifeline)?;
             links.push(link);
             lifelines.push(lifeline);
         }
@@ -150,6 +158,14 @@ impl Drop for Tcp {
     }
 }
 
+/// Lets a connection that nothing is said on break when the other machine no longer answers.
+fn miss_machine(lifeline: &TcpStream) -> Result<()> {
+    sockopt::set_socket_keepalive(lifeline, true)?;
+    sockopt::set_tcp_keepidle(lifeline, ASKS_AFTER)?;
+    sockopt::set_tcp_keepintvl(lifeline, ASKS_EVERY)?;
+    Ok(sockopt::set_tcp_keepcnt(lifeline, ASKS)?)
+}
+
 /// What the other side says before it leaves; none if it does not.
 fn last_word(lifeline: &mut TcpStream) -> Option<u8> {
     let mut word = [0];
@@ -197,6 +213,16 @@ mod tests {
             ranks.reverse();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
+    }
+
+    #[test]
+    fn a_machine_that_no_longer_answers_is_missed() {
+        let both = together(2, &quiet(), |tcp| {
+            let lifeline = &tcp.lifelines[0];
+            let asks = (sockopt::tcp_keepidle(lifeline).unwrap(), sockopt::tcp_keepintvl(lifeline).unwrap());
+            (sockopt::socket_keepalive(lifeline).unwrap(), asks, sockopt::tcp_keepcnt(lifeline).unwrap())
+        });
+        assert!(both.iter().all(|one| *one == (true, (ASKS_AFTER, ASKS_EVERY), ASKS)), "{both:?}");
     }
 
     #[test]
