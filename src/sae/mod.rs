@@ -5,6 +5,7 @@
 
 mod autoencoder;
 mod contexts;
+mod controls;
 mod coverage;
 mod files;
 mod lists;
@@ -14,6 +15,7 @@ mod train;
 
 pub use autoencoder::{Activation, Sae, Scaling};
 pub use contexts::{Context, Contexts, page};
+pub use controls::{matched, read_figures};
 pub use coverage::{Diversity, diversity};
 pub use files::{Hook, read, write};
 pub use lists::Lists;
