@@ -29,6 +29,7 @@ pub mod rollout;
 pub mod rows;
 pub mod run;
 pub mod stats;
+pub mod steer;
 pub mod task;
 pub mod teacher;
 pub mod terminal;

@@ -16,6 +16,7 @@ mod replay;
 mod report;
 mod schema;
 mod status;
+mod steer;
 mod submit;
 mod train;
 
@@ -53,6 +54,7 @@ commands! {
     Plan(plan::Plan),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Steer(steer::Steer),
     Export(export::Export),
     Compare(compare::Compare),
     Analyze(analyze::Analyze),
