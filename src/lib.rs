@@ -30,6 +30,7 @@ pub mod rows;
 pub mod run;
 pub mod sae;
 pub mod stats;
+pub mod steer;
 pub mod task;
 pub mod teacher;
 pub mod terminal;

@@ -25,6 +25,8 @@ pub enum Purpose {
     Shuffle = 7,
     /// Which seeds and problems a comparison of runs draws; the step is the resample.
     Resample = 8,
+    /// Random directions to steer along; the index is which.
+    Directions = 9,
 }
 
 /// The stream at an address. Equal addresses give equal streams, all others independent ones: the four numbers are the

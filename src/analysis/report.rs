@@ -1,7 +1,7 @@
 //! A comparison as tables: for a terminal, and as Markdown.
 
 use super::compare::Comparison;
-use crate::terminal::{self, between, figure};
+use crate::terminal::{self, between, figure, markdown_table, or_dash};
 
 /// The unit of differences between shares: a hundredth of all.
 const POINTS: &str = "points";
@@ -34,12 +34,8 @@ pub fn markdown(comparison: &Comparison, picture: Option<&str>) -> String {
     }
     page += if comparison.notes.is_empty() { "" } else { "\n" };
     for table in tables(comparison) {
-        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let cells = |row: &[String]| line(row.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect());
         page += &format!("\n## {}\n\n{}\n\n", table.title, table.about);
-        page += &line(table.head.iter().map(|title| title.to_string()).collect());
-        page += &line(vec!["---".into(); table.head.len()]);
-        page.extend(table.rows.iter().map(|row| cells(row)));
+        page += &markdown_table(&table.head, table.rows);
     }
     page
 }
@@ -129,10 +125,6 @@ fn band(share: bool, band: Option<[f64; 2]>) -> String {
 fn interval(share: bool, interval: Option<[f64; 2]>) -> String {
     let number = |value: f64| if share { format!("{:+.1}", 100.0 * value) } else { format!("{value:+.3}") };
     interval.map_or("–".into(), |interval| between(number, interval))
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or("–".into(), |value| value.to_string())
 }
 
 fn runs(c: &Comparison) -> Vec<Vec<String>> {

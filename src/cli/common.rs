@@ -159,6 +159,21 @@ pub fn whole_model_of(checkpoint: &Path, parts: &[&str]) -> Result<PathBuf> {
     Ok(model)
 }
 
+/// The recipe of a checkpoint's run.
+///
+/// # Errors
+/// Bad input: there is none.
+pub fn recipe_of(checkpoint: &Path) -> Result<PathBuf> {
+    let recipes = [Checkpoint::at(checkpoint).recipe(), RunFolder::new(&checkpoint.join("..")).recipe()];
+    recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
+        let shown = checkpoint.display();
+        bad!(
+            "{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it; name a recipe with \
+             --recipe"
+        )
+    })
+}
+
 /// Overrides that take shape and tokenizer from a checkpoint's own model folder, if it has both: what the recipe names
 /// may be gone or have changed.
 pub fn self_contained(model: &Path) -> Vec<String> {

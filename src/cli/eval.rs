@@ -1,11 +1,9 @@
 //! `ppo-train eval`
 
-use super::common::{decoding, print, print_json, self_contained, split, whole_model_of};
+use super::common::{decoding, print, print_json, recipe_of, self_contained, split, whole_model_of};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::analysis::Paired;
-use ppo_train::bad;
-use ppo_train::checkpoint::{Checkpoint, RunFolder};
 use ppo_train::env::Environment;
 use ppo_train::model::Policy;
 use ppo_train::plan;
@@ -107,16 +105,4 @@ impl Eval {
         }
         all
     }
-}
-
-/// The recipe of a checkpoint's run.
-fn recipe_of(checkpoint: &Path) -> Result<PathBuf> {
-    let recipes = [Checkpoint::at(checkpoint).recipe(), RunFolder::new(&checkpoint.join("..")).recipe()];
-    recipes.into_iter().find(|path| path.exists()).ok_or_else(|| {
-        let shown = checkpoint.display();
-        bad!(
-            "{shown} is not a checkpoint of a run: there is no recipe.toml in it or beside it; name a recipe with \
-             --recipe"
-        )
-    })
 }

@@ -17,6 +17,7 @@ mod report;
 mod sae;
 mod schema;
 mod status;
+mod steer;
 mod submit;
 mod train;
 
@@ -54,6 +55,7 @@ commands! {
     Plan(plan::Plan),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    Steer(steer::Steer),
     Export(export::Export),
     Compare(compare::Compare),
     Analyze(analyze::Analyze),

@@ -4,7 +4,7 @@ use super::model::{Absorbed, Assumed, Family, Figures, Line, Model};
 use super::paths::{Effect, Mediation};
 use super::study::{Correction, Study};
 use crate::stats::fit::Estimate;
-use crate::terminal::{counted, figure, interval};
+use crate::terminal::{counted, figure, interval, markdown_table as table, or_dash, p_value};
 
 /// The whole study.
 pub fn markdown(study: &Study) -> String {
@@ -31,28 +31,9 @@ fn head(study: &Study) -> String {
     head
 }
 
-/// Cells of a table, which hold no line feed and no bar.
-fn row(cells: &[String]) -> String {
-    let safe: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|").replace(['\n', '\r'], " ")).collect();
-    format!("| {} |\n", safe.join(" | "))
-}
-
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let head: Vec<String> = head.iter().map(|title| title.to_string()).collect();
-    let rule = vec!["---".to_string(); head.len()];
-    [row(&head), row(&rule)].into_iter().chain(rows.map(|cells| row(&cells))).collect()
-}
-
-fn or_dash(value: Option<String>) -> String {
-    value.unwrap_or_else(|| "–".into())
-}
-
-/// p in words of its size: nobody compares numbers below 0.0001.
+/// A p value, or a dash.
 fn p(value: Option<f64>) -> String {
-    or_dash(value.map(|value| match value {
-        value if value < 1e-4 => "< 0.0001".into(),
-        value => format!("{value:.4}"),
-    }))
+    or_dash(value.map(p_value))
 }
 
 /// Estimate, error, statistic, p and interval.

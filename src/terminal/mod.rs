@@ -3,6 +3,10 @@
 //! Progress goes to stderr, tables to stdout: `ppo-train ... > results` keeps only the tables. Texts that a model wrote
 //! are shown without control characters, which a terminal would obey.
 
+mod markdown;
+
+pub use markdown::{markdown_table, or_dash, p_value};
+
 use crate::metrics::{Record, Stage};
 use console::{Term, measure_text_width};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};

@@ -106,6 +106,11 @@ impl Tokenizer {
         Ok(if plain.starts_with(&self.begin) { plain } else { [self.begin.as_slice(), &plain].concat() })
     }
 
+    /// The ids that a prompt begins with whatever its text, if the tokenizer has such.
+    pub fn begin(&self) -> &[i64] {
+        &self.begin
+    }
+
     /// The text of ids, special tokens included. Bytes that are not valid UTF-8 become U+FFFD.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["analysis", "judge", "plan", "regression", "sae", "teacher"],
     &["env"],
     &["train"],
-    &["bench", "hooks", "traces"],
+    &["bench", "hooks", "steer", "traces"],
     &["page", "run"],
     &["cli"],
 ];

@@ -32,6 +32,7 @@ mod server;
 mod shared_runs;
 mod signals;
 mod slurm;
+mod steer;
 mod submit;
 mod support;
 mod tcp;

@@ -222,6 +222,7 @@ fn the_other_commands_work() {
         &["plan", "--help"],
         &["eval", "--help"],
         &["generate", "--help"],
+        &["steer", "--help"],
         &["data", "--help"],
         &["compare", "--help"],
         &["export", "--help"],

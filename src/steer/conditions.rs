@@ -1,0 +1,99 @@
+//! The same problems answered under several conditions: a direction and a strength each.
+//!
+//! The conditions of a problem are samples of one prompt, so that they are rows of one batch, and all of them draw the
+//! same random numbers: what differs between two of them is the condition alone. Those of strength 0 are drawn as
+//! `ppo-train eval` draws them.
+
+use super::direction::Direction;
+use crate::env::{Environment, Prompt};
+use crate::judge::Judgement;
+use crate::judge::lexical::judgement;
+use crate::model::Policy;
+use crate::plan::Plan;
+use crate::recipe::Decoding;
+use crate::rng::{self, Purpose};
+use crate::rollout::{Engine, Sampling, Steering, Stop};
+use crate::train::rollouts::{Rollout, grade};
+use anyhow::Result;
+
+/// Who answers, and how.
+pub struct Setting<'a> {
+    pub policy: &'a Policy,
+    pub plan: &'a Plan,
+    pub env: &'a Environment,
+    pub decoding: Decoding,
+    /// The layer after which directions are added, from 0.
+    pub layer: usize,
+    /// From which token on those of prompts are steered too; none: only those of responses are.
+    pub prompt_from: Option<usize>,
+}
+
+/// One way to answer all problems.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Condition {
+    /// Which of the directions.
+    pub direction: usize,
+    /// As it is shown, in the unit of the strengths.
+    pub strength: f64,
+    /// What the direction is multiplied by.
+    pub factor: f64,
+}
+
+/// The answers under a condition, problem by problem, [P].
+pub struct Answers {
+    pub condition: Condition,
+    pub rollouts: Vec<Rollout>,
+    /// What the lexical judge says about each.
+    pub judgements: Vec<Judgement>,
+}
+
+impl Setting<'_> {
+    /// Lets all conditions answer all problems, and shows `take` the answers under one after another.
+    ///
+    /// # Errors
+    /// Bad input: directions that do not fit the model. Those of `take`.
+    pub fn answer(
+        &self,
+        prompts: &[Prompt],
+        directions: &[Direction],
+        conditions: &[Condition],
+        mut take: impl FnMut(Answers) -> Result<()>,
+    ) -> Result<()> {
+        let rollout = &self.plan.recipe.rollout;
+        // A batch holds whole prompts, each with all conditions of a group.
+        let together = if rollout.batch == 0 { conditions.len().max(1) } else { rollout.batch };
+        for group in conditions.chunks(together) {
+            let vectors: Vec<&[f32]> = directions.iter().map(|direction| direction.vector.as_slice()).collect();
+            let own: Vec<(usize, f64)> =
+                group.iter().map(|condition| (condition.direction, condition.factor)).collect();
+            let config = &self.policy.config;
+            let steering = Steering::new(config, self.layer, &vectors, own.repeat(prompts.len()), self.prompt_from)?;
+            // As without steering, if nothing is added.
+            let is_steered = group.iter().any(|condition| condition.factor != 0.0);
+            let engine = Engine {
+                policy: self.policy,
+                sampling: match self.decoding {
+                    Decoding::Greedy => Sampling::greedy(),
+                    Decoding::Sampled => Sampling::plain(),
+                },
+                stop: Stop { ends: &|_, ids| self.env.ends_at(ids), max_tokens: rollout.max_response_tokens },
+                vocabulary: self.env.tokenizer.vocab_size().min(self.plan.config.vocab_size),
+                batch: rollout.batch,
+                goes_on: &|| true,
+                steering: is_steered.then_some(&steering),
+            };
+            let ids: Vec<&[i64]> = prompts.iter().map(|prompt| &*prompt.ids).collect();
+            let stream = |problem: usize, _| rng::stream(self.plan.recipe.seed, Purpose::Evaluation, 0, problem as u64);
+            let responses = engine.generate(&ids, group.len(), stream, |_| ());
+            let mut columns: Vec<Vec<Rollout>> = group.iter().map(|_| Vec::with_capacity(prompts.len())).collect();
+            for (at, rollout) in grade(self.env, prompts, responses)?.into_iter().enumerate() {
+                columns[at % group.len()].push(rollout);
+            }
+            for (condition, rollouts) in group.iter().zip(columns) {
+                let judgements = rollouts.iter().map(|rollout| judgement(&rollout.text)).collect();
+                take(Answers { condition: *condition, rollouts, judgements })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! What steering changed: the figures of every strength against strength 0, and those of random directions beside them.
+
+use super::direction::Direction;
+use super::measures::{Figure, LENGTH, Values, figures};
+use super::scale::Scale;
+use crate::stats::fit::holm;
+use crate::stats::{Bootstrap, RESAMPLES, mean};
+use crate::terminal::{between, counted, figure, markdown_table, or_dash, p_value};
+use serde::Serialize;
+
+/// A study of steering.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub direction: String,
+    pub layer: usize,
+    /// Which tokens were steered, in words.
+    pub tokens: &'static str,
+    pub scale: Scale,
+    /// Of the held-out problems: task, split, decoding mode and number.
+    pub task: String,
+    pub split: &'static str,
+    pub decoding: &'static str,
+    pub problems: usize,
+    pub conditions: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controls: Option<Controls>,
+    pub notes: Vec<String>,
+}
+
+/// A strength, and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// In the unit of the scale.
+    pub strength: f64,
+    /// What the direction was multiplied by.
+    pub factor: f64,
+    /// The length of what was added, and as a share of the residual stream's.
+    pub added: f64,
+    pub share: f64,
+    pub figures: Vec<Figure>,
+}
+
+/// Random directions of the same length at the same strengths.
+#[derive(Clone, Debug, Serialize)]
+pub struct Controls {
+    pub count: usize,
+    pub seed: u64,
+    pub rows: Vec<Control>,
+}
+
+/// A figure at a strength, as its difference to strength 0.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Control {
+    pub strength: f64,
+    pub name: String,
+    /// The direction's own.
+    pub own: f64,
+    /// Those of the controls: their mean, the smallest, the largest.
+    pub mean: f64,
+    pub least: f64,
+    pub most: f64,
+    /// The share of controls and the direction itself together whose difference is at least as far from 0 as its own:
+    /// at least 1 / (controls + 1).
+    pub p: f64,
+}
+
+impl Report {
+    /// Puts the figures in. `own`: the values of the direction at each strength, 0 among them; `controls`: those of
+    /// each random direction at the same strengths but 0, in the same order.
+    pub fn fill(&mut self, own: &[(f64, Values)], controls: &[Vec<Values>], seed: u64) {
+        let Some((_, zero)) = own.iter().find(|(strength, _)| *strength == 0.0) else { return };
+        let bootstrap = Bootstrap::new(RESAMPLES, self.problems);
+        let row = |(strength, values): &(f64, Values)| Row {
+            strength: *strength,
+            factor: strength * self.scale.factor,
+            added: self.scale.added(*strength),
+            share: self.scale.share(*strength),
+            figures: figures(values, (*strength != 0.0).then_some(zero), &bootstrap),
+        };
+        self.conditions = own.iter().map(row).collect();
+        let tests = || self.conditions.iter().flat_map(|row| &row.figures).filter_map(|figure| figure.against.as_ref());
+        let corrected = holm(&tests().map(|against| against.p).collect::<Vec<_>>());
+        let against = self.conditions.iter_mut().flat_map(|row| &mut row.figures).filter_map(|f| f.against.as_mut());
+        against.zip(corrected).for_each(|(against, p)| against.p_holm = p);
+        let steered = own.iter().filter(|(strength, _)| *strength != 0.0).enumerate();
+        let rows = steered.flat_map(|(at, (strength, values))| {
+            let theirs: Vec<Vec<f64>> = controls.iter().map(|control| control[at].differences(zero)).collect();
+            let names = values.names.iter().zip(values.differences(zero)).enumerate();
+            names.map(move |(which, (name, own))| {
+                control(*strength, name, own, &theirs.iter().map(|all| all[which]).collect::<Vec<_>>())
+            })
+        });
+        let count = controls.len();
+        self.controls = (count > 0).then(|| Controls { count, seed, rows: rows.collect() });
+    }
+}
+
+fn control(strength: f64, name: &str, own: f64, theirs: &[f64]) -> Control {
+    // Differences that are equal on paper may differ in their last digits.
+    let far = theirs.iter().filter(|other| other.abs() >= own.abs() - 1e-12).count();
+    Control {
+        strength,
+        name: name.into(),
+        own,
+        mean: mean(theirs),
+        least: theirs.iter().copied().fold(f64::INFINITY, f64::min),
+        most: theirs.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        p: (far + 1) as f64 / (theirs.len() + 1) as f64,
+    }
+}
+
+/// A direction as a report names it.
+pub fn described(direction: &Direction) -> String {
+    let most = direction.max_activation.map(|most| format!(", largest activation {}", figure(most)));
+    format!("{} (norm {}{})", direction.name, figure(direction.norm()), most.unwrap_or_default())
+}
+
+/// The report as Markdown.
+pub fn markdown(report: &Report) -> String {
+    let Report { scale, .. } = report;
+    let lines = [
+        format!("direction: {}, added after layer {} at {}", report.direction, report.layer, report.tokens),
+        format!(
+            "a strength of 1 is {} (unit `{}`): it adds {} to a residual stream of mean norm {}",
+            scale.unit.words(),
+            scale.unit.name(),
+            figure(scale.added(1.0)),
+            figure(scale.residual_norm)
+        ),
+        format!(
+            "{} of the {} split of {}, {} decoding; the same random numbers in all conditions",
+            counted(report.problems, "problem"),
+            report.split,
+            report.task,
+            report.decoding
+        ),
+        "differences are to strength 0 on the same problems, with 95 % intervals by bootstrap over problems; p is that \
+         of McNemar's exact test (lengths: the exact sign test), and beside it Holm's over all tests of both tables"
+            .into(),
+    ];
+    let mut page: String = lines.iter().chain(&report.notes).map(|line| format!("- {line}\n")).collect();
+    let is_behaviour = |name: &str| name.contains('/');
+    page += &format!("\n## Answers\n\n{}", table(report, |name| !is_behaviour(name)));
+    let behaviours = table(report, is_behaviour);
+    page += &format!("\n## Behaviours\n\nShares of answers with a behaviour, by the lexical judge.\n\n{behaviours}");
+    if let Some(controls) = &report.controls {
+        page += &format!(
+            "\n## Random directions\n\nDifferences to strength 0 of {} of the same norm (seed {}); p is the share of \
+             directions, this one included, that change a figure at least as much.\n\n{}",
+            counted(controls.count, "random direction"),
+            controls.seed,
+            beside(controls)
+        );
+    }
+    page
+}
+
+fn table(report: &Report, shown: impl Fn(&str) -> bool) -> String {
+    let rows = report.conditions.iter().flat_map(|row| {
+        row.figures.iter().filter(|figure| shown(&figure.name)).map(move |own| {
+            let against = own.against.as_ref();
+            vec![
+                row.strength.to_string(),
+                figure(row.share),
+                spoken(&own.name),
+                value(&own.name, own.value),
+                band(&own.name, own.interval, false),
+                or_dash(against.map(|against| change(&own.name, against.difference))),
+                band(&own.name, against.and_then(|against| against.interval), true),
+                or_dash(against.map(|against| p_value(against.p))),
+                or_dash(against.map(|against| p_value(against.p_holm))),
+            ]
+        })
+    });
+    let unit: &str = &format!("strength ({})", report.scale.unit.name());
+    let band = "95 % interval";
+    let head = [unit, "of the stream", "figure", "value", band, "difference", band, "p", "p (Holm)"];
+    markdown_table(&head, rows)
+}
+
+fn beside(controls: &Controls) -> String {
+    let row = |own: &Control| {
+        let change = |x: f64| change(&own.name, x);
+        let range = between(change, [own.least, own.most]);
+        vec![own.strength.to_string(), spoken(&own.name), change(own.own), change(own.mean), range, p_value(own.p)]
+    };
+    markdown_table(&["strength", "figure", "this one", "mean of random", "range", "p"], controls.rows.iter().map(row))
+}
+
+/// A figure's name in a table.
+fn spoken(name: &str) -> String {
+    let name = name.strip_suffix("/prevalence").map_or(name, |name| name.rsplit('/').next().unwrap_or(name));
+    if name == LENGTH { "tokens".into() } else { name.replace('_', " ") }
+}
+
+/// A value: shares in percent, lengths in tokens.
+fn value(name: &str, value: f64) -> String {
+    if name == LENGTH { format!("{value:.1}") } else { format!("{:.1} %", 100.0 * value) }
+}
+
+/// A difference: of shares in points of a percent.
+fn change(name: &str, value: f64) -> String {
+    if name == LENGTH { format!("{value:+.1}") } else { format!("{:+.1}", 100.0 * value) }
+}
+
+fn band(name: &str, interval: Option<[f64; 2]>, signed: bool) -> String {
+    let number = |x: f64| match (signed, name == LENGTH) {
+        (true, _) => change(name, x),
+        (false, true) => format!("{x:.1}"),
+        (false, false) => format!("{:.1}", 100.0 * x),
+    };
+    or_dash(interval.map(|interval| between(number, interval)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scale::Unit;
+    use super::*;
+
+    fn values(accuracy: &[f64]) -> Values {
+        Values { names: vec!["accuracy".into()], values: vec![accuracy.to_vec()] }
+    }
+
+    fn report() -> Report {
+        let direction = Direction::from_vector("d|e", vec![3.0, 4.0], None).unwrap();
+        let scale = Scale::new(Unit::Raw, &direction, 20.0).unwrap();
+        let mut report = Report {
+            direction: described(&direction),
+            layer: 3,
+            tokens: "the tokens of responses",
+            scale,
+            task: "countdown".into(),
+            split: "validation",
+            decoding: "greedy",
+            problems: 4,
+            conditions: vec![],
+            controls: None,
+            notes: vec![],
+        };
+        let own = [(-2.0, values(&[0.0; 4])), (0.0, values(&[0.0, 1.0, 0.0, 0.0])), (2.0, values(&[1.0; 4]))];
+        let controls = [[[0.0; 4], [1.0, 1.0, 1.0, 1.0]], [[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]];
+        let controls = controls.map(|control| control.map(|own| values(&own)).to_vec());
+        report.fill(&own, &controls, 7);
+        report
+    }
+
+    #[test]
+    fn figures_are_held_against_strength_0_and_random_directions() {
+        let report = report();
+        let at = |row: usize| &report.conditions[row].figures[0];
+        assert_eq!((at(0).value, at(1).value, at(2).value), (0.0, 0.25, 1.0));
+        assert!(at(1).against.is_none());
+        let against = at(2).against.as_ref().unwrap();
+        // 2 / 2^3; of two tests the smaller counts twice.
+        assert_eq!(against.difference, 0.75);
+        assert!((against.p - 0.25).abs() < 1e-12 && (against.p_holm - 0.5).abs() < 1e-12, "{against:?}");
+        assert_eq!((report.conditions[0].added, report.conditions[0].share), (10.0, 0.5));
+        let controls = report.controls.as_ref().unwrap();
+        let [down, up] = &controls.rows[..] else { panic!("a row for each strength but 0") };
+        // One of the two random directions does as much, the other does less.
+        assert_eq!((down.own, down.mean, down.least, down.most, down.p), (-0.25, -0.125, -0.25, 0.0, 2.0 / 3.0));
+        assert_eq!((up.own, up.mean, up.least, up.most, up.p), (0.75, 0.5, 0.25, 0.75, 2.0 / 3.0));
+    }
+
+    #[test]
+    fn the_unit_is_named() {
+        let page = markdown(&report());
+        for part in [
+            "- direction: d|e (norm 5), added after layer 3 at the tokens of responses\n",
+            "- a strength of 1 is the direction as it is (unit `raw`): it adds 5 to a residual stream of mean norm 20",
+            "| strength (raw) | of the stream | figure | value |",
+            "| 2 | 0.500 | accuracy | 100.0 % | 100.0 to 100.0 | +75.0 |",
+            "| 0 | 0 | accuracy | 25.0 % |",
+            "| 2 | accuracy | +75.0 | +50.0 | +25.0 to +75.0 | 0.6667 |",
+        ] {
+            assert!(page.contains(part), "{part}\n{page}");
+        }
+    }
+}
