@@ -12,16 +12,18 @@ use ppo_train::model::Policy;
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
 use ppo_train::rollout::check_layer;
+use ppo_train::sae::{FeatureFigures, Hook, Residuals, Sae, Text, matched, read, read_figures};
 use ppo_train::steer::{
-    Answers, Condition, Direction, Passage, Report, Scale, Setting, Unit, Values, described, difference_of_means,
-    markdown, mean_norm, passages,
+    Answers, Condition, Direction, Report, Scale, Setting, Unit, Values, described, difference_of_means, markdown,
+    mean_norm, passages,
 };
 use ppo_train::task::{Split, in_words};
 use ppo_train::terminal::{Progress, figure};
-use ppo_train::torch;
+use ppo_train::torch::{self, to_host};
 use ppo_train::train::rollouts::Rollout;
 use serde_json::json;
 use std::path::PathBuf;
+use tch::Device;
 
 /// Add a direction to a model's residual stream while it answers held-out problems, and measure what that changes.
 ///
@@ -34,11 +36,18 @@ use std::path::PathBuf;
 pub struct Steer {
     /// A checkpoint: the folder of a step in a run folder; with --recipe any model folder.
     checkpoint: PathBuf,
-    /// The layer after which the direction is added, from 0.
-    #[arg(long)]
-    layer: usize,
+    /// The layer after which the direction is added, from 0 (default: the one that the autoencoder of --sae reads).
+    #[arg(long, required_unless_present = "sae")]
+    layer: Option<usize>,
     #[command(flatten)]
     source: Source,
+    /// The feature of --sae whose decoder row is the direction.
+    #[arg(long, value_name = "N", requires = "sae")]
+    feature: Option<i64>,
+    /// What `sae features --figures` wrote about all features of --sae: it has the largest activations, and --controls
+    /// are then features that are active as often.
+    #[arg(long, value_name = "FILE", requires = "sae")]
+    figures: Option<PathBuf>,
     /// The tensor of --file.
     #[arg(long, value_name = "NAME", default_value = "direction", requires = "file")]
     tensor: String,
@@ -59,7 +68,8 @@ pub struct Steer {
     /// Steer the begin token too.
     #[arg(long, requires = "prompt")]
     begin: bool,
-    /// Hold the figures against so many random directions of the same norm, at the same strengths.
+    /// Hold the figures against so many random directions, or with --figures other features, of the same norm, at the
+    /// same strengths.
     #[arg(long, value_name = "K", default_value_t = 0,
         value_parser = RangedU64ValueParser::<usize>::new().range(..=10_000))]
     controls: usize,
@@ -100,6 +110,9 @@ struct Source {
     /// `response` or `text`, and the `prompt` before it if there is one.
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     between: Option<Vec<PathBuf>>,
+    /// A feature of a sparse autoencoder: its folder, in the layout of sae_lens or of Llama Scope (docs/sae.md).
+    #[arg(long, value_name = "DIR", requires = "feature")]
+    sae: Option<PathBuf>,
     /// A tensor of a safetensors file.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -113,12 +126,17 @@ impl Steer {
         let model = whole_model_of(&self.checkpoint, &["recipe.toml"])?;
         let recipe = self.recipe.clone().map_or_else(|| recipe_of(&self.checkpoint), Ok)?;
         let plan = plan::load(&recipe, &[self_contained(&model), self.sets.clone()].concat(), None)?;
-        check_layer(&plan.config, self.layer)?;
+        let feature = self.feature(plan.config.hidden_size)?;
+        let Some(layer) = self.layer.or(feature.as_ref().and_then(|feature| feature.hook.layer)) else {
+            return Err(bad!("the autoencoder does not say which layer it reads: name it with --layer"));
+        };
+        check_layer(&plan.config, layer)?;
         let strengths = self.strengths()?;
         let env = Environment::of(&plan)?;
         let measured = torch::catching(|| {
             let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
-            self.measure(&policy, &plan, &env, &strengths)
+            let residuals = Residuals { policy: &policy, layer };
+            self.measure(&residuals, &plan, &env, feature.as_ref(), &strengths)
         });
         let (report, traces) = measured.map_err(|error| plan::with_relief(&plan, error))?;
         if let Some(path) = &self.traces {
@@ -142,19 +160,27 @@ impl Steer {
     }
 
     /// The report, and the lines of the answers if they are wanted.
-    fn measure(&self, policy: &Policy, plan: &Plan, env: &Environment, strengths: &[f64]) -> Result<(Report, String)> {
+    fn measure(
+        &self,
+        residuals: &Residuals,
+        plan: &Plan,
+        env: &Environment,
+        feature: Option<&Feature>,
+        strengths: &[f64],
+    ) -> Result<(Report, String)> {
+        let &Residuals { policy, layer } = residuals;
         let all = env.task.len(self.split);
         let count = if self.problems == 0 { all } else { self.problems.min(all) };
         if count == 0 {
             return Err(bad!("the {} split has no problems", self.split.name()));
         }
         let prompts = (0..count).map(|index| env.prompt(self.split, index)).collect::<Result<Vec<_>>>()?;
-        let direction = self.direction(policy, env)?;
+        let direction = self.direction(residuals, env, feature)?;
         if let Some(path) = &self.save {
             direction.save(path)?;
         }
-        let read = |prompt: &Prompt| Passage { ids: prompt.ids.to_vec(), from: 0 };
-        let residual_norm = mean_norm(policy, self.layer, &prompts.iter().map(read).collect::<Vec<_>>());
+        let text = |prompt: &Prompt| Text { ids: prompt.ids.to_vec(), first: 0 };
+        let residual_norm = mean_norm(residuals, &prompts.iter().map(text).collect::<Vec<_>>())?;
         let scale = Scale::new(self.unit, &direction, residual_norm)?;
         let begin = env.tokenizer.begin().len();
         let (prompt_from, tokens) = match (self.prompt, self.begin || begin == 0) {
@@ -162,10 +188,10 @@ impl Steer {
             (true, false) => (Some(begin), "the tokens of prompts, but for the begin token, and of responses"),
             (true, true) => (Some(0), "all tokens of prompts and responses"),
         };
-        let setting = Setting { policy, plan, env, decoding: self.decoding, layer: self.layer, prompt_from };
+        let setting = Setting { policy, plan, env, decoding: self.decoding, layer, prompt_from };
         let mut report = Report {
             direction: described(&direction),
-            layer: self.layer,
+            layer,
             tokens,
             scale,
             task: env.task.name().into(),
@@ -174,15 +200,11 @@ impl Steer {
             problems: count,
             conditions: vec![],
             controls: None,
-            notes: self.notes(),
+            notes: self.notes(layer, feature),
         };
 
-        let norm = direction.norm();
-        let random = |index: usize| Direction::random(direction.vector.len(), norm, self.seed, index as u64);
-        // Of --random the direction itself is the first.
-        let first = usize::from(self.source.random);
-        let directions: Vec<Direction> =
-            [direction.clone()].into_iter().chain((first..first + self.controls).map(random)).collect();
+        let (of, controls) = self.controls(&direction, feature)?;
+        let directions: Vec<Direction> = [direction].into_iter().chain(controls).collect();
         let condition =
             |direction: usize, strength: f64| Condition { direction, strength, factor: strength * scale.factor };
         let steered = || strengths.iter().filter(|strength| **strength != 0.0);
@@ -205,30 +227,88 @@ impl Steer {
         })?;
         let rest = values.split_off(strengths.len());
         let controls: Vec<Vec<Values>> = rest.chunks(steered().count().max(1)).map(<[Values]>::to_vec).collect();
-        report.fill(&strengths.iter().copied().zip(values).collect::<Vec<_>>(), &controls, self.seed);
+        report.fill(&strengths.iter().copied().zip(values).collect::<Vec<_>>(), (of, &controls), self.seed);
         Ok((report, traces))
     }
 
-    fn direction(&self, policy: &Policy, env: &Environment) -> Result<Direction> {
-        let Source { between, file, .. } = &self.source;
-        let found = match (between.as_deref(), file) {
-            (Some([first, second]), _) => {
-                let most = policy.config.max_position_embeddings as usize;
-                let read = |path: &PathBuf| passages(path, &env.tokenizer, most);
-                let name = format!("difference of means, {} minus {}", first.display(), second.display());
-                difference_of_means(policy, self.layer, &read(first)?, &read(second)?, name)?
-            }
-            (_, Some(file)) => Direction::from_file(file, &self.tensor)?,
-            _ => Direction::random(policy.config.hidden_size as usize, 1.0, self.seed, 0),
-        };
-        Direction::from_vector(found.name, found.vector, self.max_activation)
+    /// The feature that is steered along, if it is one, of an autoencoder over `hidden` numbers.
+    fn feature(&self, hidden: i64) -> Result<Option<Feature>> {
+        let (Some(folder), Some(number)) = (&self.source.sae, self.feature) else { return Ok(None) };
+        let (sae, hook) = read(folder, Device::Cpu)?;
+        let (shown, count) = (folder.display(), sae.features());
+        if sae.hidden() != hidden {
+            let own = sae.hidden();
+            return Err(bad!("{shown} reads a residual stream of {own} numbers, but that of the model has {hidden}"));
+        }
+        if !(0..count).contains(&number) {
+            return Err(bad!("--feature {number}: {shown} has {count} features, from 0 to {}", count - 1));
+        }
+        let figures = self.figures.as_ref().map(|file| read_figures(file, count)).transpose()?;
+        Ok(Some(Feature { name: format!("feature {number} of {shown}"), number, sae, hook, figures }))
     }
 
-    fn notes(&self) -> Vec<String> {
-        let blind = Lexical.cannot_see();
+    fn direction(&self, residuals: &Residuals, env: &Environment, feature: Option<&Feature>) -> Result<Direction> {
+        let Source { between, file, .. } = &self.source;
+        let config = &residuals.policy.config;
+        let found = match (between.as_deref(), file, feature) {
+            (Some([first, second]), ..) => {
+                let most = config.max_position_embeddings as usize;
+                let read = |path: &PathBuf| passages(path, &env.tokenizer, most);
+                let name = format!("difference of means, {} minus {}", first.display(), second.display());
+                difference_of_means(residuals, &read(first)?, &read(second)?, name)?
+            }
+            (_, Some(file), _) => Direction::from_file(file, &self.tensor)?,
+            (.., Some(feature)) => feature.direction(feature.number)?,
+            _ => Direction::random(config.hidden_size as usize, 1.0, self.seed, 0),
+        };
+        Direction::from_vector(found.name, found.vector, self.max_activation.or(found.max_activation))
+    }
+
+    /// What the direction is held against, as long as it is, and what that is called.
+    fn controls(&self, direction: &Direction, feature: Option<&Feature>) -> Result<(&'static str, Vec<Direction>)> {
+        let norm = direction.norm();
+        if let Some((feature, figures)) = feature.and_then(|own| Some((own, own.figures.as_ref()?))) {
+            let others = matched(figures, feature.number, self.controls, self.seed);
+            if others.len() < self.controls {
+                let (wanted, found) = (self.controls, others.len());
+                return Err(bad!("--controls {wanted}: only {found} other features can be matched with this one"));
+            }
+            let scaled = |other: i64| Ok(feature.direction(other)?.of_norm(norm));
+            return Ok(("feature that is active as often", others.into_iter().map(scaled).collect::<Result<_>>()?));
+        }
+        // Of --random the direction itself is the first.
+        let first = usize::from(self.source.random);
+        let random = |index: usize| Direction::random(direction.vector.len(), norm, self.seed, index as u64);
+        Ok(("random direction", (first..first + self.controls).map(random).collect()))
+    }
+
+    fn notes(&self, layer: usize, feature: Option<&Feature>) -> Vec<String> {
         let first = "the first token of a response follows from the prompt's last one, which is not steered";
         let first = (!self.prompt).then(|| first.to_string());
-        first.into_iter().chain(blind.map(String::from)).collect()
+        let read = feature.and_then(|feature| feature.hook.layer).filter(|read| *read != layer);
+        let other =
+            read.map(|read| format!("the autoencoder reads the residual stream after layer {read}, not {layer}"));
+        let blind = Lexical.cannot_see().map(String::from);
+        [first, other, blind].into_iter().flatten().collect()
+    }
+}
+
+/// A feature of an autoencoder.
+struct Feature {
+    name: String,
+    number: i64,
+    sae: Sae,
+    hook: Hook,
+    /// Of all features.
+    figures: Option<Vec<FeatureFigures>>,
+}
+
+impl Feature {
+    /// The decoder's row of one of the features.
+    fn direction(&self, number: i64) -> Result<Direction> {
+        let own = self.figures.as_ref().map(|all| all[number as usize].max).filter(|most| *most > 0.0);
+        let name = if number == self.number { self.name.clone() } else { format!("feature {number}") };
+        Direction::from_vector(name, to_host(&self.sae.direction(number)), own)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::torch::{on_device, padded};
 use crate::{OrBadInput, bad};
 use anyhow::Result;
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Tokens, padding included, that are read at a time.
 const TOGETHER: usize = 4096;
@@ -108,19 +108,27 @@ impl Residuals<'_> {
         Ok(())
     }
 
-    /// The same, encoded: the activations [n, F] of each text in turn.
+    /// The same, text by text: [n, H].
     ///
     /// # Errors
     /// Those of `take`.
-    pub fn encoded(&self, sae: &Sae, texts: &[&Text], mut take: impl FnMut(&Text, Tensor) -> Result<()>) -> Result<()> {
+    pub fn each_text(&self, texts: &[&Text], mut take: impl FnMut(&Text, Tensor) -> Result<()>) -> Result<()> {
         self.each(texts, |now, stream| {
             let mut start = 0;
             for text in now {
                 let own = stream.narrow(0, start, text.len() as i64);
                 start += text.len() as i64;
-                take(text, tch::no_grad(|| sae.encode(&own.to_kind(Kind::Float))))?;
+                take(text, own)?;
             }
             Ok(())
         })
+    }
+
+    /// The same, encoded: the activations [n, F] of each text in turn.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn encoded(&self, sae: &Sae, texts: &[&Text], mut take: impl FnMut(&Text, Tensor) -> Result<()>) -> Result<()> {
+        self.each_text(texts, |text, own| take(text, tch::no_grad(|| sae.encode(&own))))
     }
 }

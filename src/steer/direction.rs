@@ -73,6 +73,13 @@ impl Direction {
         Self { name: format!("random direction {index} of seed {seed}"), vector, max_activation: None }
     }
 
+    /// The same, as long as `norm`; nothing is known of its activation then.
+    pub fn of_norm(self, norm: f64) -> Self {
+        let factor = norm / self.norm();
+        let vector = self.vector.iter().map(|x| (factor * f64::from(*x)) as f32).collect();
+        Self { vector, max_activation: None, ..self }
+    }
+
     /// Its length.
     pub fn norm(&self) -> f64 {
         self.dot(self).sqrt()

@@ -17,4 +17,4 @@ pub use direction::Direction;
 pub use measures::Values;
 pub use report::{Report, described, markdown};
 pub use scale::{Scale, Unit};
-pub use stream::{Passage, difference_of_means, mean_norm, passages};
+pub use stream::{difference_of_means, mean_norm, passages};

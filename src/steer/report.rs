@@ -40,9 +40,11 @@ pub struct Row {
     pub figures: Vec<Figure>,
 }
 
-/// Random directions of the same length at the same strengths.
+/// Other directions of the same length at the same strengths.
 #[derive(Clone, Debug, Serialize)]
 pub struct Controls {
+    /// What each of them is, such as `random direction`.
+    pub of: &'static str,
     pub count: usize,
     pub seed: u64,
     pub rows: Vec<Control>,
@@ -66,8 +68,8 @@ pub struct Control {
 
 impl Report {
     /// Puts the figures in. `own`: the values of the direction at each strength, 0 among them; `controls`: those of
-    /// each random direction at the same strengths but 0, in the same order.
-    pub fn fill(&mut self, own: &[(f64, Values)], controls: &[Vec<Values>], seed: u64) {
+    /// each control at the same strengths but 0, in the same order, and what a control is.
+    pub fn fill(&mut self, own: &[(f64, Values)], (of, controls): (&'static str, &[Vec<Values>]), seed: u64) {
         let Some((_, zero)) = own.iter().find(|(strength, _)| *strength == 0.0) else { return };
         let bootstrap = Bootstrap::new(RESAMPLES, self.problems);
         let row = |(strength, values): &(f64, Values)| Row {
@@ -91,7 +93,7 @@ impl Report {
             })
         });
         let count = controls.len();
-        self.controls = (count > 0).then(|| Controls { count, seed, rows: rows.collect() });
+        self.controls = (count > 0).then(|| Controls { of, count, seed, rows: rows.collect() });
     }
 }
 
@@ -145,9 +147,10 @@ pub fn markdown(report: &Report) -> String {
     page += &format!("\n## Behaviours\n\nShares of answers with a behaviour, by the lexical judge.\n\n{behaviours}");
     if let Some(controls) = &report.controls {
         page += &format!(
-            "\n## Random directions\n\nDifferences to strength 0 of {} of the same norm (seed {}); p is the share of \
+            "\n## Controls\n\nDifferences to strength 0 of {} of the same norm (kind: {}; seed {}); p is the share of \
              directions, this one included, that change a figure at least as much.\n\n{}",
-            counted(controls.count, "random direction"),
+            counted(controls.count, "direction"),
+            controls.of,
             controls.seed,
             beside(controls)
         );
@@ -184,7 +187,7 @@ fn beside(controls: &Controls) -> String {
         let range = between(change, [own.least, own.most]);
         vec![own.strength.to_string(), spoken(&own.name), change(own.own), change(own.mean), range, p_value(own.p)]
     };
-    markdown_table(&["strength", "figure", "this one", "mean of random", "range", "p"], controls.rows.iter().map(row))
+    markdown_table(&["strength", "figure", "this one", "mean of controls", "range", "p"], controls.rows.iter().map(row))
 }
 
 /// A figure's name in a table.
@@ -240,7 +243,7 @@ mod tests {
         let own = [(-2.0, values(&[0.0; 4])), (0.0, values(&[0.0, 1.0, 0.0, 0.0])), (2.0, values(&[1.0; 4]))];
         let controls = [[[0.0; 4], [1.0, 1.0, 1.0, 1.0]], [[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]];
         let controls = controls.map(|control| control.map(|own| values(&own)).to_vec());
-        report.fill(&own, &controls, 7);
+        report.fill(&own, ("random direction", &controls), 7);
         report
     }
 

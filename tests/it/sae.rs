@@ -1,6 +1,6 @@
 //! `ppo-train sae`: training, counting and showing features of the quickstart's model, and what is refused.
 
-use super::support::{golden, json, run, stdout};
+use super::support::{SMOKE, golden, json, run, stdout};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -79,6 +79,17 @@ fn an_autoencoder_is_trained_and_says_what_traces_activate() {
     assert!(!contexts.is_empty() && contexts.len() <= 3);
     let close = (contexts[0]["activation"].as_f64().unwrap() - most["max"].as_f64().unwrap()).abs();
     assert!(close < 1e-5 && contexts[0]["tokens"].as_array().unwrap().len() <= 5);
+
+    // Steered along, beside two that are active as often.
+    let along = ["steer", MODEL, "--recipe", SMOKE, "--sae", &out, "--feature", &feature, "--problems", "4", "--json"];
+    let more = ["--figures", &figures, "--controls", "2", "--unit", "activation", "--strengths", "1"];
+    let report = json(&run(0, &[&along[..], &more].concat()));
+    let most = most["max"].as_f64().unwrap();
+    let (named, factor) = (report["direction"].as_str().unwrap(), report["scale"]["factor"].as_f64().unwrap());
+    assert!(named.starts_with(&format!("feature {feature} of ")) && (factor - most).abs() < 1e-5 * most, "{report}");
+    assert_eq!((&report["layer"], &report["controls"]["of"]), (&json!(1), &json!("feature that is active as often")));
+    let too_many = error(2, &[&along[..], &["--figures", &figures, "--controls", "64"]].concat());
+    assert!(too_many.contains("other features can be matched"), "{too_many}");
     let page = path("page.html");
     assert!(stdout(&run(0, &[&show[..], &["--html", &page]].concat())).contains("page.html: "));
     assert!(fs::read_to_string(&page).unwrap().contains(&format!("Feature {feature}")));
@@ -105,4 +116,7 @@ fn what_does_not_fit_is_said() {
     let unnamed = golden("sae/scope").display().to_string();
     assert!(error(2, &["sae", "features", &unnamed, MODEL, &file]).contains("does not say which layer it reads"));
     assert!(error(2, &["sae", "contexts", "nowhere", MODEL, &file]).contains("nowhere is not there"));
+    let steer = |more: &[&str]| error(2, &[&["steer", MODEL, "--recipe", SMOKE], more].concat());
+    assert!(steer(&["--sae", &tiny, "--feature", "1"]).contains("reads a residual stream of 6 numbers"));
+    assert!(steer(&["--sae", &tiny]).contains("--feature <N>"));
 }

@@ -4,7 +4,8 @@ use crate::judge_local::model;
 use crate::support::{SMOKE, json, run, stdout};
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rollout::{Engine, Sampling, Steering, Stop};
-use ppo_train::steer::{Direction, Passage, difference_of_means, mean_norm};
+use ppo_train::sae::{Residuals, Text};
+use ppo_train::steer::{Direction, difference_of_means, mean_norm};
 use ppo_train::torch::{on_device, test_device};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
@@ -54,16 +55,17 @@ fn a_planted_direction_is_found_again() {
     let (policy, u) = planted();
     let planted = Direction::from_vector("planted", u, None).unwrap();
     // Traces of one kind of tokens after a prompt of the other; only the response counts.
-    let traces = |own: std::ops::Range<i64>, other: i64| -> Vec<Passage> {
-        own.map(|id| Passage { ids: [vec![other; 3], vec![id; 2 + id as usize % 3]].concat(), from: 3 }).collect()
+    let traces = |own: std::ops::Range<i64>, other: i64| -> Vec<Text> {
+        own.map(|id| Text { ids: [vec![other; 3], vec![id; 2 + id as usize % 3]].concat(), first: 3 }).collect()
     };
     let [first, second] = [traces(8..16, 2), traces(0..7, 9)];
     for layer in [0, 1] {
-        let found = difference_of_means(&policy, layer, &first, &second, "found".into()).unwrap();
+        let residuals = Residuals { policy: &policy, layer };
+        let found = difference_of_means(&residuals, &first, &second, "found".into()).unwrap();
         assert!(found.cosine(&planted) > 0.97, "{}", found.cosine(&planted));
         assert!((found.norm() - 2.0).abs() < 0.1, "{}", found.norm());
         // The norm of an embedding is that of u and noise.
-        let norm = mean_norm(&policy, layer, &first);
+        let norm = mean_norm(&residuals, &first).unwrap();
         assert!((1.0..1.4).contains(&norm), "{norm}");
 
         let prompts = [vec![20], vec![17, 22, 18]];
@@ -88,7 +90,9 @@ fn a_planted_direction_is_found_again() {
             assert!(!all[2].ids.contains(&RAISED), "{:?}", all[2].ids);
         }
     }
-    let error = difference_of_means(&policy, 0, &first, &first, "d".into()).unwrap_err().to_string();
+    let error = difference_of_means(&Residuals { policy: &policy, layer: 0 }, &first, &first, "d".into())
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "d: all its numbers are 0, which is no direction");
 }
 
@@ -170,7 +174,7 @@ fn strengths_are_held_against_0_and_random_directions() {
     let raw = format!("--strengths={}", of("factor")[2]);
     let page = stdout(&steer(&["--file", &saved, &raw, "--traces", &again]));
     assert!(page.contains("a strength of 1 is the direction as it is (unit `raw`): it adds 1"), "{page}");
-    assert!(page.contains("## Behaviours") && !page.contains("## Random"), "{page}");
+    assert!(page.contains("## Behaviours") && !page.contains("## Controls"), "{page}");
     let text = |row: &Value| row["text"].as_str().unwrap().to_string();
     let raw_texts = |path: &str| lines(Path::new(path))[5..].iter().map(text).collect::<Vec<_>>();
     assert_eq!(raw_texts(&again), texts(2.0));
@@ -207,7 +211,7 @@ fn what_cannot_be_steered_is_said() {
     let (weights, short) = (at("model/model.safetensors"), at("short.safetensors"));
     Direction::random(31, 1.0, 0, 0).save(Path::new(&short)).unwrap();
     for (args, parts) in [
-        (&["--layer", "0"][..], &["--between <A> <B>|--file <FILE>|--random"][..]),
+        (&["--layer", "0"][..], &["--between <A> <B>|--sae <DIR>|--file <FILE>|--random"][..]),
         (&["--layer", "2", "--random"], &["there is no layer 2: the model has 2, from 0 to 1"]),
         (&["--layer", "0", "--random", "--strengths", "1,nan"], &["--strengths: NaN is not a strength"]),
         (&["--layer", "0", "--random", "--strengths", "1e39"], &["a strength of 1"]),
