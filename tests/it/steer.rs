@@ -39,12 +39,12 @@ fn planted() -> (Policy, Vec<f32>) {
     };
     for (name, tensor) in weights.entries() {
         let mut tensor = tensor.shallow_clone();
-        let _ = match name.as_str() {
+        match name.as_str() {
             "model.embed_tokens.weight" => tensor.copy_(&with(0.3, &signs)),
             "lm_head.weight" => tensor.copy_(&with(1.1, &raised)),
-            name if name.contains("norm") => tensor.fill_(1.0),
-            _ => tensor,
-        };
+            name if name.contains("norm") => drop(tensor.fill_(1.0)),
+            _ => {}
+        }
     }
     let u = ppo_train::torch::to_host(&u);
     (Policy::new(&config, weights), u)
