@@ -42,15 +42,15 @@ pub struct Steer {
     #[command(flatten)]
     source: Source,
     /// The feature of --sae whose decoder row is the direction.
-    #[arg(long, value_name = "N", requires = "sae")]
+    #[arg(long, value_name = "N")]
     feature: Option<i64>,
     /// What `sae features --figures` wrote about all features of --sae: it has the largest activations, and --controls
     /// are then features that are active as often.
-    #[arg(long, value_name = "FILE", requires = "sae")]
+    #[arg(long, value_name = "FILE")]
     figures: Option<PathBuf>,
-    /// The tensor of --file.
-    #[arg(long, value_name = "NAME", default_value = "direction", requires = "file")]
-    tensor: String,
+    /// The tensor of --file (default: direction).
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
     /// The largest activation of the direction's feature, for --unit activation.
     #[arg(long, value_name = "NUMBER")]
     max_activation: Option<f64>,
@@ -131,6 +131,15 @@ impl Steer {
             return Err(bad!("the autoencoder does not say which layer it reads: name it with --layer"));
         };
         check_layer(&plan.config, layer)?;
+        // The parser cannot require one of several that exclude each other.
+        let unused = [
+            (self.tensor.is_some() && self.source.file.is_none(), "--tensor", "--file <FILE>"),
+            (self.figures.is_some() && self.source.sae.is_none(), "--figures", "--sae <DIR>"),
+            (self.feature.is_some() && self.source.sae.is_none(), "--feature", "--sae <DIR>"),
+        ];
+        if let Some((_, what, of)) = unused.into_iter().find(|(is_unused, ..)| *is_unused) {
+            return Err(bad!("{what} belongs to {of}, which is not given"));
+        }
         let strengths = self.strengths()?;
         let env = Environment::of(&plan)?;
         let measured = torch::catching(|| {
@@ -257,7 +266,7 @@ impl Steer {
                 let name = format!("difference of means, {} minus {}", first.display(), second.display());
                 difference_of_means(residuals, &read(first)?, &read(second)?, name)?
             }
-            (_, Some(file), _) => Direction::from_file(file, &self.tensor)?,
+            (_, Some(file), _) => Direction::from_file(file, self.tensor.as_deref().unwrap_or("direction"))?,
             (.., Some(feature)) => feature.direction(feature.number)?,
             _ => Direction::random(config.hidden_size as usize, 1.0, self.seed, 0),
         };

@@ -1,7 +1,8 @@
 //! Rows of parquet files, as the crate `parquet` reads them. What a file says of its own sizes is looked at before
 //! (`claims`), since the crate believes it.
 
-use super::{Row, claims, place};
+use super::claims;
+use super::row::{Row, place};
 use crate::open;
 use crate::panics::damaged;
 use anyhow::{Context, Result, bail, ensure};

@@ -2,9 +2,11 @@
 
 mod claims;
 mod columnar;
+mod row;
 mod table;
 mod thrift;
 
+pub use row::{MAX_LINE, Row, place};
 pub use table::{delimited, header, table};
 
 use crate::json::Object;
@@ -14,14 +16,8 @@ use serde_json::{Map, Value};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Longest line of a JSONL file, in bytes.
-pub const MAX_LINE: u64 = 1 << 20;
-
 /// Largest JSON file, which is read whole, in bytes.
 const MAX_JSON: u64 = 1 << 28;
-
-/// A row's number in its file, from 1 (of a JSONL file the line), and its columns.
-pub type Row = (usize, Map<String, Value>);
 
 /// The rows of a file whose name ends in `.jsonl`, `.json` (a list of objects) or `.parquet`; of a parquet file only
 /// the given columns, if it has any of them, are decoded.
@@ -81,12 +77,6 @@ pub fn any(path: &Path, chosen: &[&str]) -> Result<Box<dyn Iterator<Item = Resul
         }
         _ => read(path, chosen),
     }
-}
-
-/// Where a row is, for messages about it.
-pub fn place(path: &Path, number: usize) -> String {
-    let unit = if path.extension().is_some_and(|extension| extension == "jsonl") { "line" } else { "row" };
-    format!("{}, {unit} {number}", path.display())
 }
 
 /// The value of a field, unless it is null.

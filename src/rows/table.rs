@@ -3,7 +3,7 @@
 //! Decided: a `.tsv` has no quoting and no line within a field. The common writers of such files do not quote, and a
 //! reader that takes their quotes for quoting swallows whole rows without a word (of LIAR's training file, 29).
 
-use super::{MAX_LINE, Row, place};
+use super::row::{MAX_LINE, Row, place};
 use crate::{not_fetched, open};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};

@@ -44,8 +44,8 @@ pub fn passages(path: &Path, tokenizer: &Tokenizer, most_tokens: usize) -> Resul
     }
 }
 
-/// The mean length of the residual stream over the texts' tokens. Where a text counts from its first token, that is left
-/// out: what nothing comes before is many times as long as the rest.
+/// The mean length of the residual stream over the texts' tokens. Where a text counts from its first token, that is
+/// left out: what nothing comes before is many times as long as the rest.
 ///
 /// # Errors
 /// None of its own.

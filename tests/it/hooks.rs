@@ -73,7 +73,8 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
             && page.contains("<th scope=\"row\">task.max_number</th>")
     );
 
-    // A result that is no longer what was written is made anew, by the command and by the run, if its checkpoint is there.
+    // A result that is no longer what was written is made anew, by the command and by the run, if its checkpoint is
+    // there.
     let spoil = |step: usize| {
         let path = run_folder.join(format!("hooks/step_{step:06}/score/result.json"));
         let text = fs::read_to_string(&path).unwrap();

@@ -308,7 +308,8 @@ proptest! {
                 "\u{661}", "\u{660}", "\u{2160}", "\u{2019}", "'", " ", ", ", ".", "_", "0", "\u{4f60}",
             ]).prop_map(String::from),
             prop::sample::select(SENTENCES).prop_map(|(hit, _)| hit.to_string()),
-            prop::sample::select(SENTENCES).prop_map(|(hit, _)| hit.replace(['s', 'S'], "\u{17f}").replace(' ', "\u{2003}")),
+            prop::sample::select(SENTENCES)
+                .prop_map(|(hit, _)| hit.replace(['s', 'S'], "\u{17f}").replace(' ', "\u{2003}")),
         ], 0..6),
     ) {
         let text = parts.concat();

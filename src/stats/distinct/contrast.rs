@@ -1,6 +1,6 @@
 //! The direction from one voice to another, and how far it can be relied on.
 
-use super::Segment;
+use super::shared::Segment;
 use nalgebra::{DMatrix, DVector};
 
 /// What the voice that speaks first in a text has, and the second has not: the mean over texts of the difference of

@@ -1,6 +1,6 @@
 //! Squared distances between segments of one text, of different voices against those of one.
 
-use super::{Segment, Tested, centre, take_out};
+use super::shared::{Segment, Tested, centre, take_out};
 use nalgebra::{DMatrix, DVector};
 
 /// The coefficient of "of different voices" in a regression of squared distances, in units of their mean, on it, the

@@ -1,7 +1,7 @@
 //! A linear probe: ridge regression of which of two voices speaks on matched vectors, tested on texts that it has not
 //! seen.
 
-use super::{Segment, Tested, permute};
+use super::shared::{Segment, Tested, permute};
 use crate::rng::{Purpose, stream};
 use nalgebra::{DMatrix, DVector};
 
