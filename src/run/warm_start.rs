@@ -123,7 +123,7 @@ impl WarmUp<'_> {
                 if !waits {
                     let (shown, minutes) = (start.display(), PATIENCE.as_secs() / 60);
                     terminal::warn(&format!(
-                        "warning: {shown} is not saved; the run waits for room, at most {minutes} minutes: {error:#}"
+                        "warning: {shown} is not saved, and the run waits for room, up to {minutes} minutes: {error:#}"
                     ));
                 }
                 waits = true;
