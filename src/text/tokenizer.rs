@@ -5,8 +5,9 @@
 //! Decoding keeps special tokens, because layout tags may be registered as such and the reward must see them.
 
 use super::TokenizerConfig;
+use crate::panics::damaged;
 use crate::{WHOLE, bad, not_fetched, read_bytes};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -41,7 +42,8 @@ impl Tokenizer {
         }
         let bytes = read_bytes(&path, WHOLE).map_err(|error| bad!("no tokenizer: {file} cannot be read: {error}"))?;
         // Windows programs begin a file with a byte-order mark.
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|error| bad!("{file} is not a tokenizer of the tokenizers library: {error}"))?;
         // The recipe decides about lengths; the file may contain those of its training.
         inner.with_padding(None);
@@ -92,7 +94,7 @@ impl Tokenizer {
             plain.set_encode_special_tokens(true);
             plain
         });
-        let encoding = plain.encode_fast(text, false);
+        let encoding = guarded(|| plain.encode_fast(text, false));
         let encoding = encoding.map_err(|error| bad!("encoding with {}: {error}", self.path.display()))?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
@@ -122,7 +124,8 @@ impl Tokenizer {
             entry.ok_or_else(|| bad!("token id {id} is not among the {limit} of {}", self.path.display()))
         };
         let ids: Vec<u32> = ids.iter().map(known).collect::<Result<_>>()?;
-        self.inner.decode(&ids, false).map_err(|error| bad!("decoding with {}: {error}", self.path.display()))
+        let text = guarded(|| self.inner.decode(&ids, false));
+        text.map_err(|error| bad!("decoding with {}: {error}", self.path.display()))
     }
 
     /// `decode` without the tokens that end a text or a turn, among them the model's own `ends`: what a reader wants to
@@ -147,7 +150,8 @@ impl Tokenizer {
                 return Ok(String::new());
             }
             let known = u32::try_from(id).map_err(|_| bad!("{id} is not a token id"))?;
-            let new = stream.step(known).map_err(|error| bad!("decoding with {}: {error}", self.path.display()))?;
+            let new = guarded(|| stream.step(known));
+            let new = new.map_err(|error| bad!("decoding with {}: {error}", self.path.display()))?;
             Ok(new.unwrap_or_default())
         }
     }
@@ -204,10 +208,15 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<i64>> {
-        let encoding = self.inner.encode_fast(text, special);
+        let encoding = guarded(|| self.inner.encode_fast(text, special));
         let encoding = encoding.map_err(|error| bad!("encoding with {}: {error}", self.path.display()))?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
+}
+
+/// What the crate makes of a file, a text or ids; it panics at some files that are damaged, as by a cut.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    damaged(work)?.map_err(|error| anyhow!("{error}"))
 }
 
 #[cfg(test)]
@@ -309,6 +318,15 @@ mod tests {
         std::fs::write(empty.path().join("tokenizer.json"), format!("\u{feff}{text}")).unwrap();
         assert_eq!(Tokenizer::from_dir(empty.path()).unwrap().vocab_size(), TOKENIZER.vocab_size());
         assert!(message(changed(|tokenizer, _| *tokenizer = json!({})).path()).contains("is not a tokenizer"));
+        // Wherever a file is cut, also where the crate panics.
+        for text in [
+            &text[..text.floor_char_boundary(text.len() / 2)],
+            "{\"decoder\": {\"type\": \"Fu",
+            "{\"model\": {\"type\": \"BPE\", \"vo",
+        ] {
+            std::fs::write(empty.path().join("tokenizer.json"), text).unwrap();
+            assert!(message(empty.path()).contains("tokenizer.json is not a tokenizer of the tokenizers library: "));
+        }
         for (config, part) in [
             (json!([1]), "tokenizer_config.json: invalid type: sequence, expected a JSON object"),
             (json!({"eos_token": 3}), "tokenizer_config.json: `eos_token`: expected a token's text, or a table"),

@@ -294,7 +294,6 @@ pub(super) fn plain(sentence: &str) -> Cow<'_, str> {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
         _ if c.is_whitespace() => ' ',
-        _ if c.is_alphabetic() => '_',
         _ => {
             let class = KINDS.as_ref().map(|kinds| kinds.matches(c.encode_utf8(&mut [0; 4])));
             let is = |kind| class.as_ref().is_some_and(|class| class.matched(kind));
@@ -310,5 +309,5 @@ pub(super) fn plain(sentence: &str) -> Cow<'_, str> {
     if sentence.is_ascii() { sentence.into() } else { sentence.chars().map(plain).collect() }
 }
 
-/// The digits of all languages, and what a word consists of.
+/// The digits of all languages, and what a word consists of, by the tables that expressions are read by.
 static KINDS: LazyLock<Option<regex::RegexSet>> = LazyLock::new(|| regex::RegexSet::new([r"^\d", r"^\w"]).ok());
