@@ -89,6 +89,7 @@ impl BenchCommand {
         if self.json {
             let mut all = measured.json();
             all.insert("work".into(), json!(work.to_string()));
+            all.insert("shapes".into(), bench.shapes());
             all.insert("machine".into(), serde_json::to_value(machine)?);
             all.extend(spent.map(|spent| ("profile".into(), spent.json())));
             return print_json(&Value::Object(all));
@@ -146,7 +147,7 @@ fn summary(measured: &Measured) -> String {
 fn read_measurement(path: &Path) -> Result<Value> {
     let text = read_text(path, LONGEST).with_context(|| format!("cannot read {}", path.display())).bad_input()?;
     let value: Value = serde_json::from_str(&text).with_context(|| path.display().to_string()).bad_input()?;
-    match value["step_s"].is_number() {
+    match value["stages"].is_object() {
         true => Ok(value),
         false => Err(bad!("{} is not a measurement: expected what `ppo-train bench --json` prints", path.display())),
     }

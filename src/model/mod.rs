@@ -6,6 +6,7 @@ mod config_file;
 mod decoder;
 mod heads;
 mod nn;
+mod products;
 mod rope;
 mod stored;
 mod weights;
@@ -14,5 +15,6 @@ pub use attention::{Attend, Causal, KeyValues, PRODUCTS_TOKENS, Projected, maske
 pub use config::{ADAPTER, Family, ModelConfig};
 pub use decoder::{Decoder, Tap, Tokens};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
+pub use products::Products;
 pub use stored::{Stored, missing_files, tensor_names};
 pub use weights::{Head, Weights};

@@ -5,7 +5,7 @@ use super::{launch, launch_one};
 use crate::Stopped;
 use crate::dist::Solo;
 use crate::dist::threads::Thread;
-use crate::metrics::jsonl;
+use crate::metrics::{jsonl, measures_machine};
 use crate::plan::{self, Plan};
 use crate::torch::{test_device_name, to_host};
 use crate::train::hook::State;
@@ -36,8 +36,7 @@ fn a_second_task_and_a_hook_take_part_in_a_run() {
 fn left_by(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let timeless = |line: &str| {
         let mut record: BTreeMap<String, Value> = serde_json::from_str(line).unwrap();
-        let timed = |name: &str| ["time", "timing", "perf/", "sft/tokens_per_s"].iter().any(|t| name.starts_with(t));
-        record.retain(|name, _| !timed(name));
+        record.retain(|name, _| name != "time" && !measures_machine(name));
         serde_json::to_string(&record).unwrap() + "\n"
     };
     let lines = |name: &str| -> Vec<u8> {
@@ -171,7 +170,7 @@ fn trained_by(ranks: usize, out: &Path) -> (BTreeMap<String, f64>, Vec<f32>) {
     let mut figures = BTreeMap::new();
     for record in jsonl::read(&out.join("metrics.jsonl"), |warning| panic!("{warning}")).unwrap() {
         for (name, value) in record.scalars() {
-            if !["timing", "perf/", "sft/tokens_per_s", "global_seqlen"].iter().any(|t| name.starts_with(t)) {
+            if !measures_machine(name) && !name.starts_with("global_seqlen") {
                 let twice = figures.insert(format!("{:?} {} {name}", record.stage, record.step), value);
                 assert!(twice.is_none(), "one rank writes");
             }
