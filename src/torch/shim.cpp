@@ -69,8 +69,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
 };
 
-// The time of each operation of libtorch, without that of the operations it calls. There is one for all profiles, and it
-// is never freed: an operation that another thread began before the end of a profile reports to it afterwards.
+// The time of each operation of libtorch, without that of the operations it calls. There is one for all profiles, and
+// it is never freed: an operation that another thread began before the end of a profile reports to it afterwards.
 struct Profile {
   struct Spent {
     int64_t calls = 0;
