@@ -4,10 +4,12 @@
 //! and prompts of random ids, since the time depends on shapes alone. Responses end at lengths that are drawn once, so
 //! that two programs, or two versions of this one, do the same work.
 
+mod growth;
 mod profile;
 mod report;
 mod work;
 
+pub use growth::{Growth, grow};
 pub use profile::{STAGES, Spent};
 pub use report::{Measured, Stage};
 pub use work::{Tokens, Work};
