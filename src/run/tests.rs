@@ -30,6 +30,15 @@ fn a_second_task_and_a_hook_take_part_in_a_run() {
     assert_eq!(fs::read_to_string(out.join("steps")).unwrap(), "2");
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     assert!(metrics.contains("val/larger/accuracy") && metrics.contains("actor/pg_loss"));
+    // Every name has its place in the documentation.
+    let (page, records) = (fs::read_to_string("docs/metrics.md").unwrap(), out.join("metrics.jsonl"));
+    for record in jsonl::read(&records, |warning| panic!("{warning}")).unwrap() {
+        for (name, _) in record.scalars() {
+            let last = name.rsplit('/').next().unwrap();
+            assert!(page.contains(&format!("`{last}`")) || page.contains(&format!("/{last}`")), "{name}");
+        }
+    }
+    assert!(metrics.contains("actor/mfu") && metrics.contains("training/total_tokens"), "{metrics}");
 }
 
 /// Everything that a run leaves which is no time: records, texts, evaluations, and the last checkpoint.
