@@ -100,7 +100,7 @@ impl Sitting {
         folder: &RunFolder,
         after: Option<(Stage, u64)>,
         processes: usize,
-    ) -> impl FnOnce() -> Result<Self> + Send + 'static {
+    ) -> impl FnOnce() -> Result<Self> + Send + use<> {
         let (recipe, text, tokenizer) = (plan.recipe.clone(), plan.text.clone(), plan.tokenizer_dir.clone());
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let reads_weights = !recipe.model.random_weights && folder.complete(0).is_none();
