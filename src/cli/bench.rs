@@ -59,7 +59,7 @@ pub struct BenchCommand {
     /// Print how many times faster this is than another measurement, a file written with --json.
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// Measure how the time grows, from a quarter of the prompts, of the response tokens and of the model to all of them.
+    /// Measure how the time grows, from a quarter of the prompts, of the response tokens and of the model to all.
     #[arg(long, conflicts_with_all = ["profile", "against"])]
     grow: bool,
     /// Draw the growth.

@@ -41,8 +41,8 @@ impl Policy {
         self.weights.flat().device()
     }
 
-    /// The same model for passes over few tokens, with its weights packed as they are now: as much memory once more, and
-    /// faster. None if it would not be (`torch::Packed`), or if a run may not hold as much.
+    /// The same model for passes over few tokens, with its weights packed as they are now: as much memory once more,
+    /// and faster. None if it would not be (`torch::Packed`), or if a run may not hold as much.
     pub fn packed(&self) -> Option<Self> {
         let flat = self.weights.flat();
         let gains = flat.device() == Device::Cpu && flat.kind() == Kind::BFloat16 && cpu_multiplies_bfloat16();

@@ -386,22 +386,3 @@ fn a_bench_measures_every_stage_and_compares_itself() {
     let table = stdout(&run(0, &[&["bench", SMOKE, "--against", file.to_str().unwrap()][..], &shape].concat()));
     assert!(table.contains("speed-up"), "{table}");
 }
-
-#[test]
-fn the_growth_of_a_step_is_measured_and_drawn() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("growth.svg");
-    let shape = ["--prompts", "4", "--prompt-tokens", "5", "--response-tokens", "8", "--steps", "1"];
-    let arguments = [&["bench", SMOKE, "--grow", "--json", "--svg", file.to_str().unwrap()][..], &shape].concat();
-    let measured = support::json(&run(0, &arguments));
-    let all = measured["growth"].as_array().unwrap();
-    let values = |at: usize| {
-        let points = all[at]["points"].as_array().unwrap();
-        points.iter().map(|point| point["value"].as_f64().unwrap()).collect::<Vec<_>>()
-    };
-    assert_eq!((values(0), values(1)), (vec![1.0, 2.0, 3.0, 4.0], vec![2.0, 4.0, 6.0, 8.0]));
-    assert!(values(2).len() > 1 && values(2).is_sorted(), "{:?}", values(2));
-    assert!(all.iter().all(|along| along["exponents"]["step"].is_number()), "{measured}");
-    assert!(std::fs::read_to_string(&file).unwrap().starts_with("<svg"));
-    run(2, &["bench", SMOKE, "--svg", "growth.svg"]);
-}
