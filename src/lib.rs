@@ -28,6 +28,7 @@ pub mod rng;
 pub mod rollout;
 pub mod rows;
 pub mod run;
+pub mod sae;
 pub mod stats;
 pub mod task;
 pub mod teacher;

@@ -8,6 +8,8 @@ mod dialogue;
 mod expression;
 mod formula;
 mod grammar;
+mod heartbeat;
+mod history;
 mod index;
 mod judge;
 mod lexical;
@@ -20,6 +22,7 @@ mod reward;
 mod state;
 mod sums;
 mod template;
+mod tokenizer;
 mod traces;
 mod weights;
 mod wire;
@@ -30,7 +33,7 @@ use std::fmt::Display;
 pub type Target = fn(&[u8]);
 
 /// The targets with their names, which are those of their files and of their folders of seeds.
-pub const ALL: [(&str, Target); 22] = [
+pub const ALL: [(&str, Target); 25] = [
     ("chat", chat::run),
     ("claims", claims::run),
     ("config", config::run),
@@ -38,6 +41,8 @@ pub const ALL: [(&str, Target); 22] = [
     ("expression", expression::run),
     ("formula", formula::run),
     ("grammar", grammar::run),
+    ("heartbeat", heartbeat::run),
+    ("history", history::run),
     ("index", index::run),
     ("judge", judge::run),
     ("lexical", lexical::run),
@@ -50,6 +55,7 @@ pub const ALL: [(&str, Target); 22] = [
     ("state", state::run),
     ("sums", sums::run),
     ("template", template::run),
+    ("tokenizer", tokenizer::run),
     ("traces", traces::run),
     ("weights", weights::run),
     ("wire", wire::run),

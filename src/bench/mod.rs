@@ -166,6 +166,7 @@ impl<'a> Bench<'a> {
             vocabulary: plan.config.vocab_size,
             batch: rollout.batch,
             goes_on: &|| true,
+            steering: None,
         };
         let stream =
             |p: usize, s: usize| rng::stream(plan.recipe.seed, Purpose::Rollout, 0, (p * work.samples + s) as u64);

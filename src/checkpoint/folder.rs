@@ -95,12 +95,17 @@ pub fn link_folder(source: &Path, target: &Path) -> Result<()> {
 pub fn tolerate(saved: Result<()>, otherwise: &str) -> Result<bool> {
     match saved {
         Ok(()) => Ok(true),
-        Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+        Err(error) if is_of_disk(&error) => {
             terminal::warn(&format!("warning: {otherwise}: {error:#}"));
             Ok(false)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the disk was at fault, be it full, gone or broken.
+pub fn is_of_disk(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<std::io::Error>())
 }
 
 /// Syncs every file and folder below `dir` to disk.

@@ -1,6 +1,7 @@
 //! Whether a folder still has the files that were written.
 
 use super::folder::is_complete;
+use super::run_folder::{Checkpoint, RunFolder};
 use super::sums::{MARK, Sum, Sums, collect, hashes};
 use crate::{bad, terminal, torch};
 use anyhow::{Context, Result};
@@ -99,18 +100,29 @@ fn of_reading(path: &Path, error: anyhow::Error) -> Result<String> {
     }
 }
 
-/// Refuses a complete folder, or a folder within one, whose files are not those that were written. `parts`: only these
-/// of its files and folders are read; none: all. A folder that nobody marked is not judged.
+/// Refuses a checkpoint or a run's start, or a folder within one, that is not complete, or whose files are not those
+/// that were written. `parts`: only these of its files and folders are read; none: all. Any other folder of a model is
+/// not judged.
 ///
 /// # Errors
-/// Bad input: the file that is damaged, and how. A file that may not be read.
+/// Bad input: the mark that is missing; the file that is damaged, and how. A file that may not be read.
 pub fn ensure_whole(folder: &Path, parts: &[&str]) -> Result<()> {
     let shown = folder.display();
     let verdict = match folder.canonicalize() {
         _ if is_complete(folder) => verify(folder, parts)?,
         Ok(real) => match (real.parent(), real.file_name().and_then(|name| name.to_str())) {
             (Some(parent), Some(name)) if is_complete(parent) => verify(parent, &[name])?,
-            _ => return Ok(()),
+            (parent, _) => {
+                let parent = parent.filter(|parent| is_saved(parent));
+                return match parent.or_else(|| Some(&*real).filter(|real| is_saved(real))) {
+                    None => Ok(()),
+                    Some(unmarked) => Err(bad!(
+                        "{} is not complete: it has no {MARK}, which is written last; take another checkpoint, or copy \
+                         it once more",
+                        unmarked.display()
+                    )),
+                };
+            }
         },
         // What reads it will say so.
         Err(_) => return Ok(()),
@@ -123,6 +135,14 @@ pub fn ensure_whole(folder: &Path, parts: &[&str]) -> Result<()> {
         }
         Verdict::Damaged(what) => Err(bad!("{shown} is damaged: {what}")),
     }
+}
+
+/// Whether a folder was made by a run that saves, and not by anybody else: what it holds says so, or its place.
+fn is_saved(folder: &Path) -> bool {
+    let checkpoint = Checkpoint::at(folder);
+    let run = RunFolder::new(folder.parent().unwrap_or(Path::new("")));
+    let own = folder == run.start() || run.step_of(folder).is_some_and(|step| folder == run.step(step).path());
+    checkpoint.state().is_file() || own && run.recipe().is_file()
 }
 
 #[cfg(test)]
@@ -213,5 +233,33 @@ mod tests {
         fs::remove_file(third.join(MARK)).unwrap();
         link_folder(&third, &first).unwrap();
         ensure_whole(&first, &[]).unwrap();
+    }
+
+    #[test]
+    fn what_a_run_saved_is_complete_or_refused() {
+        let run = tempfile::tempdir().unwrap();
+        let inside = |name: &str| run.path().join(name);
+        for name in ["step_000001/model", "step_7", "start", "copy", "exported/model", "model"] {
+            fs::create_dir_all(inside(name)).unwrap();
+        }
+        fs::write(inside("copy/state.json"), "{}").unwrap();
+        fs::write(inside("recipe.toml"), "").unwrap();
+        let refused = |name: &str| ensure_whole(&inside(name), &[]).err().map(|error| error.to_string());
+        for (name, unmarked) in [
+            ("step_000001", "step_000001"),
+            ("step_000001/model", "step_000001"),
+            ("step_000001/../start/.", "start"),
+            ("copy", "copy"),
+        ] {
+            let error = refused(name).unwrap();
+            let expected = format!("{} is not complete: it has no COMPLETE", inside(unmarked).display());
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        // Models of others may have any place and name.
+        for name in ["step_7", "exported", "exported/model", "model", "none"] {
+            assert_eq!(refused(name), None, "{name}");
+        }
+        fs::remove_file(inside("recipe.toml")).unwrap();
+        assert_eq!(refused("start"), None);
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ppo_train::checkpoint::{Checkpoint, RunFolder, ensure_whole, is_complete};
+use ppo_train::checkpoint::{Checkpoint, RunFolder, ensure_whole};
 use ppo_train::dist::is_first;
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
@@ -151,17 +151,11 @@ pub fn model_of(checkpoint: &Path) -> Result<PathBuf> {
 /// other `parts`.
 ///
 /// # Errors
-/// Bad input: as `model_of`; a damaged file, which is named.
+/// Bad input: as `model_of`; a checkpoint that is not complete; a damaged file, which is named.
 pub fn whole_model_of(checkpoint: &Path, parts: &[&str]) -> Result<PathBuf> {
     let model = model_of(checkpoint)?;
-    if model == checkpoint {
-        ensure_whole(checkpoint, &[])?;
-    } else if is_complete(checkpoint) {
-        ensure_whole(checkpoint, &[&["model"], parts].concat())?;
-    } else {
-        let shown = checkpoint.display();
-        terminal::warn(&format!("note: {shown} has no COMPLETE: its files cannot be checked"));
-    }
+    let parts = if model == checkpoint { vec![] } else { [&["model"], parts].concat() };
+    ensure_whole(checkpoint, &parts)?;
     Ok(model)
 }
 

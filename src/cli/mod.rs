@@ -14,6 +14,7 @@ mod judge;
 mod plan;
 mod replay;
 mod report;
+mod sae;
 mod schema;
 mod status;
 mod submit;
@@ -58,6 +59,7 @@ commands! {
     Analyze(analyze::Analyze),
     Judge(judge::Judge),
     Report(report::Report),
+    Sae(sae::SaeCommand),
     Submit(submit::Submit),
     Status(status::Status),
     Replay(replay::Replay),

@@ -123,8 +123,12 @@ impl Beside {
     fn recover(&mut self, plan: &Plan, run: &RunFolder, step: usize) -> Result<()> {
         if !self.recovered {
             self.recovered = true;
-            let left = pending(&plan.recipe, run)?.into_iter().filter(|job| job.step < step);
-            self.queue.extend(left.map(Waiting::new));
+            for job in pending(&plan.recipe, run)?.into_iter().filter(|job| job.step < step) {
+                if let Some(damage) = job.damage(run) {
+                    terminal::warn(&format!("note: {damage}; it is made anew"));
+                }
+                self.queue.push_back(Waiting::new(job));
+            }
         }
         Ok(())
     }

@@ -31,29 +31,31 @@ pub struct Lack {
 pub fn check(plan: &Plan) -> Result<Lack> {
     let hooks = &plan.recipe.hooks;
     let mut lack = Lack::default();
-    let prompts = match hooks.persona.as_ref().map(|persona| &persona.judge) {
-        Some(Judge::Endpoint(endpoint)) => {
-            key(&asked(endpoint)?, &mut lack)?;
-            endpoint.prompts.as_deref()
-        }
-        Some(Judge::Local(local)) => local.prompts.as_deref(),
-        Some(Judge::Lexical) | None => None,
-    };
-    Prompts::new(prompts).context("hooks.persona.judge.prompts")?;
+    for (name, judge) in hooks.judges() {
+        let prompts = match judge {
+            Judge::Endpoint(endpoint) => {
+                key(name, &asked(endpoint)?, &mut lack)?;
+                endpoint.prompts.as_deref()
+            }
+            Judge::Local(local) => local.prompts.as_deref(),
+            Judge::Lexical => None,
+        };
+        Prompts::new(prompts).with_context(|| format!("{name}.prompts"))?;
+    }
     if let Some(settings) = &hooks.transfer {
         transfer::check(plan, settings)?;
     }
     Ok(lack)
 }
 
-/// Whether the key that an endpoint may want is in the environment.
-fn key(settings: &Settings, lack: &mut Lack) -> Result<()> {
+/// Whether the key that the endpoint of a judge may want is in the environment.
+fn key(judge: &str, settings: &Settings, lack: &mut Lack) -> Result<()> {
     if settings.key()?.is_some() {
         return Ok(());
     }
     let name = &settings.key_env;
     if name != USUAL_KEY {
-        let what = format!("the environment variable {name} is not set, which hooks.persona.judge.key_env names");
+        let what = format!("the environment variable {name} is not set, which {judge}.key_env names");
         lack.errors.push(what);
     } else if !settings.is_here() {
         let what = format!("the environment variable {name} is not set: {} gets no key", settings.url);
@@ -71,7 +73,7 @@ mod tests {
         let of = |url: &str, name: &str| {
             let mut lack = Lack::default();
             let settings = Settings { key_env: name.into(), ..Settings::new(url, "tiny") };
-            key(&settings, &mut lack).unwrap();
+            key("hooks.persona.judge", &settings, &mut lack).unwrap();
             (lack.errors.len(), lack.warnings.len())
         };
         assert_eq!(of("https://example.org/v1", "PPO_TRAIN_TEST_NO_SUCH_KEY"), (1, 0));

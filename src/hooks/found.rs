@@ -2,8 +2,8 @@
 //! is named and left out: the others are no worse for it.
 
 use super::outcome::Outcome;
-use super::schedule::{Job, PERSONA, TRANSFER};
-use super::transfer;
+use super::schedule::{DISTINCT, Job, PERSONA, TRANSFER};
+use super::{distinct, transfer};
 use crate::checkpoint::RunFolder;
 use crate::judge::metrics;
 use crate::stats::{Figure, Place};
@@ -45,7 +45,7 @@ impl Found {
                 let times = counted(failed.attempts, "attempt");
                 found.missing.push(format!("{what} failed, {times}: {}", failed.error));
             }
-            if job.is_done(run) {
+            if job.has_result(run) {
                 match Outcome::read(run, &job) {
                     Ok(outcome) => {
                         let judged = Judged { outcome, folder: job.folder(run) };
@@ -102,6 +102,7 @@ pub fn place(hook: &str, name: &str) -> Option<Place> {
     match hook {
         PERSONA => metrics::place(name),
         TRANSFER => transfer::place(name),
+        DISTINCT => distinct::place(name),
         _ => {
             let (start, line) = name.rsplit_once('/').unwrap_or((name, name));
             Some(Place::new(format!("{hook}: {}", start.replace('_', " ")), line, "", true))

@@ -9,6 +9,7 @@ pub mod compared;
 #[cfg(test)]
 #[path = "../../tests/toy/count_steps.rs"]
 mod count_steps;
+pub mod distinct;
 mod evaluation;
 mod external;
 pub mod found;

@@ -38,8 +38,9 @@ impl Outcome {
     /// There is none; bad input: its file is damaged.
     pub fn read(run: &RunFolder, job: &Job) -> Result<Self> {
         let folder = job.folder(run);
+        // Its other files are looked at by who reads them.
         if let Verdict::Damaged(what) = verify(&folder, &[FILE])? {
-            return Err(bad!("{} is damaged: {what}; `ppo-train judge --again` makes it anew", folder.display()));
+            return Err(bad!("{} is damaged: {what}; `ppo-train judge` makes it anew", folder.display()));
         }
         json::read(&folder.join(FILE))
     }

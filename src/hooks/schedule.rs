@@ -5,7 +5,7 @@
 //! - `RUN/hooks/step_000040/NAME.failed.json`: that it failed, how often, and why;
 //! - `RUN/hooks/step_000040/NAME.log`: what it printed.
 
-use crate::checkpoint::{RunFolder, is_complete, write_file};
+use crate::checkpoint::{RunFolder, Verdict, is_complete, verify, write_file};
 use crate::json;
 use crate::plan::FAILED;
 use crate::recipe::{Hooks, Recipe};
@@ -19,6 +19,8 @@ use std::path::PathBuf;
 pub const PERSONA: &str = "persona";
 /// The evaluation on another task, by the name of its section.
 pub const TRANSFER: &str = "transfer";
+/// As `PERSONA`.
+pub const DISTINCT: &str = "distinct";
 
 /// One hook at one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +59,29 @@ impl Job {
         run.hooks(self.step).join(format!("{}.failed.json", self.hook))
     }
 
-    pub fn is_done(&self, run: &RunFolder) -> bool {
+    /// Whether it has a result, whatever has become of that since.
+    pub fn has_result(&self, run: &RunFolder) -> bool {
         is_complete(&self.folder(run))
+    }
+
+    /// What has become of the files of its result, if they are not what was written: it is to be done anew.
+    pub fn damage(&self, run: &RunFolder) -> Option<String> {
+        let folder = self.folder(run);
+        match self.has_result(run).then(|| verify(&folder, &[])) {
+            Some(Ok(Verdict::Damaged(what))) => Some(format!("{} is damaged: {what}", folder.display())),
+            // What may not be read is said by who reads it.
+            _ => None,
+        }
+    }
+
+    /// Whether it has a result that is whole.
+    pub fn is_done(&self, run: &RunFolder) -> bool {
+        self.has_result(run) && self.damage(run).is_none()
     }
 
     /// The failures so far, unless it has succeeded since.
     pub fn failed(&self, run: &RunFolder) -> Option<Failed> {
-        if self.is_done(run) { None } else { json::read(&self.failed_file(run)).ok() }
+        if self.has_result(run) { None } else { json::read(&self.failed_file(run)).ok() }
     }
 
     /// Counts one more failure. The last one is the `most`th, or the first that is `certain` to come again.
@@ -83,7 +101,8 @@ fn schedules(hooks: &Hooks) -> impl Iterator<Item = (&str, usize, &[usize])> {
     let persona = hooks.persona.iter().map(|hook| (PERSONA, hook.every, hook.steps.as_slice()));
     let transfer = hooks.transfer.iter().map(|hook| (TRANSFER, hook.every, hook.steps.as_slice()));
     let external = hooks.external.iter().map(|(name, hook)| (name.as_str(), hook.every, hook.steps.as_slice()));
-    persona.chain(transfer).chain(external)
+    let distinct = hooks.distinct.iter().map(|hook| (DISTINCT, hook.every, hook.steps.as_slice()));
+    persona.chain(transfer).chain(distinct).chain(external)
 }
 
 /// The names of a recipe's hooks.
@@ -189,6 +208,13 @@ mod tests {
         assert!(Job { step: 40, hook: "other".into() }.fail(&run, "no such model", 3, true).unwrap().for_good);
         write_folder(&job.folder(&run), |_| Ok(())).unwrap();
         assert!(job.is_done(&run) && job.failed(&run).is_none());
+        // One that is no longer what was written is no result.
+        write_folder(&job.folder(&run), |dir| Ok(fs::write(dir.join("result.json"), "{}")?)).unwrap();
+        assert!(job.is_done(&run));
+        fs::write(job.folder(&run).join("result.json"), "[]").unwrap();
+        assert!(!job.is_done(&run) && job.has_result(&run) && job.failed(&run).is_none());
+        let damage = job.damage(&run).unwrap();
+        assert!(damage.ends_with("score is damaged: result.json has other bytes than were written"), "{damage}");
         fs::create_dir_all(run.hooks(50)).unwrap();
         let own = ["tables", "step_5", "step_last", "step_000060.txt"].map(|name| run.hooks(0).with_file_name(name));
         own.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());

@@ -4,8 +4,8 @@
 use super::external;
 use super::judges::panel;
 use super::outcome::Outcome;
-use super::schedule::{Job, PERSONA, TRANSFER, names};
-use super::{persona, transfer};
+use super::schedule::{DISTINCT, Job, PERSONA, TRANSFER, names};
+use super::{distinct, persona, transfer};
 use crate::bad;
 use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
 use crate::dist::Solo;
@@ -48,6 +48,12 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
             (TRANSFER, _) if let Some(transfer) = &hooks.transfer => {
                 transfer::evaluate_on(plan, transfer, (&policy(plan, &checkpoint)?, &pulse), here)?
             }
+            (DISTINCT, _) if let Some(settings) = &hooks.distinct => {
+                let answers = out.hooks(0).with_file_name("answers");
+                let open = || panel(&settings.judge, &answers, device(plan)?, stop);
+                let here = (job, out, folder);
+                distinct::look(plan, settings, (&policy(plan, &checkpoint)?, &pulse), open, here)?
+            }
             _ => return Err(unknown(&plan.recipe.hooks, &job.hook)),
         };
         made.write(folder)?;
@@ -67,6 +73,7 @@ pub fn identity(plan: &Plan, job: &Job) -> Result<Value> {
         (_, Some(external)) => Ok(external::identity(external)),
         (PERSONA, _) if let Some(persona) = &hooks.persona => persona::identity(plan, persona),
         (TRANSFER, _) if let Some(transfer) = &hooks.transfer => transfer::identity(plan, transfer),
+        (DISTINCT, _) if let Some(settings) = &hooks.distinct => distinct::identity(plan, settings),
         _ => Err(unknown(hooks, &job.hook)),
     }
 }

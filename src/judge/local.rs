@@ -4,6 +4,7 @@
 use super::interface::{Judge, Judgement, Refusal, Trace};
 use super::prompts::{Prompts, Question};
 use super::reading::Reading;
+use crate::checkpoint::ensure_whole;
 use crate::grammar::{Grammar, Schema};
 use crate::hash::number;
 use crate::rng::{self, Purpose};
@@ -28,6 +29,7 @@ impl Local {
     /// # Errors
     /// Bad input: the folder is not that of a model that we read.
     pub fn open(dir: &Path, manner: Manner, prompts: Prompts, stop: Arc<AtomicBool>) -> Result<Self> {
+        ensure_whole(dir, &[])?;
         Ok(Self { author: Arc::new(Author::open(dir, manner, stop)?), prompts })
     }
 

@@ -9,6 +9,7 @@ use super::attention::{Attend, Attention, Branches, Causal};
 use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rope, Rotation};
+use super::tap::Tap;
 use super::weights::{Scope, Weights};
 use crate::torch::{Branch, is_fused, recompute, swiglu};
 use tch::{Kind, Tensor};
@@ -27,20 +28,6 @@ impl Tokens {
     /// Padded sequences.
     pub fn padded(ids: Tensor, read: Tensor) -> Self {
         Self { ids, branches: vec![], read }
-    }
-}
-
-/// Access to the residual stream: steering vectors, sparse autoencoders, probes.
-pub trait Tap {
-    /// Receives the residual stream `x` [B, T, H] after `layer` (from 0) and returns what continues in its place, to
-    /// the next layer or, after the last one, to the final norm.
-    fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor;
-}
-
-/// No tap.
-impl Tap for () {
-    fn after_layer(&mut self, _: usize, x: Tensor) -> Tensor {
-        x
     }
 }
 
@@ -164,6 +151,14 @@ impl Decoder {
         self.run(x, &from_zero(ids), &causal, tap)
     }
 
+    /// The residual stream [B, T, H] after `layer` (from 0, and of this model) of whole sequences: token ids [B, T],
+    /// padded on the right. The layers above it are not run.
+    pub fn residual(&self, ids: &Tensor, layer: usize) -> Tensor {
+        let x = self.embed(ids);
+        let causal = Causal::new(&x);
+        self.through(&self.layers[..=layer], x, &from_zero(ids), &causal, &mut ())
+    }
+
     /// `forward` for a row [1, T] that consists of these branches.
     pub fn forward_branches(&self, ids: &Tensor, all: &[Branch]) -> Tensor {
         let x = self.embed(ids);
@@ -197,16 +192,28 @@ impl Decoder {
     }
 
     /// The layers and the last norm over embeddings `x` [B, T, H] of tokens at `positions` [B, T] or [1, T].
-    fn run(&self, mut x: Tensor, positions: &Tensor, attend: &dyn Attend, tap: &mut dyn Tap) -> Tensor {
+    fn run(&self, x: Tensor, positions: &Tensor, attend: &dyn Attend, tap: &mut dyn Tap) -> Tensor {
+        self.norm.forward(&self.through(&self.layers, x, positions, attend, tap))
+    }
+
+    /// The first `layers` over `x`, without the last norm.
+    fn through(
+        &self,
+        layers: &[Layer],
+        mut x: Tensor,
+        positions: &Tensor,
+        attend: &dyn Attend,
+        tap: &mut dyn Tap,
+    ) -> Tensor {
         let rotation = self.rope.rotation(positions, x.kind());
-        for (i, layer) in self.layers.iter().enumerate() {
+        for (i, layer) in layers.iter().enumerate() {
             x = match self.gradient_checkpointing.then(|| attend.for_recompute()).flatten() {
                 Some(copy) => layer.recomputed(&x, &rotation, copy),
                 None => layer.forward(&x, &rotation, attend),
             };
             x = tap.after_layer(i, x);
         }
-        self.norm.forward(&x)
+        x
     }
 }
 
@@ -218,7 +225,7 @@ fn from_zero(ids: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Head;
+    use crate::model::{Head, Steer};
     use crate::torch::{on_device, test_device, to_host};
 
     /// A prompt of 3 tokens with two responses, and sequences of 3 and 1 tokens, in a row: the states and gradients of
@@ -294,16 +301,9 @@ mod tests {
         }
     }
 
-    /// Adds a vector [H] after one layer.
-    struct Steer {
-        layer: usize,
-        vector: Tensor,
-    }
-
-    impl Tap for Steer {
-        fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor {
-            if layer == self.layer { x + &self.vector } else { x }
-        }
+    /// Adds a vector [H] to all tokens after one layer.
+    fn steer(layer: usize, vector: &Tensor) -> Steer {
+        Steer { layer, added: vector.view([1, 1, 8]), from: 0 }
     }
 
     #[test]
@@ -316,10 +316,11 @@ mod tests {
         assert_eq!(first.size(), [2, 5, 8]);
         assert_eq!(hidden, decoder.forward(&ids()));
         assert_eq!(hidden, decoder.norm.forward(last));
+        record.0.iter().enumerate().for_each(|(layer, x)| assert_eq!(*x, decoder.residual(&ids(), layer)));
 
         // After the last layer only the norm sees the vector; after another one, so do the layers that follow.
         let vector = Tensor::arange(8, (Kind::Float, test_device())) * 0.25 - 1.0;
-        let steered = |layer| decoder.forward_tapped(&ids(), &mut Steer { layer, vector: vector.shallow_clone() });
+        let steered = |layer| decoder.forward_tapped(&ids(), &mut steer(layer, &vector));
         assert_eq!(steered(2), decoder.norm.forward(&(last + &vector)));
         let rotation = decoder.rope.rotation(&from_zero(&ids()), Kind::Float);
         let last = decoder.layers[2].forward(&(middle + &vector), &rotation, &Causal::new(middle));
@@ -339,7 +340,7 @@ mod tests {
             decoder.forward_tapped(&ids(), tap).sin().sum(Kind::Float).backward();
             to_host(&gradient)
         };
-        let steer = || Steer { layer: 1, vector: on_device(&[0.5f32; 8], test_device()) };
+        let steer = || steer(1, &on_device(&[0.5f32; 8], test_device()));
         assert!(gradient(true, &mut ()) == gradient(false, &mut ()));
         assert!(gradient(true, &mut steer()) == gradient(false, &mut steer()));
         assert!(gradient(true, &mut steer()) != gradient(true, &mut ()));

@@ -9,12 +9,14 @@ mod nn;
 mod products;
 mod rope;
 mod stored;
+mod tap;
 mod weights;
 
 pub use attention::{Attend, Causal, KeyValues, PRODUCTS_TOKENS, Projected, masked_attention};
 pub use config::{ADAPTER, Family, ModelConfig};
-pub use decoder::{Decoder, Tap, Tokens};
+pub use decoder::{Decoder, Tokens};
 pub use heads::{Critic, Policy, VOCABULARY_PART, ValueHead, critic_weights};
 pub use products::Products;
-pub use stored::{Stored, missing_files, tensor_names};
+pub use stored::{Stored, missing_files, named_tensor, tensor_names};
+pub use tap::{Steer, Tap};
 pub use weights::{Head, Weights};

@@ -1,6 +1,7 @@
 //! The safetensors files of a Hugging Face folder, found and read by transformers' rules: a whole file wins over an
 //! index, surplus tensors are ignored, a base model's missing prefix is added.
 
+use crate::recipe::spelling::nearest;
 use crate::{json, not_fetched, torch};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensors;
@@ -162,6 +163,35 @@ pub fn tensor_names(dir: &Path) -> Result<Vec<String>> {
         })?;
     }
     Ok(names)
+}
+
+/// A tensor of a safetensors file, by its name.
+///
+/// # Errors
+/// A file that is missing or damaged; no such tensor, or one of another type than weights have.
+pub fn named_tensor(path: &Path, name: &str) -> Result<Tensor> {
+    let read = |tensors: &SafeTensors| {
+        let names = tensors.names();
+        if !names.contains(&name) {
+            let hint = nearest(name, &names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            bail!("it has no tensor `{name}`{hint}\nits tensors are {}", first_names(&names));
+        }
+        tensor(tensors, name)
+    };
+    if !path.is_file() {
+        bail!("{} is not a file", path.display());
+    }
+    with_tensors(path, |tensors| read(tensors).with_context(|| path.display().to_string()))
+}
+
+/// The first of many names.
+fn first_names(names: &[&str]) -> String {
+    const MOST: usize = 8;
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    let more = names.len().saturating_sub(MOST);
+    let shown = sorted[..names.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 /// The kind of a type that weights may have.

@@ -199,7 +199,12 @@ fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
         * w;
     part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
 
-    let beside = hooks(plan).map_or(0.0, |hooks| decoding(plan, config, w, hooks)).max(local_judge(plan));
+    let policy = hooks(plan).map_or(0.0, |hooks| decoding(plan, config, w, hooks));
+    let local = |judge: &Judge| local_judge(plan, judge);
+    // The judge of personas is loaded when the policy is gone, that of `distinct` beside it.
+    let persona = recipe.hooks.persona.as_ref().map_or(0.0, |hook| local(&hook.judge));
+    let distinct = recipe.hooks.distinct.as_ref().map_or(0.0, |hook| policy + local(&hook.judge));
+    let beside = policy.max(persona).max(distinct);
     if beside > 0.0 {
         part(HOOKS, beside, STEP);
     }
@@ -247,7 +252,8 @@ fn hooks(plan: &Plan) -> Option<Beside> {
         let prompt = hook.max_prompt_tokens.unwrap_or(rollout.max_prompt_tokens);
         (together(all), prompt + hook.max_response_tokens.unwrap_or(rollout.max_response_tokens))
     });
-    let all = persona.chain(transfer).filter(|_| are_here(plan));
+    let distinct = hooks.distinct.iter().map(|hook| (together(hook.traces), plan.max_sequence_tokens()));
+    let all = persona.chain(transfer).chain(distinct).filter(|_| are_here(plan));
     let most = all.reduce(|(rows, tokens), (more, longer)| (rows.max(more), tokens.max(longer)));
     most.map(|(rows, tokens)| Beside { rows, tokens })
 }
@@ -256,10 +262,8 @@ fn hooks(plan: &Plan) -> Option<Beside> {
 const QUESTIONS: usize = 1500;
 
 /// Bytes of a local judge. A folder that cannot be read is nothing here: whoever loads it will say so.
-fn local_judge(plan: &Plan) -> f64 {
-    let Some(Judge::Local(judge)) = plan.recipe.hooks.persona.as_ref().map(|persona| &persona.judge) else {
-        return 0.0;
-    };
+fn local_judge(plan: &Plan, judge: &Judge) -> f64 {
+    let Judge::Local(judge) = judge else { return 0.0 };
     let Ok(config) = ModelConfig::from_dir(&judge.path) else { return 0.0 };
     if !are_here(plan) {
         return 0.0;

@@ -1,6 +1,7 @@
 //! Where the models of a plan come from, and where they go.
 
 use super::Plan;
+use crate::checkpoint::ensure_whole;
 use crate::model::{Head, Weights, missing_files};
 use crate::recipe::{Attention, Precision};
 use crate::{OrBadInput, dist, torch};
@@ -73,11 +74,12 @@ impl Plan {
     /// The weights that the run starts from: read from the recipe's model folder, or random.
     ///
     /// # Errors
-    /// Same as `weights`.
+    /// Same as `weights`; bad input: the folder is that of a checkpoint which is not complete, or damaged.
     pub fn starting_weights(&self, device: Device) -> Result<Weights> {
         if self.recipe.model.random_weights {
             return Weights::random(&self.config, Head::Language, self.kind(), device, self.recipe.seed);
         }
+        ensure_whole(&self.recipe.model.path, &[])?;
         self.weights(&self.recipe.model.path, device)
     }
 

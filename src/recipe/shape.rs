@@ -15,29 +15,46 @@ use toml::de::{DeInteger, DeTable, DeValue};
 /// # Errors
 /// The first error.
 pub fn check(sources: &Sources, root: &Section, table: &DeTable) -> Result<(), BadInput> {
-    let mut walk = Walk { sources, root, first: None };
+    let mut walk = Walk { sources, first: None };
     walk.section("", root, table, 0..0);
-    walk.first.map_or(Ok(()), |(_, error)| Err(error))
+    let Some(Wrong { span, what, .. }) = walk.first else { return Ok(()) };
+    let what = match what {
+        What::Said(what) => what,
+        What::Unknown { path, key, what } => format!("{what}\n{}", advice(root, &path, &key)),
+    };
+    Err(sources.at(span, what))
 }
 
 /// A walk through a file's tables.
 struct Walk<'a> {
     sources: &'a Sources,
-    root: &'a Section,
-    /// The first error so far, and its position.
-    first: Option<(usize, BadInput)>,
+    /// The first error so far.
+    first: Option<Wrong>,
+}
+
+struct Wrong {
+    position: usize,
+    span: Range<usize>,
+    what: What,
+}
+
+/// What is said about an error. Advice takes a look at all keys, and is given to the first error alone: a file of
+/// nothing but unknown keys would take minutes otherwise.
+enum What {
+    Said(String),
+    Unknown { path: String, key: String, what: String },
 }
 
 const TEXT: &str = "a quoted string";
 
 impl Walk<'_> {
     fn wrong(&mut self, span: Range<usize>, what: String) {
-        self.wrong_at(span.start, span, what);
+        self.wrong_at(span.start, span, What::Said(what));
     }
 
-    fn wrong_at(&mut self, position: usize, span: Range<usize>, what: String) {
-        if self.first.as_ref().is_none_or(|(first, _)| position < *first) {
-            self.first = Some((position, self.sources.at(span, what)));
+    fn wrong_at(&mut self, position: usize, span: Range<usize>, what: What) {
+        if self.first.as_ref().is_none_or(|first| position < first.position) {
+            self.first = Some(Wrong { position, span, what });
         }
     }
 
@@ -62,7 +79,8 @@ impl Walk<'_> {
         } else {
             format!("key `{key}`")
         };
-        self.wrong(name.span(), format!("unknown {what}{place}\n{}", advice(self.root, path, key)));
+        let (path, key, what) = (path.to_string(), key.to_string(), format!("unknown {what}{place}"));
+        self.wrong_at(name.span().start, name.span(), What::Unknown { path, key, what });
     }
 
     fn missing(&mut self, path: &str, key: &Key, header: Range<usize>) {
@@ -75,7 +93,7 @@ impl Walk<'_> {
             }
             kind => ("key", format!("\nexpected {}", expected(kind))),
         };
-        self.wrong_at(usize::MAX, header, format!("missing {what} `{}`{place}{hint}", key.name));
+        self.wrong_at(usize::MAX, header, What::Said(format!("missing {what} `{}`{place}{hint}", key.name)));
     }
 
     fn value(&mut self, path: &str, kind: &Kind, key: Range<usize>, value: &Spanned<DeValue>) {
@@ -157,7 +175,8 @@ impl Walk<'_> {
                 self.unknown(path, name, value);
             }
             let expected = expected(&Kind::Choice(words));
-            self.wrong_at(usize::MAX, header, format!("missing key `kind` in [{path}]\nexpected {expected}"));
+            let what = format!("missing key `kind` in [{path}]\nexpected {expected}");
+            self.wrong_at(usize::MAX, header, What::Said(what));
             return;
         };
         let word = kind.get_ref().as_str().unwrap_or_default();

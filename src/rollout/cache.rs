@@ -128,19 +128,11 @@ impl Attend for Prefill<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Head, ModelConfig, Tap, Weights};
+    use crate::model::{Head, ModelConfig, Steer, Weights};
     use crate::torch::{padded, test_device, to_host};
 
-    /// Adds a constant after the first layer.
-    struct Steer;
-
-    impl Tap for Steer {
-        fn after_layer(&mut self, layer: usize, x: Tensor) -> Tensor {
-            if layer == 0 { x + 0.5 } else { x }
-        }
-    }
-
-    /// Prompts of uneven length, two rows each, and three more tokens per row; with a tap, which must act the same.
+    /// Prompts of uneven length, two rows each, and three more tokens per row; with a constant that
+    /// is added after the first layer, which must act the same.
     #[test]
     fn prefill_and_steps_are_the_full_forward() {
         for fused in [true, false] {
@@ -157,6 +149,8 @@ mod tests {
         .unwrap();
         let weights = Weights::random(&config, Head::Language, Kind::Float, test_device(), 5).unwrap();
         let policy = Policy::new(&config, weights);
+        let constant = on_device(&[0.5f32; 8], test_device()).view([1, 1, 8]);
+        let mut steer = Steer { layer: 0, added: constant, from: 0 };
         let (prompts, new) = ([vec![3, 1, 4, 1], vec![5], vec![9, 2]], [[6, 5, 3], [5, 8, 9]]);
         let lengths = [4, 1, 2];
 
@@ -166,16 +160,16 @@ mod tests {
             // The second part is narrower than the cache.
             let part = &prompts[first..(first + 2).min(3)];
             let prefill = cache.prefill(first as i64, part.len() as i64);
-            let _ = policy.decoder.prefill(&padded(part, test_device()), &prefill, &mut Steer);
+            let _ = policy.decoder.prefill(&padded(part, test_device()), &prefill, &mut steer);
         }
         let start = on_device(&lengths, test_device()).repeat_interleave_self_int(2, 0, None); // [R]
         for t in 0..3 {
             cache.advance();
             let tokens = on_device(&new.map(|row| row[t]), test_device()).repeat([3]); // [R]
-            let hidden = policy.decoder.step(&tokens, &(&start + t as i64), &cache, &mut Steer);
+            let hidden = policy.decoder.step(&tokens, &(&start + t as i64), &cache, &mut steer);
             for row in 0..6 {
                 let whole = [&prompts[row / 2], &new[row % 2][..=t]].concat();
-                let whole = policy.decoder.forward_tapped(&padded(&[whole], test_device()), &mut Steer);
+                let whole = policy.decoder.forward_tapped(&padded(&[whole], test_device()), &mut steer);
                 let expected = to_host(&whole.select(1, -1));
                 let found = to_host(&hidden.get(row as i64));
                 let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);

@@ -7,10 +7,12 @@
 use super::cache::KvCache;
 use super::constraint::Constraint;
 use super::sampler::Sampling;
-use crate::model::Policy;
+use super::steering::Steering;
+use crate::model::{Policy, Steer};
 use crate::torch::{ids_to_host, on_device, padded, to_host, trim};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
+use std::iter::repeat_n;
 use tch::{Device, Kind, Tensor};
 
 /// Prompt tokens, padding included, per prefill: bounds its working memory.
@@ -49,6 +51,8 @@ pub struct Engine<'a> {
     /// Asked between prefills and whenever the host has fetched new tokens whether to go on. If not, responses are
     /// incomplete, and there may be fewer of them.
     pub goes_on: &'a dyn Fn() -> bool,
+    /// What is added to the residual stream, for as many responses as are generated.
+    pub steering: Option<&'a Steering>,
 }
 
 impl Engine<'_> {
@@ -107,7 +111,7 @@ impl Engine<'_> {
         let interval = if self.policy.device() == Device::Cpu || held.is_some() { 1 } else { 8 };
         let max = self.stop.max_tokens;
         let mut responses = vec![Response::default(); prompts.len() * samples];
-        let start = Batch::start(self.policy, prompts, samples, max, stream, self.goes_on);
+        let start = Batch::start(self, prompts, samples, first, stream);
         let Some((mut batch, mut hidden)) = start else { return responses };
         let mut pending = Vec::with_capacity(interval);
         for t in 0..max {
@@ -170,24 +174,30 @@ struct Batch {
     /// One random number in [0, 1) for each token to come, [B, max].
     uniforms: Tensor,
     cache: KvCache,
+    /// What is added to each row.
+    steer: Option<Steer>,
 }
 
 impl Batch {
-    /// Reads the prompts; returns the rows and the hidden states [B, H] that predict their first tokens, or nothing if
-    /// it shall not go on.
+    /// Reads the prompts; returns the rows, which extend the responses from the number `first` on, and the hidden
+    /// states [B, H] that predict their first tokens, or nothing if it shall not go on.
     fn start(
-        policy: &Policy,
+        engine: &Engine,
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
-        max: usize,
+        first: usize,
         stream: impl Fn(usize) -> ChaCha8Rng,
-        goes_on: &dyn Fn() -> bool,
     ) -> Option<(Self, Tensor)> {
-        let device = policy.device();
+        let (policy, max, device) = (engine.policy, engine.stop.max_tokens, engine.policy.device());
         let rows: Vec<usize> = (0..prompts.len() * samples).collect();
+        let steer = engine.steering.map(|steering| steering.rows(first..first + rows.len(), policy));
+        let steered_from = engine.steering.and_then(Steering::prompt_from);
+        // Responses share what their prompt's tokens became, unless these are steered: each then has its own.
+        let (copies, samples) = if steered_from.is_some() { (samples, 1) } else { (1, samples) };
+        let prompts: Vec<&[i64]> = prompts.iter().flat_map(|prompt| repeat_n(prompt.as_ref(), copies)).collect();
         let repeat = |x: Tensor| x.repeat_interleave_self_int(samples as i64, 0, None);
 
-        let lengths: Vec<i64> = prompts.iter().map(|prompt| prompt.as_ref().len() as i64).collect();
+        let lengths: Vec<i64> = prompts.iter().map(|prompt| prompt.len() as i64).collect();
         let cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
         let longest = lengths.iter().copied().max().unwrap_or(0).max(1) as usize;
         let together = (PREFILL_TOKENS / longest).max(1);
@@ -196,11 +206,14 @@ impl Batch {
             .zip(lengths.chunks(together))
             .enumerate()
             .map(|(i, (prompts, lengths))| {
-                if i > 0 && !goes_on() {
+                if i > 0 && !(engine.goes_on)() {
                     return None;
                 }
-                let prefill = cache.prefill((i * together) as i64, prompts.len() as i64);
-                let hidden = policy.decoder.prefill(&padded(prompts, device), &prefill, &mut ()); // [b, t, H]
+                let (first, count) = ((i * together) as i64, prompts.len() as i64);
+                let steer = steer.as_ref().zip(steered_from);
+                let mut steer = steer.map(|(steer, from)| steer.part(first, count, from as i64));
+                let prefill = cache.prefill(first, count);
+                let hidden = policy.decoder.prefill(&padded(prompts, device), &prefill, &mut steer); // [b, t, H]
                 let width = hidden.size()[1];
                 let last: Vec<i64> = lengths.iter().zip(0..).map(|(length, row)| row * width + length - 1).collect();
                 Some(hidden.flatten(0, 1).index_select(0, &on_device(&last, device))) // [b, H]
@@ -215,13 +228,13 @@ impl Batch {
             uniforms.extend((0..max).map(|_| rng.random::<f32>()));
         }
         let uniforms = on_device(&uniforms, device).view([rows.len() as i64, max as i64]);
-        Some((Self { rows, positions: repeat(lengths), uniforms, cache }, repeat(hidden)))
+        Some((Self { rows, positions: repeat(lengths), uniforms, cache, steer }, repeat(hidden)))
     }
 
     /// Reads one token per row, [B]; returns the hidden states [B, H] that predict the next.
     fn step(&mut self, policy: &Policy, tokens: &Tensor) -> Tensor {
         self.cache.advance();
-        let hidden = policy.decoder.step(tokens, &self.positions, &self.cache, &mut ());
+        let hidden = policy.decoder.step(tokens, &self.positions, &self.cache, &mut self.steer);
         self.positions += 1;
         hidden
     }
@@ -233,6 +246,7 @@ impl Batch {
         self.cache.keep(&index);
         self.positions = self.positions.index_select(0, &index);
         self.uniforms = self.uniforms.index_select(0, &index);
+        self.steer = self.steer.as_ref().map(|steer| steer.pick(&index));
         trim();
         tokens.index_select(0, &index)
     }

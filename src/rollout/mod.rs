@@ -5,6 +5,7 @@ mod cache;
 mod constraint;
 mod engine;
 mod sampler;
+mod steering;
 mod vocabulary;
 mod writer;
 
@@ -12,5 +13,6 @@ pub use author::{Author, Manner, identity as author_identity};
 pub use constraint::Constraint;
 pub use engine::{Engine, PREFILL_TOKENS, Response, Stop};
 pub use sampler::Sampling;
+pub use steering::{Steering, check_layer};
 pub use vocabulary::Vocabulary;
 pub use writer::Writer;

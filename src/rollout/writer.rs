@@ -103,6 +103,7 @@ impl Writer {
             vocabulary: self.known(),
             batch: 0,
             goes_on: &|| true,
+            steering: None,
         }
     }
 

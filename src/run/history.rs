@@ -214,7 +214,11 @@ fn add(sitting: impl FnOnce() -> Result<Sitting>, earlier: Option<Sitting>, file
 
 /// The history of a run; lines that are not ours are passed over.
 pub fn read(folder: &RunFolder) -> Vec<Sitting> {
-    let text = read_text(&folder.history(), WHOLE).unwrap_or_default();
+    sittings(&read_text(&folder.history(), WHOLE).unwrap_or_default())
+}
+
+/// The lines of a history that are ours.
+pub fn sittings(text: &str) -> Vec<Sitting> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 

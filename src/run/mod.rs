@@ -15,6 +15,7 @@ mod warm_start;
 pub use experiment::runs;
 pub use health::{Fate, Health, health};
 pub use heartbeat::{Heartbeat, How};
+pub use history::{Sitting, sittings};
 pub use replay::{Replay, replay};
 pub use seeds::{Seeds, check_seeds, launch_seeds};
 

@@ -2,8 +2,8 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, ensure_whole, is_complete, link_folder, load_parts, save_model, save_parts, write_file,
-    write_folder, write_text,
+    Checkpoint, RunFolder, ensure_whole, is_complete, is_of_disk, link_folder, load_parts, save_model, save_parts,
+    write_file, write_folder, write_text,
 };
 use crate::dist::{Offer, offer};
 use crate::env::Environment;
@@ -19,10 +19,15 @@ use crate::train::learner::Learner;
 use crate::train::pulse::{Phase, Pulse};
 use crate::train::sft::{Done, Rows, WarmStart};
 use crate::{Stopped, bad, json, terminal};
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json as object};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a run waits for a disk that has no room for its start, and how long between two tries.
+const PATIENCE: Duration = Duration::from_secs(3600);
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// What a warm start has to work with.
 pub struct WarmUp<'a> {
@@ -86,22 +91,48 @@ impl WarmUp<'_> {
                 (learner.model, Some(stats))
             }
         };
-        if !self.pulse.comm().is_first() {
-            return Ok(policy);
-        }
         metrics.flush();
         self.pulse.enter(Phase::Saving);
-        let written = write_folder(&start, |dir| {
-            save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
-            let record = serde_json::to_string_pretty(&self.record(dir, stats.as_ref())?)?;
-            write_text(&dir.join("warm_start.json"), &format!("{record}\n"))
-        });
-        written.context("the model that PPO starts from cannot be saved")?;
+        self.save(&policy, stats.as_ref())?;
         let kept = self.folder.unfinished_start();
-        if kept.path().exists() {
+        if comm.is_first() && kept.path().exists() {
             fs::remove_dir_all(kept.path())?;
         }
         Ok(policy)
+    }
+
+    /// Writes the run's start; called by all ranks, of which the first one writes. Without room on the disk the run
+    /// waits for some: there is no other copy of what the warm start has learnt.
+    fn save(&self, policy: &Policy, stats: Option<&Stats>) -> Result<()> {
+        const CANNOT: &str = "the model that PPO starts from cannot be saved";
+        let (plan, start, begun) = (self.plan, self.folder.start(), Instant::now());
+        let fill = |dir: &Path| {
+            save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
+            let record = serde_json::to_string_pretty(&self.record(dir, stats)?)?;
+            write_text(&dir.join("warm_start.json"), &format!("{record}\n"))
+        };
+        let mut waits = false;
+        let saved = self.pulse.wait_while(PAUSE, || match write_folder(&start, fill) {
+            Ok(()) => {
+                if waits {
+                    terminal::warn(&format!("{} is saved now, and the run goes on", start.display()));
+                }
+                Ok(false)
+            }
+            Err(error) if is_of_disk(&error) && begun.elapsed() < PATIENCE => {
+                if !waits {
+                    let (shown, minutes) = (start.display(), PATIENCE.as_secs() / 60);
+                    terminal::warn(&format!(
+                        "warning: {shown} is not saved, and the run waits for room, at most {minutes} minutes: {error:#}"
+                    ));
+                }
+                waits = true;
+                Ok(true)
+            }
+            Err(error) => Err(error.context(CANNOT)),
+        })?;
+        ensure!(saved, "{CANNOT} before the run stops: there was no room on the disk, and its warm start is lost");
+        Ok(())
     }
 
     /// Refuses to go on with other rows than those of an interrupted warm start.
@@ -162,6 +193,7 @@ impl WarmUp<'_> {
             vocabulary: env.tokenizer.vocab_size().min(config.vocab_size),
             batch: 0,
             goes_on: &|| self.pulse.goes_on(),
+            steering: None,
         };
         let stream = |row: usize, _| rng::stream(self.plan.recipe.seed, Purpose::Evaluation, 0, row as u64);
         let responses = tch::no_grad(|| engine.generate(&prompts, 1, stream, |_| ()));

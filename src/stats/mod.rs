@@ -3,6 +3,7 @@
 //! `scripts/golden_stats.py` computes the same with numpy and scipy, for the unit tests.
 
 mod bins;
+pub mod distinct;
 mod figure;
 pub mod fit;
 mod resample;

@@ -2,6 +2,7 @@
 //! not on its batch.
 
 use super::interface::{Refusal, Reply, Request, Teacher};
+use crate::checkpoint::ensure_whole;
 use crate::hash::number;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Author, Manner};
@@ -22,6 +23,7 @@ impl Local {
     /// # Errors
     /// Bad input: the folder is not that of a model that we read.
     pub fn open(dir: &Path, manner: Manner, stop: Arc<AtomicBool>) -> Result<Self> {
+        ensure_whole(dir, &[])?;
         Ok(Self { author: Author::open(dir, manner, stop)? })
     }
 }

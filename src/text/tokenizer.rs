@@ -155,7 +155,6 @@ impl Tokenizer {
     pub fn pieces(&self) -> Result<Vec<(String, i64)>> {
         let added = self.inner.get_added_tokens_decoder();
         let special = |id: i64| u32::try_from(id).is_ok_and(|id| added.get(&id).is_some_and(|token| token.special));
-        let known = |id: &i64| u32::try_from(*id).is_ok_and(|id| self.inner.id_to_token(id).is_some());
         // Some decoders drop the blank before the first word.
         let before = self.encode("a")?;
         let start = self.decode(&before)?;
@@ -163,8 +162,11 @@ impl Tokenizer {
             let whole = self.decode(&[before.as_slice(), &[id]].concat())?;
             Ok(whole.strip_prefix(&start).map(|piece| (piece.to_string(), id)))
         };
-        let all = (0..self.vocab_size).filter(|id| known(id) && !special(*id));
-        all.filter_map(|id| piece(id).transpose()).collect()
+        // Not every number below the largest need be a token.
+        let mut all: Vec<i64> = self.inner.get_vocab(true).into_values().map(i64::from).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter().filter(|id| !special(*id)).filter_map(|id| piece(id).transpose()).collect()
     }
 
     /// Largest id + 1. A model may have more rows; those beyond this are not tokens.

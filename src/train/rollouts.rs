@@ -76,6 +76,7 @@ impl Writer<'_> {
             vocabulary: self.env.tokenizer.vocab_size().min(self.plan.config.vocab_size),
             batch: rollout.batch,
             goes_on: &|| self.pulse.goes_on(),
+            steering: None,
         };
         let comm = self.pulse.comm();
         let own = share(comm, &(0..prompts.len()).collect::<Vec<_>>());

@@ -200,8 +200,21 @@ fn commands_refuse_what_is_damaged() {
     empty(&step.join("COMPLETE"));
     let old = run(0, &commands[0]);
     assert!(stdout(&old) == said[0] && stderr(&old).contains("was written without checksums"), "{}", stderr(&old));
+    // One that was not written to its end is not, whoever would read it.
     remove(&step.join("COMPLETE"));
-    assert!(stderr(&run(0, &commands[0])).contains("has no COMPLETE"));
+    let model_path = format!("model.path={model:?}");
+    let [actor, further] = ["actor", "further"].map(exported);
+    let weights = ["--set", &model_path, "--set", "model.random_weights=false", "--set", "sft=unset"];
+    for args in [
+        &commands[0],
+        &commands[2],
+        &vec!["export", &shown, &actor],
+        &[&[SMOKE, "--out", &further][..], &weights].concat(),
+    ] {
+        let error = stderr(&run(2, args));
+        assert!(error.contains(&format!("{shown} is not complete: it has no COMPLETE")), "{args:?}: {error}");
+    }
+    assert!(!Path::new(&actor).exists());
     fs::write(step.join("COMPLETE"), mark).unwrap();
 
     // The critic is not read where it is not needed.

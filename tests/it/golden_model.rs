@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 const MODELS: [&str; 3] = ["qwen2_tiny", "qwen3_tiny", "llama_tiny"];
 
-fn load(name: &str) -> (Policy, HashMap<String, Tensor>) {
+pub fn load(name: &str) -> (Policy, HashMap<String, Tensor>) {
     let dir = golden(name);
     let config = ModelConfig::from_dir(&dir).unwrap();
     let weights = Weights::load(&dir, &config, Head::Language, Kind::Float, test_device()).unwrap();
@@ -152,8 +152,15 @@ fn decoding_with_the_cache_equals_the_full_forward() {
     for name in MODELS {
         let (policy, golden) = load(name);
         let stop = Stop { ends: &|_, _| false, max_tokens: 16 };
-        let mut engine =
-            Engine { policy: &policy, sampling: Sampling::greedy(), stop, vocabulary: 64, batch: 0, goes_on: &|| true };
+        let mut engine = Engine {
+            policy: &policy,
+            sampling: Sampling::greedy(),
+            stop,
+            vocabulary: 64,
+            batch: 0,
+            goes_on: &|| true,
+            steering: None,
+        };
         let stream = |p: usize, s: usize| ChaCha8Rng::seed_from_u64((p * 10 + s) as u64);
         let prompt = ids_to_host(&golden["greedy_prompt"]);
         let greedy = &engine.generate(std::slice::from_ref(&prompt), 1, stream, |_| ())[0];

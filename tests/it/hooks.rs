@@ -73,6 +73,26 @@ fn a_command_is_called_at_its_checkpoints_and_afterwards() {
             && page.contains("<th scope=\"row\">task.max_number</th>")
     );
 
+    // A result that is no longer what was written is made anew, by the command and by the run, if its checkpoint is there.
+    let spoil = |step: usize| {
+        let path = run_folder.join(format!("hooks/step_{step:06}/score/result.json"));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("\"step\"", "\"stop\"")).unwrap();
+    };
+    [2, 4].into_iter().for_each(spoil);
+    let output = run(0, &["judge", &shown, "--steps", "4"]);
+    assert!(stdout(&output).starts_with("hook score at step 4: step 4\n"), "{}", stdout(&output));
+    let note = "score is damaged: result.json has other bytes than were written; it is made anew";
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(note), "{said}");
+    let said = String::from_utf8(run(2, &["judge", &shown, "--steps", "2"]).stderr).unwrap();
+    assert!(said.contains(note) && said.contains("has no checkpoint of step 2; it has 0 and 4"), "{said}");
+    spoil(4);
+    let more = format!("{SCORE}[ppo]\nsteps = 4\n[checkpoints]\nevery = 0\nkeep_last = 1\n");
+    let said = String::from_utf8(train(0, dir.path(), &more, &["--resume"]).stderr).unwrap();
+    assert!(said.contains(note), "{said}");
+    assert!(String::from_utf8(run(0, &["judge", &shown, "--steps", "4"]).stderr).unwrap().is_empty());
+
     let missing = String::from_utf8(run(2, &["judge", &shown, "--steps", "2", "--again"]).stderr).unwrap();
     assert!(missing.contains("has no checkpoint of step 2; it has 0 and 4"), "{missing}");
     let unknown = String::from_utf8(run(2, &["judge", &shown, "--steps", "4", "--hook", "scare"]).stderr).unwrap();
@@ -339,6 +359,25 @@ fn personas_are_judged_at_checkpoints() {
     assert!(page.contains("the lexical judge sees words, not meaning"));
 }
 
+/// Responses without voices have figures that say so, beside training and afterwards.
+#[test]
+fn voices_are_looked_for_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    train(0, dir.path(), "[ppo]\nsteps = 2\n[hooks.distinct]\ntraces = 8\nlayer = 0\n", &[]);
+    let found = records(dir.path());
+    assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 2]);
+    for (step, record) in found {
+        let folder = dir.path().join(format!("run/hooks/step_{step:06}/distinct"));
+        let segments = fs::read_to_string(folder.join("segments.jsonl")).unwrap();
+        let result: Value = serde_json::from_slice(&fs::read(folder.join("result.json")).unwrap()).unwrap();
+        assert_eq!((&record["hooks/distinct/traces"], &result["identity"]["layer"]), (&0.0.into(), &0.into()));
+        assert!(segments.lines().count() <= 8 && result["summary"].as_str().unwrap().starts_with("none of 8 traces"));
+    }
+    let run_folder = dir.path().join("run").display().to_string();
+    let again = stdout(&run(0, &["judge", &run_folder, "--steps", "2", "--hook", "distinct", "--again"]));
+    assert!(again.contains("none of 8 traces has two voices"), "{again}");
+}
+
 #[test]
 fn hooks_that_cannot_be_are_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
@@ -360,6 +399,9 @@ fn hooks_that_cannot_be_are_refused_with_their_line() {
             "99 problems, but hooks.transfer.task.test is 3",
         ),
         ("[hooks]\ndevice = \"gpu\"\n", "there is no device `gpu`"),
+        ("[hooks.distinct]\ntraces = 4\nlayer = 99\n", "layers, from 0 to"),
+        ("[hooks.distinct]\ntraces = 999999\n", "999999 responses to judge, but task.validation is"),
+        ("[hooks.external.distinct]\ncommand = [\"true\"]\n", "`distinct` is already a built-in hook"),
         (
             "[hooks.persona]\ntraces = 4\njudge = { kind = \"endpoint\", model = \"a\", url = \"example.org\" }\n",
             "does not begin with http://",

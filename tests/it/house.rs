@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["algo", "dist", "stats", "terminal"],
     &["cluster", "endpoint", "model", "task"],
     &["checkpoint", "optim", "rollout"],
-    &["analysis", "judge", "plan", "regression", "teacher"],
+    &["analysis", "judge", "plan", "regression", "sae", "teacher"],
     &["env"],
     &["train"],
     &["bench", "hooks", "traces"],

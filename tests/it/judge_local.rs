@@ -20,7 +20,7 @@ use tch::Kind;
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/countdown-base");
 
 /// A folder with random weights and the quickstart's tokenizer, which spells most words letter by letter.
-fn model(seed: u64) -> tempfile::TempDir {
+pub fn model(seed: u64) -> tempfile::TempDir {
     // Its matrices are so small that several threads would mostly wait for each other.
     tch::set_num_threads(1);
     let dir = tempfile::tempdir().unwrap();
@@ -94,8 +94,15 @@ fn tokens_are_drawn_from_what_may_come_next() {
     for greedy in [true, false] {
         let sampling = Sampling { temperature: 1.0, greedy, ..Sampling::plain() };
         let stop = Stop { ends: &|_, _| false, max_tokens: 60 };
-        let engine =
-            Engine { policy: &policy, sampling, stop, vocabulary: tokenizer.vocab_size(), batch: 4, goes_on: &|| true };
+        let engine = Engine {
+            policy: &policy,
+            sampling,
+            stop,
+            vocabulary: tokenizer.vocab_size(),
+            batch: 4,
+            goes_on: &|| true,
+            steering: None,
+        };
         let constraint = Constraint::new(&vocabulary, &grammars, 2);
         let stream = |prompt: usize, sample: usize| rng::stream(3, Purpose::Rollout, sample as u64, prompt as u64);
         let responses = engine.generate_within(&prompts, 2, Some(constraint), stream, |_| ());

@@ -12,6 +12,7 @@ mod events;
 mod export;
 mod golden_model;
 mod golden_ppo;
+mod golden_steering;
 mod hooks;
 mod house;
 mod judge;
@@ -25,6 +26,7 @@ mod program;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod replay;
+mod sae;
 mod seeds;
 mod server;
 mod shared_runs;

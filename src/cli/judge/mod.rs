@@ -90,7 +90,11 @@ impl Judge {
         let (mut all, mut failed, mut new) = (vec![], vec![], vec![]);
         let jobs = self.jobs(&plan, &run)?;
         for job in &jobs {
-            let known = job.is_done(&out) && !self.again;
+            let damage = job.damage(&out).filter(|_| !self.again);
+            if let Some(damage) = &damage {
+                terminal::warn(&format!("note: {damage}; it is made anew"));
+            }
+            let known = job.has_result(&out) && damage.is_none() && !self.again;
             let made = if known { self.known(&plan, &out, job) } else { self.work(&plan, &run, &out, (job, &stop)) };
             match made {
                 Ok(outcome) => {

@@ -13,7 +13,8 @@
 use Cue::{
     Agreement, Backtracking, Backward, Conflict, Contrast, Denial, Reconciliation, Shift, Subgoal, Verification,
 };
-use regex::{RegexSet, RegexSetBuilder};
+use regex::bytes::{RegexSet, RegexSetBuilder};
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 /// What a sentence gives away.
@@ -261,20 +262,53 @@ pub const RULES: &[(Cue, &str, &str)] = &[
 
 /// The cues of a sentence, in the order of the table; a cue may come more than once. Time is linear in its length.
 pub fn cues(sentence: &str) -> impl Iterator<Item = Cue> {
-    SET.as_ref().map(|set| set.matches(sentence)).into_iter().flatten().map(|rule| RULES[rule].0)
+    SET.as_ref().map(|set| set.matches(plain(sentence).as_bytes())).into_iter().flatten().map(|rule| RULES[rule].0)
 }
 
 /// Bytes that a compiled table may take.
 const SIZE: usize = 1 << 26;
 
-/// All patterns at once. `None` if one of them is none, which the unit tests rule out.
+/// All patterns at once, for `plain` sentences. `None` if one of them is none, which the unit tests rule out.
+///
+/// Decided: patterns of ASCII alone. With letters of all languages, the automaton that finds where words begin and end
+/// gives up at the first of them, and what replaces it is a hundred times slower.
 static SET: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
     let patterns = RULES.iter().map(|(_, pattern, _)| expression(pattern));
-    RegexSetBuilder::new(patterns).case_insensitive(true).size_limit(SIZE).dfa_size_limit(SIZE).build().ok()
+    let mut builder = RegexSetBuilder::new(patterns);
+    builder.unicode(false).case_insensitive(true).size_limit(SIZE).dfa_size_limit(SIZE).build().ok()
 });
 
 /// A pattern of the table as a regular expression.
 pub(super) fn expression(pattern: &str) -> String {
     let end = if pattern.ends_with([']', ' ', ',']) { "" } else { r"\b" };
-    format!(r"\b(?:{}){end}", pattern.replace('\'', "['\u{2019}]").replace(' ', r"\s+"))
+    format!(r"\b(?:{}){end}", pattern.replace(' ', r"\s+"))
 }
+
+/// A sentence in ASCII, a character for a character, in which the patterns find what they would find in the sentence:
+/// letters and digits of other languages are letters and digits that no pattern names, blanks are blanks.
+pub(super) fn plain(sentence: &str) -> Cow<'_, str> {
+    let plain = |c: char| match c {
+        _ if c.is_ascii() => c,
+        '\u{2019}' => '\'',
+        // What is the same letter whatever its case.
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        _ if c.is_whitespace() => ' ',
+        _ if c.is_alphabetic() => '_',
+        _ => {
+            let class = KINDS.as_ref().map(|kinds| kinds.matches(c.encode_utf8(&mut [0; 4])));
+            let is = |kind| class.as_ref().is_some_and(|class| class.matched(kind));
+            if is(0) {
+                '0'
+            } else if is(1) {
+                '_'
+            } else {
+                '\u{1}'
+            }
+        }
+    };
+    if sentence.is_ascii() { sentence.into() } else { sentence.chars().map(plain).collect() }
+}
+
+/// The digits of all languages, and what a word consists of.
+static KINDS: LazyLock<Option<regex::RegexSet>> = LazyLock::new(|| regex::RegexSet::new([r"^\d", r"^\w"]).ok());

@@ -1,12 +1,13 @@
 //! Every rule has a sentence that it finds and one that it nearly does.
 
-use super::rules::{RULES, cues};
+use super::rules::{RULES, cues, plain};
 use super::*;
 use crate::recipe::TraceStyle;
 use crate::rng::{Purpose, stream};
 use crate::task::countdown::{MAX_VALUE, Problem, SolverOptions, solver_dialogue, solver_trace};
 use proptest::prelude::*;
 use regex::Regex;
+use std::sync::LazyLock;
 
 /// Conversational and cognitive counts.
 fn counts(text: &str) -> ([u32; 4], [u32; 4]) {
@@ -128,11 +129,27 @@ const SENTENCES: &[(&str, &str)] = &[
     ("For the sum to be 4, it is even.", "For the sum, it is even."),
 ];
 
+/// A rule over sentences as they are: what the judge finds in sentences that it has made plain.
+fn in_all_languages(pattern: &str) -> Regex {
+    let expression = rules::expression(pattern).replace('\'', "['\u{2019}]");
+    Regex::new(&format!("(?i){expression}")).unwrap()
+}
+
+/// No pattern names what stands for the letters and digits of other languages, or tells one blank from another.
+#[test]
+fn patterns_do_not_know_what_stands_for_others() {
+    let counts = Regex::new(r"\{[0-9,]+\}").unwrap();
+    for (_, pattern, _) in RULES {
+        let named = counts.replace_all(pattern, "");
+        assert!(pattern.is_ascii() && !named.contains(|c: char| c == '_' || c.is_ascii_digit()), "{pattern}");
+    }
+}
+
 #[test]
 fn every_rule_finds_its_sentence_and_not_the_one_beside_it() {
     assert_eq!(SENTENCES.len(), RULES.len());
     for ((cue, pattern, note), (hit, miss)) in RULES.iter().zip(SENTENCES) {
-        let own = Regex::new(&format!("(?i){}", super::rules::expression(pattern))).unwrap();
+        let own = in_all_languages(pattern);
         assert!(own.is_match(hit), "{pattern}: {hit}");
         assert!(cues(hit).any(|found| found == *cue), "{pattern}: {hit}");
         assert!(!own.is_match(miss), "{pattern}: {miss}");
@@ -281,4 +298,26 @@ proptest! {
         }
         prop_assert!((0..voices).all(|voice| judgement.segments.iter().any(|s| s.perspective == voice)));
     }
+
+    #[test]
+    fn sentences_of_all_languages_are_read_as_they_are(
+        parts in prop::collection::vec(prop_oneof![
+            any::<char>().prop_map(String::from),
+            prop::sample::select(vec![
+                "\u{e9}", "\u{17f}", "\u{212a}", "\u{b2}", "\u{203f}", "\u{200d}", "\u{301}", "\u{a0}", "\u{85}",
+                "\u{661}", "\u{660}", "\u{2160}", "\u{2019}", "'", " ", ", ", ".", "_", "0", "\u{4f60}",
+            ]).prop_map(String::from),
+            prop::sample::select(SENTENCES).prop_map(|(hit, _)| hit.to_string()),
+            prop::sample::select(SENTENCES).prop_map(|(hit, _)| hit.replace(['s', 'S'], "\u{17f}").replace(' ', "\u{2003}")),
+        ], 0..6),
+    ) {
+        let text = parts.concat();
+        let found: Vec<Cue> = cues(&text).collect();
+        let expected = RULES.iter().zip(&*EXPRESSIONS).filter(|(_, own)| own.is_match(&text));
+        prop_assert_eq!(found, expected.map(|((cue, ..), _)| *cue).collect::<Vec<_>>());
+        prop_assert_eq!(plain(&text).len(), text.chars().count());
+    }
 }
+
+static EXPRESSIONS: LazyLock<Vec<Regex>> =
+    LazyLock::new(|| RULES.iter().map(|(_, pattern, _)| in_all_languages(pattern)).collect());

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The hooks that are ours, which a user's cannot be called.
-const OURS: [&str; 2] = ["persona", "transfer"];
+const OURS: [&str; 3] = ["persona", "transfer", "distinct"];
 
 /// A judge's folder of prompts.
 fn prompts(judge: &Judge) -> Option<&Path> {
@@ -20,6 +20,27 @@ fn prompts(judge: &Judge) -> Option<&Path> {
         Judge::Endpoint(judge) => judge.prompts.as_deref(),
         Judge::Local(judge) => judge.prompts.as_deref(),
     }
+}
+
+/// Checks the judge that a hook asks; `name`: its key.
+fn judge(name: &str, judge: &Judge, at: &Sources) -> Result<(), BadInput> {
+    let key = |key: &str| format!("{name}.{key}");
+    if let Judge::Local(judge) = judge {
+        let path = &judge.path;
+        let what = format!("there is no model folder {}{}", path.display(), similar(path));
+        at.ensure(path.join("config.json").is_file(), &key("path"), what)?;
+    }
+    if let Judge::Endpoint(judge) = judge {
+        check_url(&judge.url).map_err(|error| at.bad(&key("url"), error))?;
+        let body = serde_json::from_str::<Map<String, Value>>(&judge.body);
+        let what = "expected a JSON object in quotes\nfor example '{\"seed\": 1}'";
+        at.ensure(body.is_ok(), &key("body"), what)?;
+    }
+    if let Some(prompts) = prompts(judge) {
+        let what = format!("there is no folder {}{}", prompts.display(), similar(prompts));
+        at.ensure(prompts.is_dir(), &key("prompts"), what)?;
+    }
+    Ok(())
 }
 
 pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
@@ -33,27 +54,26 @@ pub fn check(recipe: &Recipe, config: &ModelConfig, at: &Sources) -> Result<(), 
         Some(late) => Err(at.bad(key, format!("step {late} never comes: ppo.steps is {steps}"))),
         None => Ok(()),
     };
+    let [_, validation, _] = settings(&recipe.task).sizes();
+    let enough = |key: &str, traces: usize| {
+        let what = format!("{traces} responses to judge, but task.validation is {validation}");
+        at.ensure(traces <= validation, key, what)
+    };
     if let Some(persona) = &hooks.persona {
         in_time("hooks.persona.steps", &persona.steps)?;
-        let [_, validation, _] = settings(&recipe.task).sizes();
-        let what = format!("{} responses to judge, but task.validation is {validation}", persona.traces);
-        if let Judge::Local(judge) = &persona.judge {
-            let (key, path) = ("hooks.persona.judge.path", &judge.path);
-            let what = format!("there is no model folder {}{}", path.display(), similar(path));
-            at.ensure(path.join("config.json").is_file(), key, what)?;
-        }
-        if let Judge::Endpoint(judge) = &persona.judge {
-            let url = check_url(&judge.url).map_err(|error| at.bad("hooks.persona.judge.url", error));
-            url?;
-            let body = serde_json::from_str::<Map<String, Value>>(&judge.body);
-            let what = "expected a JSON object in quotes\nfor example '{\"seed\": 1}'";
-            at.ensure(body.is_ok(), "hooks.persona.judge.body", what)?;
-        }
-        if let Some(prompts) = prompts(&persona.judge) {
-            let what = format!("there is no folder {}{}", prompts.display(), similar(prompts));
-            at.ensure(prompts.is_dir(), "hooks.persona.judge.prompts", what)?;
-        }
-        at.ensure(persona.traces <= validation, "hooks.persona.traces", what)?;
+    }
+    for (name, own) in hooks.judges() {
+        judge(name, own, at)?;
+    }
+    if let Some(persona) = &hooks.persona {
+        enough("hooks.persona.traces", persona.traces)?;
+    }
+    if let Some(distinct) = &hooks.distinct {
+        in_time("hooks.distinct.steps", &distinct.steps)?;
+        enough("hooks.distinct.traces", distinct.traces)?;
+        let layers = config.num_hidden_layers;
+        let what = format!("the model has {layers} layers, from 0 to {}", layers - 1);
+        at.ensure(distinct.layer.is_none_or(|layer| (layer as i64) < layers), "hooks.distinct.layer", what)?;
     }
     if let Some(transfer) = &hooks.transfer {
         in_time("hooks.transfer.steps", &transfer.steps)?;

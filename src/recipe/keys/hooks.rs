@@ -33,12 +33,13 @@ pub struct Hooks {
     #[serde_inline_default(30.0)]
     #[schemars(range(min = 0.0, max = 86400.0))]
     pub pause: f64,
-    /// Seconds after which a try of `persona` or `transfer` has failed; commands have their own.
+    /// Seconds after which a try of a hook has failed; commands have their own.
     #[serde_inline_default(7200)]
     #[schemars(range(min = 1))]
     pub timeout: u64,
     pub persona: Option<Persona>,
     pub transfer: Option<Transfer>,
+    pub distinct: Option<Distinct>,
     /// Commands of your own, by name: the results of `[hooks.external.NAME]` are shown as `hooks/NAME/*`.
     #[serde(default)]
     pub external: BTreeMap<String, External>,
@@ -49,9 +50,16 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// The judges that hooks ask, each with the key that names it.
+    pub fn judges(&self) -> impl Iterator<Item = (&'static str, &Judge)> {
+        let persona = self.persona.iter().map(|hook| ("hooks.persona.judge", &hook.judge));
+        persona.chain(self.distinct.iter().map(|hook| ("hooks.distinct.judge", &hook.judge)))
+    }
+
     /// Whether any hook runs beside training.
     pub fn are_beside(&self) -> bool {
-        self.persona.is_some() || self.transfer.is_some() || !self.external.is_empty()
+        let ours = self.persona.is_some() || self.transfer.is_some() || self.distinct.is_some();
+        ours || !self.external.is_empty()
     }
 }
 
@@ -184,6 +192,33 @@ pub struct Transfer {
     pub max_response_tokens: Option<usize>,
     /// The other task.
     pub task: Task,
+}
+
+/// Whether personas are distinct inside: the residual stream over what a judge attributes to each voice of a trace,
+/// against segments whose voices are permuted.
+#[serde_inline_default]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Distinct {
+    /// Steps from one look to the next (0: only before the first step and after the last).
+    #[serde(default)]
+    pub every: usize,
+    /// Further steps to look at.
+    #[serde(default)]
+    pub steps: Vec<usize>,
+    /// Responses to look at: to the first so many problems of the validation split, one each, sampled at temperature 1.
+    #[serde_inline_default(64)]
+    #[schemars(range(min = 1))]
+    pub traces: usize,
+    /// The decoder layer, from 0, after which the residual stream is read (default: the one in the middle).
+    pub layer: Option<usize>,
+    /// Permutations of each test.
+    #[serde_inline_default(999)]
+    #[schemars(range(min = 19, max = 100000))]
+    pub permutations: usize,
+    /// Who says which part is whose (default: the lexical judge, which reads tags).
+    #[serde(default)]
+    pub judge: Judge,
 }
 
 /// A command of your own. It gets the checkpoint's folder as its last argument (and in `PPO_TRAIN_CHECKPOINT`, with

@@ -1,0 +1,126 @@
+//! Texts as a model reads them, and its residual stream over them, a few sequences at a time: what is held does not
+//! grow with the texts.
+
+use super::autoencoder::Sae;
+use crate::model::Policy;
+use crate::rows;
+use crate::text::Tokenizer;
+use crate::torch::{on_device, padded};
+use crate::{OrBadInput, bad};
+use anyhow::Result;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// Tokens, padding included, that are read at a time.
+const TOGETHER: usize = 4096;
+
+/// A text of which the tokens from `first` on are looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Text {
+    pub ids: Vec<i64>,
+    pub first: usize,
+}
+
+impl Text {
+    /// How many tokens are looked at.
+    pub fn len(&self) -> usize {
+        self.ids.len() - self.first
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Reads the texts of a file (.jsonl, .json or .parquet): of each row the column `text`, read after the column `prompt`
+/// if one is named, whose tokens are not looked at. Without a prompt the first token is not: what a model makes of it
+/// is the same in every text, and many times as large as anything else (arXiv:2402.17762).
+///
+/// Texts are cut after `limit` tokens. Special tokens written out in them are text.
+///
+/// # Errors
+/// Bad input: a file that cannot be read, a row without the columns, a file without a text that has tokens.
+pub fn texts(file: &Path, text: &str, prompt: Option<&str>, tokenizer: &Tokenizer, limit: usize) -> Result<Vec<Text>> {
+    let columns: Vec<&str> = [Some(text), prompt].into_iter().flatten().collect();
+    let mut all = vec![];
+    for row in rows::read(file, &columns).bad_input()? {
+        let (number, row) = row.bad_input()?;
+        let of = |name: &str| {
+            let value = rows::field(&row, name).and_then(|value| value.as_str());
+            value.ok_or_else(|| bad!("{}: expected a text in `{name}`", rows::place(file, number)))
+        };
+        let before = tokenizer.encode_prompt(prompt.map_or(Ok(""), of)?)?;
+        let own = tokenizer.encode_plain(of(text)?)?;
+        let first = before.len().max(1);
+        let mut ids = [before, own].concat();
+        ids.truncate(limit);
+        if ids.len() > first {
+            all.push(Text { ids, first });
+        }
+    }
+    if all.is_empty() {
+        return Err(bad!("{}: no row has a text of two tokens or more", file.display()));
+    }
+    Ok(all)
+}
+
+/// The residual stream of a model after one of its layers.
+pub struct Residuals<'a> {
+    pub policy: &'a Policy,
+    /// From 0.
+    pub layer: usize,
+}
+
+impl Residuals<'_> {
+    /// The residual stream [N, H] of the tokens of some texts that are looked at, text by text, in the compute kind.
+    pub fn of(&self, texts: &[&Text]) -> Tensor {
+        let ids: Vec<&[i64]> = texts.iter().map(|text| text.ids.as_slice()).collect();
+        let device = self.policy.device();
+        tch::no_grad(|| {
+            let stream = self.policy.decoder.residual(&padded(&ids, device), self.layer); // [B, T, H]
+            let width = stream.size()[1];
+            let own = texts
+                .iter()
+                .zip(0i64..)
+                .flat_map(|(text, row)| (text.first..text.ids.len()).map(move |at| row * width + at as i64));
+            let own: Vec<i64> = own.collect();
+            stream.flatten(0, 1).index_select(0, &on_device(&own, device))
+        })
+    }
+
+    /// Hands the texts and their residual stream [N, H] to `take`, as many at a time as are read together, in order.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn each(&self, texts: &[&Text], mut take: impl FnMut(&[&Text], Tensor) -> Result<()>) -> Result<()> {
+        let mut rest = texts;
+        while !rest.is_empty() {
+            let mut longest = 0;
+            let fits = |(count, text): (usize, &&Text)| {
+                longest = longest.max(text.ids.len());
+                count == 0 || (count + 1) * longest <= TOGETHER
+            };
+            let count = rest.iter().enumerate().map(fits).take_while(|fits| *fits).count();
+            let (now, later) = rest.split_at(count);
+            take(now, self.of(now))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The same, encoded: the activations [n, F] of each text in turn.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn encoded(&self, sae: &Sae, texts: &[&Text], mut take: impl FnMut(&Text, Tensor) -> Result<()>) -> Result<()> {
+        self.each(texts, |now, stream| {
+            let mut start = 0;
+            for text in now {
+                let own = stream.narrow(0, start, text.len() as i64);
+                start += text.len() as i64;
+                take(text, tch::no_grad(|| sae.encode(&own.to_kind(Kind::Float))))?;
+            }
+            Ok(())
+        })
+    }
+}
