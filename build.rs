@@ -14,6 +14,7 @@ use std::process::Command;
 const SHIM: &str = "src/torch/shim.cpp";
 const GPU: &str = "src/torch/gpu.cpp";
 const FUSED: &str = "src/torch/cpu/fused.cpp";
+const PACKED: &str = "src/torch/cpu/packed.cpp";
 const TABLE: &str = "src/torch/cpu/table.cpp";
 const LOOPS: &str = "src/torch/cpu/kernels.cpp";
 
@@ -22,7 +23,7 @@ const LOOPS: &str = "src/torch/cpu/kernels.cpp";
 const LEVELS: [(&str, &str); 2] = [("AVX2", "x86-64-v3"), ("AVX512", "x86-64-v4")];
 
 fn main() {
-    for file in [SHIM, GPU, "src/torch/guarded.h", FUSED, TABLE, LOOPS, "src/torch/cpu/kernels.h"] {
+    for file in [SHIM, GPU, "src/torch/guarded.h", FUSED, PACKED, TABLE, LOOPS, "src/torch/cpu/kernels.h"] {
         println!("cargo:rerun-if-changed={file}");
     }
     // torch-sys has `links = "tch"` and prints `libtorch_lib`.
@@ -70,7 +71,7 @@ fn compile(include: &Path) {
     if levels {
         calls.define("PPO_LEVELS", None);
     }
-    calls.files([SHIM, GPU, FUSED, TABLE]);
+    calls.files([SHIM, GPU, FUSED, PACKED, TABLE]);
     // Numbers that are not finite are kept as they are; only what no result depends on is given up.
     all.flags(["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]).file(LOOPS);
     let sets = [("PLAIN", None)].into_iter().chain(LEVELS.map(|(name, level)| (name, Some(level))));

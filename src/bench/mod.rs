@@ -4,19 +4,19 @@
 //! and prompts of random ids, since the time depends on shapes alone. Responses end at lengths that are drawn once, so
 //! that two programs, or two versions of this one, do the same work.
 
-mod ceiling;
-mod operations;
+mod growth;
 mod profile;
 mod report;
 mod work;
 
+pub use growth::{Growth, grow};
 pub use profile::{STAGES, Spent};
 pub use report::{Measured, Stage};
 pub use work::{Tokens, Work};
 
 use crate::dist::Solo;
 use crate::model::{Head, Policy, Weights};
-use crate::plan::Plan;
+use crate::plan::{Plan, measured_peak};
 use crate::recipe::Ppo;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
@@ -26,10 +26,16 @@ use crate::train::clock::Clock;
 use crate::train::estimates::estimate;
 use crate::train::experience::{Scored, experience};
 use crate::train::learner::Models;
+use crate::train::operations::Counted;
 use crate::train::update::{StepSettings, Updates};
 use anyhow::{Context, Result};
 use rand::RngExt;
+use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long each product of the ceiling is measured.
+const CEILING: Duration = Duration::from_millis(400);
 
 /// The models of a plan with random weights, and what they work on.
 pub struct Bench<'a> {
@@ -62,6 +68,17 @@ impl<'a> Bench<'a> {
         Ok(Self { plan, ppo, work, models, prompts, lengths })
     }
 
+    /// The shapes of the work for programs that do the same (scripts/peer_step.py): tokens of each prompt and of each
+    /// response, those to a prompt side by side.
+    pub fn shapes(&self) -> Value {
+        json!({
+            "prompts": self.prompts.iter().map(|prompt| prompt.len()).collect::<Vec<_>>(),
+            "responses": self.lengths,
+            "precision": self.plan.recipe.machine.precision,
+            "micro_batch_tokens": self.ppo.micro_batch_tokens,
+        })
+    }
+
     /// Measures `steps` steps, after one that is not counted; `watch` is called after each.
     ///
     /// # Errors
@@ -74,8 +91,10 @@ impl<'a> Bench<'a> {
             watch(&clock);
             clocks.push(clock);
         }
-        let gemm = ceiling::products(&self.plan.config, self.plan.kind(), self.plan.device()?);
-        let counted = operations::count(&self.plan.config, &self.prompts, &self.lengths, self.work.samples);
+        let (config, kind, device) = (&self.plan.config, self.plan.kind(), self.plan.device()?);
+        let gemm = measured_peak(config, kind, device, CEILING);
+        let responses = self.lengths.chunks(self.work.samples);
+        let counted = Counted::of(config, self.prompts.iter().map(|prompt| prompt.len()).zip(responses));
         Ok(Measured::new(&clocks, &counted, gemm, most_resident_bytes()))
     }
 

@@ -1,9 +1,9 @@
 //! What was measured: seconds, rates and shares of the machine's ceiling; as JSON, and against another measurement.
 
-use super::operations::Counted;
 use crate::stats::quantile;
 use crate::terminal::{figure, table};
 use crate::train::clock::Clock;
+use crate::train::operations::Counted;
 use serde_json::{Map, Value, json};
 
 /// One stage of a step.

@@ -4,7 +4,8 @@ use super::common::{print, print_json};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use ppo_train::bench::{Bench, Measured, Tokens, Work};
+use ppo_train::bench::{Bench, Measured, Tokens, Work, grow};
+use ppo_train::checkpoint::write_file;
 use ppo_train::env::Environment;
 use ppo_train::model::ModelConfig;
 use ppo_train::plan::{self, Plan};
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Example: ppo-train bench recipes/smollm2_135m.toml --json > before.json
 /// Example: ppo-train bench --config models/smollm2-135m-instruct/config.json --prompts 16 --samples 4
+/// Example: ppo-train bench recipes/smollm2_135m.toml --grow --steps 1 --svg growth.svg
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct BenchCommand {
@@ -57,6 +59,12 @@ pub struct BenchCommand {
     /// Print how many times faster this is than another measurement, a file written with --json.
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// Measure how the time grows, from a quarter of the prompts, of the response tokens and of the model to all.
+    #[arg(long, conflicts_with_all = ["profile", "against"])]
+    grow: bool,
+    /// Draw the growth.
+    #[arg(long, value_name = "FILE", requires = "grow")]
+    svg: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -78,6 +86,9 @@ impl BenchCommand {
         };
         use_machine(&plan)?;
         let machine = Machine::here(&plan.recipe.machine.device);
+        if self.grow {
+            return self.growth(&plan, work, &machine);
+        }
         let mut bench = Bench::new(&plan, work)?;
         let mut steps = 0;
         let measured = bench.measure(self.steps, |clock| {
@@ -89,6 +100,7 @@ impl BenchCommand {
         if self.json {
             let mut all = measured.json();
             all.insert("work".into(), json!(work.to_string()));
+            all.insert("shapes".into(), bench.shapes());
             all.insert("machine".into(), serde_json::to_value(machine)?);
             all.extend(spent.map(|spent| ("profile".into(), spent.json())));
             return print_json(&Value::Object(all));
@@ -100,6 +112,19 @@ impl BenchCommand {
             print(spent.table())?;
         }
         Ok(())
+    }
+
+    fn growth(&self, plan: &Plan, work: Work, machine: &Machine) -> Result<()> {
+        let growth = grow(plan, work, self.steps, terminal::warn)?;
+        if let Some(path) = &self.svg {
+            write_file(path, growth.svg()?).with_context(|| format!("cannot write {}", path.display())).bad_input()?;
+        }
+        if self.json {
+            let machine = serde_json::to_value(machine)?;
+            return print_json(&json!({ "work": work.to_string(), "growth": growth.json(), "machine": machine }));
+        }
+        print(format_args!("{work}; {}, {}", counted(machine.threads, "thread"), machine.processor))?;
+        print(growth.table())
     }
 
     fn of_recipe(&self, recipe: &Path) -> Result<(Plan, Work)> {
@@ -146,7 +171,7 @@ fn summary(measured: &Measured) -> String {
 fn read_measurement(path: &Path) -> Result<Value> {
     let text = read_text(path, LONGEST).with_context(|| format!("cannot read {}", path.display())).bad_input()?;
     let value: Value = serde_json::from_str(&text).with_context(|| path.display().to_string()).bad_input()?;
-    match value["step_s"].is_number() {
+    match value["stages"].is_object() {
         true => Ok(value),
         false => Err(bad!("{} is not a measurement: expected what `ppo-train bench --json` prints", path.display())),
     }

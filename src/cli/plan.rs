@@ -53,8 +53,8 @@ pub struct Plan {
     /// make it fit (default: this machine's memory, if the device is the CPU).
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
-    /// Add the time of a step on 1 to 64 GPUs, computed for a machine: h100, a100, here (its rates are measured), or
-    /// a TOML file (docs/clusters.md).
+    /// Add the time of a step on 1 to 64 GPUs, computed for a machine: h100, a100, h200, here (its rates are measured),
+    /// or a TOML file (docs/clusters.md).
     #[arg(long, value_name = "MACHINE", num_args = 0..=1, require_equals = true, default_missing_value = "h100")]
     cost: Option<String>,
     /// Tokens of a response on average, for --cost (default: all that it may have).

@@ -12,7 +12,7 @@ mod record;
 mod sink;
 
 pub use outcomes::Outcomes;
-pub use record::{Record, Stage, validation};
+pub use record::{Record, Stage, measures_machine, validation};
 pub use sink::Sink;
 
 use anyhow::{Context, Result};

@@ -57,6 +57,12 @@ pub fn validation(task: &str, decoding: &str) -> String {
     if decoding == "greedy" { format!("val/{task}") } else { format!("val/{task}_{decoding}") }
 }
 
+/// Whether a figure measures the machine, and not what is learnt: it differs when the same run is repeated.
+pub fn measures_machine(name: &str) -> bool {
+    let mfu = ["actor/mfu", "critic/mfu"].contains(&name);
+    mfu || ["timing", "perf/", "sft/tokens_per_s"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// One step's figures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {

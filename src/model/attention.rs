@@ -244,12 +244,13 @@ impl Attention {
         [b, t, all / self.head_dim, self.head_dim]
     }
 
-    pub fn shallow_clone(&self) -> Self {
+    /// A shallow copy with each map as `of` makes it.
+    pub fn with(&self, of: fn(&Linear) -> Linear) -> Self {
         Self {
-            q_proj: self.q_proj.shallow_clone(),
-            k_proj: self.k_proj.shallow_clone(),
-            v_proj: self.v_proj.shallow_clone(),
-            o_proj: self.o_proj.shallow_clone(),
+            q_proj: of(&self.q_proj),
+            k_proj: of(&self.k_proj),
+            v_proj: of(&self.v_proj),
+            o_proj: of(&self.o_proj),
             q_norm: self.q_norm.as_ref().map(RmsNorm::shallow_clone),
             k_norm: self.k_norm.as_ref().map(RmsNorm::shallow_clone),
             ..*self

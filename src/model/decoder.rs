@@ -53,12 +53,9 @@ impl Mlp {
         self.down_proj.forward(&inner) // [B, T, H]
     }
 
-    fn shallow_clone(&self) -> Self {
-        Self {
-            gate_proj: self.gate_proj.shallow_clone(),
-            up_proj: self.up_proj.shallow_clone(),
-            down_proj: self.down_proj.shallow_clone(),
-        }
+    /// A shallow copy with each map as `of` makes it.
+    fn with(&self, of: fn(&Linear) -> Linear) -> Self {
+        Self { gate_proj: of(&self.gate_proj), up_proj: of(&self.up_proj), down_proj: of(&self.down_proj) }
     }
 }
 
@@ -88,16 +85,17 @@ impl Layer {
     /// `forward`, of which only `x` is kept for the backward pass. That may run in another thread, so it owns a shallow
     /// copy of the layer.
     fn recomputed(&self, x: &Tensor, rotation: &Rotation, attend: Box<dyn Attend + Send>) -> Tensor {
-        let (layer, rotation) = (self.shallow_clone(), rotation.shallow_clone());
+        let (layer, rotation) = (self.with(Linear::shallow_clone), rotation.shallow_clone());
         recompute(x, move |x| layer.forward(x, &rotation, &*attend))
     }
 
-    fn shallow_clone(&self) -> Self {
+    /// A shallow copy with each map as `of` makes it.
+    fn with(&self, of: fn(&Linear) -> Linear) -> Self {
         Self {
             input_layernorm: self.input_layernorm.shallow_clone(),
-            self_attn: self.self_attn.shallow_clone(),
+            self_attn: self.self_attn.with(of),
             post_attention_layernorm: self.post_attention_layernorm.shallow_clone(),
-            mlp: self.mlp.shallow_clone(),
+            mlp: self.mlp.with(of),
         }
     }
 }
@@ -125,6 +123,17 @@ impl Decoder {
             layers: layers.map(|i| Layer::new(config, i, at.pp("layers").pp(i))).collect(),
             norm: RmsNorm::new(config, at.pp("norm")),
             rope: Rope::new(config, weights.flat().device()),
+            gradient_checkpointing: false,
+        }
+    }
+
+    /// The decoder for decoding, its weights packed as they are now.
+    pub fn packed(&self) -> Self {
+        Self {
+            embed_tokens: self.embed_tokens.shallow_clone(),
+            layers: self.layers.iter().map(|layer| layer.with(Linear::packed)).collect(),
+            norm: self.norm.shallow_clone(),
+            rope: self.rope.shallow_clone(),
             gradient_checkpointing: false,
         }
     }

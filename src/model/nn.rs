@@ -2,23 +2,28 @@
 
 use super::config::ModelConfig;
 use super::weights::Scope;
-use crate::torch::{add_norm, is_fused, norm};
+use crate::torch::{Packed, add_norm, is_fused, norm};
 use tch::Tensor;
 
 /// A linear map, with a bias if the checkpoint has one.
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// The weight once more, if the map is for decoding alone.
+    packed: Option<Packed>,
 }
 
 impl Linear {
     pub fn new(at: Scope) -> Self {
-        Self { weight: at.get("weight"), bias: at.find("bias") }
+        Self { weight: at.get("weight"), bias: at.find("bias"), packed: None }
     }
 
     /// [.., out] for `x` [.., in].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        match &self.packed {
+            Some(packed) => packed.multiply(x, self.bias.as_ref()),
+            None => x.linear(&self.weight, self.bias.as_ref()),
+        }
     }
 
     /// The weight [out, in], if that is all there is.
@@ -27,7 +32,13 @@ impl Linear {
     }
 
     pub fn shallow_clone(&self) -> Self {
-        Self { weight: self.weight.shallow_clone(), bias: self.bias.as_ref().map(Tensor::shallow_clone) }
+        let packed = self.packed.as_ref().map(Packed::shallow_clone);
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.as_ref().map(Tensor::shallow_clone), packed }
+    }
+
+    /// The map for decoding, its weight packed where that is faster; as it is now, without a gradient.
+    pub fn packed(&self) -> Self {
+        Self { packed: Packed::of(&self.weight), ..self.shallow_clone() }
     }
 }
 

@@ -16,6 +16,10 @@ pub struct Rope {
 }
 
 impl Rope {
+    pub fn shallow_clone(&self) -> Self {
+        Self { frequencies: self.frequencies.shallow_clone() }
+    }
+
     pub fn new(config: &ModelConfig, device: Device) -> Self {
         let frequencies: Vec<f32> = frequencies(config).into_iter().map(|f| f as f32).collect();
         Self { frequencies: Tensor::from_slice(&frequencies).to_device(device) }

@@ -14,6 +14,7 @@
 //!   and device are the same memory.
 //! - KV cache: 2 L K D w for each of rows x (max_prompt_tokens + max_response_tokens). Rows are the sequences decoded
 //!   at a time, in rollouts or in an evaluation, whichever has more.
+//! - packed weights, on a CPU in bfloat16: P w, the actor's once more while it decodes.
 //! - decoding work, whichever is more: one layer of the prefill, (4 H + 3 N D + 4 I) w per prompt token (nothing is
 //!   kept for a gradient), and its keys and values, for at most 16,384 tokens at a time; or one step's logits, rows x V
 //!   in float32 five times (scores, scaled, log-softmax, probabilities, their sum).
@@ -187,6 +188,10 @@ fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
     };
     let prompts = (rows / samples).max(evaluated) as f64;
     let rows = rows.max(evaluated) as f64;
+    // Packed for decoding, if the CPU multiplies bfloat16.
+    if !host && half {
+        part("packed weights", parameters * w, &[Rollout]);
+    }
     part("KV cache", rows * plan.max_sequence_tokens() as f64 * layers * 2.0 * kv * w, &[Rollout]);
     let width = recipe.rollout.max_prompt_tokens as f64;
     let prefill = (prompts * width).min((PREFILL_TOKENS as f64).max(width))
@@ -194,7 +199,7 @@ fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
         * w;
     part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
 
-    let policy = hooks(plan).map_or(0.0, |hooks| decoding(config, w, hooks));
+    let policy = hooks(plan).map_or(0.0, |hooks| decoding(plan, config, w, hooks));
     let local = |judge: &Judge| local_judge(plan, judge);
     // The judge of personas is loaded when the policy is gone, that of `distinct` beside it.
     let persona = recipe.hooks.persona.as_ref().map_or(0.0, |hook| local(&hook.judge));
@@ -223,12 +228,13 @@ struct Beside {
     tokens: usize,
 }
 
-/// Bytes of a model that only decodes: weights, KV cache, one step's logits.
-fn decoding(config: &ModelConfig, w: f64, beside: Beside) -> f64 {
+/// Bytes of a model that only decodes: weights, on a CPU in bfloat16 twice, KV cache, one step's logits.
+fn decoding(plan: &Plan, config: &ModelConfig, w: f64, beside: Beside) -> f64 {
+    let copies = if plan.recipe.machine.device == "cpu" && w < 4.0 { 2.0 } else { 1.0 };
     let kv = (config.num_key_value_heads * config.head_dim) as f64;
     let (rows, layers) = (beside.rows as f64, config.num_hidden_layers as f64);
     let cache = rows * beside.tokens as f64 * layers * 2.0 * kv * w;
-    config.parameters() as f64 * w + cache + rows * config.vocab_size as f64 * 20.0
+    config.parameters() as f64 * w * copies + cache + rows * config.vocab_size as f64 * 20.0
 }
 
 /// Whether hooks are on the run's device.
@@ -265,7 +271,7 @@ fn local_judge(plan: &Plan, judge: &Judge) -> f64 {
     let context = usize::try_from(config.max_position_embeddings).unwrap_or(usize::MAX);
     let tokens = (QUESTIONS + 2 * plan.max_sequence_tokens() + judge.max_tokens).min(context);
     let w = if judge.precision == Precision::Bfloat16 { 2.0 } else { 4.0 };
-    decoding(&config, w, Beside { rows: judge.batch, tokens })
+    decoding(plan, &config, w, Beside { rows: judge.batch, tokens })
 }
 
 /// Bytes that each process of a run on a CPU may hold before it returns free memory: between micro-batches with half

@@ -12,7 +12,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use cost::{Lengths, Machine, cost_json, cost_report};
+pub use cost::{Lengths, Machine, cost_json, cost_report, measured_peak};
 pub use disk::{Disk, FAILED, WAITING};
 pub use fit::{Devices, Fit, fit, with_relief};
 pub use memory::{Part, Phase, estimate, held, on_host, peak, total};

@@ -7,7 +7,7 @@ use toml::Value;
 
 /// Sections and keys that may change when a run is resumed: how long it runs, what it shows and keeps, where it is
 /// computed and in parts of what size. Any other change would make it a different experiment.
-pub const MAY_CHANGE: [&str; 14] = [
+pub const MAY_CHANGE: [&str; 15] = [
     "name",
     "ppo.steps",
     "ppo.micro_batch_tokens",
@@ -20,6 +20,7 @@ pub const MAY_CHANGE: [&str; 14] = [
     "logging",
     "machine.attention",
     "machine.device",
+    "machine.peak_tflops",
     "machine.threads",
     "memory",
 ];

@@ -18,6 +18,9 @@ use tch::{Device, Kind, Tensor};
 /// Prompt tokens, padding included, per prefill: bounds its working memory.
 pub const PREFILL_TOKENS: usize = 16_384;
 
+/// Tokens of a response from which on packing the weights takes less time than it saves.
+const PACKED_TOKENS: usize = 32;
+
 /// When a response ends.
 pub struct Stop<'a> {
     /// Whether a response, by its number, ends with the last of its ids so far, which stays part of it.
@@ -79,6 +82,9 @@ impl Engine<'_> {
     ) -> Vec<Response> {
         let together = if self.batch == 0 { prompts.len().max(1) } else { (self.batch / samples).max(1) };
         let mut responses = Vec::with_capacity(prompts.len() * samples);
+        // For all chunks: the weights do not change meanwhile.
+        let packed = (self.stop.max_tokens >= PACKED_TOKENS).then(|| self.policy.packed()).flatten();
+        let decoding = packed.as_ref().unwrap_or(self.policy);
         for (chunk, prompts) in prompts.chunks(together).enumerate() {
             if chunk > 0 && !(self.goes_on)() {
                 break;
@@ -86,14 +92,16 @@ impl Engine<'_> {
             let stream = |row: usize| stream(chunk * together + row / samples, row % samples);
             let first = responses.len();
             let held = &mut constraint;
-            responses.extend(tch::no_grad(|| self.batch(prompts, samples, (first, held), stream, &mut watch)));
+            responses
+                .extend(tch::no_grad(|| self.batch(decoding, prompts, samples, (first, held), stream, &mut watch)));
         }
         responses
     }
 
-    /// The responses of one batch; `first`: the number of its first.
+    /// The responses of one batch; `decoding`: the policy for single tokens; `first`: the number of its first.
     fn batch(
         &self,
+        decoding: &Policy,
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
         (first, held): (usize, &mut Option<Constraint>),
@@ -108,7 +116,7 @@ impl Engine<'_> {
         let mut pending = Vec::with_capacity(interval);
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
-            let mut logits = self.policy.logits(&hidden);
+            let mut logits = decoding.logits(&hidden);
             if let Some(constraint) = held {
                 logits = logits.to_kind(Kind::Float);
                 logits = constraint.mask(&logits, batch.rows.iter().map(|row| first + row), max - t - 1);
@@ -128,7 +136,7 @@ impl Engine<'_> {
                     tokens = batch.keep(&live, &tokens);
                 }
             }
-            hidden = batch.step(self.policy, &tokens);
+            hidden = batch.step(decoding, &tokens);
         }
         responses
     }

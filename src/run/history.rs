@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the processes of one command worked with.
@@ -92,30 +93,41 @@ impl Program {
 }
 
 impl Sitting {
-    /// This process's, which continues a run after a step or begins it.
-    fn of(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, processes: usize) -> Result<Self> {
-        let recipe = &plan.recipe;
+    /// This process's, which continues a run after a step or begins it, once everything that it reads is hashed: half
+    /// a gigabyte with a model of 135 million weights.
+    fn of(
+        plan: &Plan,
+        folder: &RunFolder,
+        after: Option<(Stage, u64)>,
+        processes: usize,
+    ) -> impl FnOnce() -> Result<Self> + Send + use<> {
+        let (recipe, text, tokenizer) = (plan.recipe.clone(), plan.text.clone(), plan.tokenizer_dir.clone());
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let mut files = BTreeMap::new();
-        collect("", &serde_json::to_value(recipe)?, &mut files);
         let reads_weights = !recipe.model.random_weights && folder.complete(0).is_none();
-        let weights = if reads_weights { Some(weights_sha256(&recipe.model.path)?) } else { None };
-        Ok(Self {
-            time,
-            after: after.map(|(stage, step)| After { stage: stage.name().into(), step }),
-            command: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
-            working_folder: std::env::current_dir().map_or_else(|_| "unknown".into(), |dir| dir.display().to_string()),
-            program: Program::this(),
-            machine: Machine::here(&recipe.machine.device),
-            processes,
-            recipe_sha256: hash(plan.text.as_bytes()),
-            files_sha256: files,
-            model: ModelHashes {
-                config_sha256: hash_of_files([recipe.model.path.join("config.json")])?,
-                tokenizer_sha256: hash_of_files([plan.tokenizer_dir.join("tokenizer.json")])?,
-                weights_sha256: weights,
-            },
-        })
+        // The number of threads is that of this thread.
+        let machine = Machine::here(&recipe.machine.device);
+        move || {
+            let mut files = BTreeMap::new();
+            collect("", &serde_json::to_value(&recipe)?, &mut files);
+            let model = &recipe.model.path;
+            Ok(Self {
+                time,
+                after: after.map(|(stage, step)| After { stage: stage.name().into(), step }),
+                command: std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect(),
+                working_folder: std::env::current_dir()
+                    .map_or_else(|_| "unknown".into(), |dir| dir.display().to_string()),
+                program: Program::this(),
+                machine,
+                processes,
+                recipe_sha256: hash(text.as_bytes()),
+                files_sha256: files,
+                model: ModelHashes {
+                    config_sha256: hash_of_files([model.join("config.json")])?,
+                    tokenizer_sha256: hash_of_files([tokenizer.join("tokenizer.json")])?,
+                    weights_sha256: if reads_weights { Some(weights_sha256(model)?) } else { None },
+                },
+            })
+        }
     }
 
     /// How this one differs from an earlier one of the same run in what results depend on.
@@ -164,12 +176,27 @@ fn collect(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Adds this process to the history of a run that it begins or continues `after` a step. If what it works with is not
-/// what the process before it worked with, the difference is said in one line.
-pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, processes: usize) {
+/// The line of a process, which is being written; when this is dropped, it is.
+pub struct Recording(Option<JoinHandle<()>>);
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        // What went wrong has been said.
+        let _ = self.0.take().map(JoinHandle::join);
+    }
+}
+
+/// Adds this process to the history of a run that it begins or continues `after` a step, in a thread of its own. If
+/// what it works with is not what the process before it worked with, the difference is said in one line.
+pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, processes: usize) -> Recording {
     let earlier = read(folder).pop();
-    let added = Sitting::of(plan, folder, after, processes).and_then(|sitting| {
-        let differences = earlier.filter(|_| after.is_some()).map_or(vec![], |earlier| sitting.differences(&earlier));
+    let (sitting, file) = (Sitting::of(plan, folder, after, processes), folder.history());
+    Recording(Some(std::thread::spawn(move || add(sitting, earlier.filter(|_| after.is_some()), &file))))
+}
+
+fn add(sitting: impl FnOnce() -> Result<Sitting>, earlier: Option<Sitting>, file: &Path) {
+    let added = sitting().and_then(|sitting| {
+        let differences = earlier.map_or(vec![], |earlier| sitting.differences(&earlier));
         if !differences.is_empty() {
             let list = differences.join(", ");
             terminal::warn(&format!(
@@ -177,7 +204,7 @@ pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, proc
                  was not interrupted"
             ));
         }
-        append_line(&folder.history(), &serde_json::to_string(&sitting)?)
+        append_line(file, &serde_json::to_string(&sitting)?)
     });
     // The history of a run is no reason to end it.
     if let Err(error) = added {

@@ -136,9 +136,8 @@ fn go_on(
         // A step whose figures are not recorded yet is counted among those that are.
         (None, done) => done.as_ref().map(|done| (Stage::Sft, done.steps as u64)),
     };
-    if comm.is_first() {
-        history::record(plan, folder, resumed, comm.size());
-    }
+    // Files are hashed beside the first work, and the line is written by the end of this function.
+    let _history = comm.is_first().then(|| history::record(plan, folder, resumed, comm.size()));
     let (checkpoint, state) =
         checkpoint.map_or_else(|| (None, State::first(plan)), |(found, state)| (Some(found), state));
     let logs = Logs { tensorboard: plan.recipe.logging.tensorboard, jsonl: plan.recipe.logging.jsonl };
@@ -177,7 +176,9 @@ fn go_on(
     }
     let micro_tokens = ppo.micro_batch_tokens;
     let (interrupted, saving) = (unfinished, None);
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, saving };
+    let peak = None;
+    let mut trainer =
+        Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, peak, saving };
     let mut hooks = hooks::all(plan, comm);
     ppo::train(&mut trainer, &mut metrics, &mut hooks)?;
     let best = trainer.state.best;

@@ -13,7 +13,7 @@ use crate::dist::{Comm, Solo};
 use crate::env::Environment;
 use crate::hooks;
 use crate::json;
-use crate::metrics::{Metrics, Record, Sink, Stage, evaluations, jsonl};
+use crate::metrics::{Metrics, Record, Sink, Stage, evaluations, jsonl, measures_machine};
 use crate::model::Policy;
 use crate::plan::{self, Plan};
 use crate::recipe::Ppo;
@@ -120,15 +120,10 @@ struct Recorded {
 
 impl Recorded {
     fn counts(&self) -> [usize; 3] {
-        let figures = self.records.iter().flat_map(Record::scalars).filter(|(name, _)| !is_measured(name)).count();
+        let figures = self.records.iter().flat_map(Record::scalars).filter(|(name, _)| !measures_machine(name)).count();
         let texts = self.records.iter().flat_map(Record::texts).count();
         [figures, texts, self.outcomes.len()]
     }
-}
-
-/// Whether a figure measures the machine, and not the run.
-fn is_measured(name: &str) -> bool {
-    ["timing", "perf/"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn recorded(folder: &RunFolder, step: usize) -> Result<Recorded> {
@@ -182,7 +177,9 @@ fn repeat(
     }
     let (comm, pulse): (&dyn Comm, _) = (&Solo, &Pulse::new(&Stop::default(), &Solo));
     let (interrupted, micro_tokens, saving) = (None, ppo.micro_batch_tokens, None);
-    let mut trainer = Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, saving };
+    let peak = None;
+    let mut trainer =
+        Trainer { plan, ppo, env, comm, models, state, interrupted, folder, pulse, micro_tokens, peak, saving };
     let kept = Kept::default();
     let mut metrics = Metrics::to(Box::new(kept.clone()));
     let evaluated = recorded.records.iter().any(|record| record.stage == Stage::Evaluation);
@@ -223,7 +220,7 @@ fn compare(recorded: &Record, repeated: &Record, found: &mut Vec<Difference>) {
     let shown = |value: f64| format!("{value:?}");
     let names = recorded.scalars().map(|(name, _)| name);
     let surplus = repeated.scalars().map(|(name, _)| name).filter(|name| recorded.get(name).is_none());
-    for name in names.chain(surplus).filter(|name| !is_measured(name)) {
+    for name in names.chain(surplus).filter(|name| !measures_machine(name)) {
         let (was, is) = (recorded.get(name), repeated.get(name));
         if was.map(shown) != is.map(shown) {
             differs(name, was.map(shown), is.map(shown));

@@ -5,7 +5,7 @@ use super::{launch, launch_one};
 use crate::Stopped;
 use crate::dist::Solo;
 use crate::dist::threads::Thread;
-use crate::metrics::jsonl;
+use crate::metrics::{jsonl, measures_machine};
 use crate::plan::{self, Plan};
 use crate::torch::{test_device_name, to_host};
 use crate::train::hook::State;
@@ -30,14 +30,22 @@ fn a_second_task_and_a_hook_take_part_in_a_run() {
     assert_eq!(fs::read_to_string(out.join("steps")).unwrap(), "2");
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     assert!(metrics.contains("val/larger/accuracy") && metrics.contains("actor/pg_loss"));
+    // Every name has its place in the documentation.
+    let (page, records) = (fs::read_to_string("docs/metrics.md").unwrap(), out.join("metrics.jsonl"));
+    for record in jsonl::read(&records, |warning| panic!("{warning}")).unwrap() {
+        for (name, _) in record.scalars() {
+            let last = name.rsplit('/').next().unwrap();
+            assert!(page.contains(&format!("`{last}`")) || page.contains(&format!("/{last}`")), "{name}");
+        }
+    }
+    assert!(metrics.contains("actor/mfu") && metrics.contains("training/total_tokens"), "{metrics}");
 }
 
 /// Everything that a run leaves which is no time: records, texts, evaluations, and the last checkpoint.
 fn left_by(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let timeless = |line: &str| {
         let mut record: BTreeMap<String, Value> = serde_json::from_str(line).unwrap();
-        let timed = |name: &str| ["time", "timing", "perf/", "sft/tokens_per_s"].iter().any(|t| name.starts_with(t));
-        record.retain(|name, _| !timed(name));
+        record.retain(|name, _| name != "time" && !measures_machine(name));
         serde_json::to_string(&record).unwrap() + "\n"
     };
     let lines = |name: &str| -> Vec<u8> {
@@ -171,7 +179,7 @@ fn trained_by(ranks: usize, out: &Path) -> (BTreeMap<String, f64>, Vec<f32>) {
     let mut figures = BTreeMap::new();
     for record in jsonl::read(&out.join("metrics.jsonl"), |warning| panic!("{warning}")).unwrap() {
         for (name, value) in record.scalars() {
-            if !["timing", "perf/", "sft/tokens_per_s", "global_seqlen"].iter().any(|t| name.starts_with(t)) {
+            if !measures_machine(name) && !name.starts_with("global_seqlen") {
                 let twice = figures.insert(format!("{:?} {} {name}", record.stage, record.step), value);
                 assert!(twice.is_none(), "one rank writes");
             }

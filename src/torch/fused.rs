@@ -55,7 +55,7 @@ pub fn is_fused(x: &Tensor) -> bool {
 }
 
 /// The pointer that the shim reads, which it does not keep.
-fn raw(x: &Tensor) -> Raw {
+pub(super) fn raw(x: &Tensor) -> Raw {
     x.as_ptr().cast_mut()
 }
 

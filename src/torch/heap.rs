@@ -72,6 +72,17 @@ pub fn make_room() {
     trim_to(BEFORE.load(Ordering::Relaxed));
 }
 
+/// Whether so many bytes more stay within what a run may hold before an update, so that they never make it larger than
+/// its plan says. What is freed and kept in the heap does not count.
+pub fn has_room(bytes: u64) -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no arguments; it only reads the allocator's counts.
+    let used = Some(unsafe { libc::mallinfo2() }).map(|heap| (heap.uordblks + heap.hblkhd) as u64);
+    #[cfg(not(target_env = "gnu"))]
+    let used = resident_bytes();
+    used.is_none_or(|used| used.saturating_add(bytes) <= WITHIN.load(Ordering::Relaxed))
+}
+
 fn trim_to(most: u64) {
     #[cfg(target_env = "gnu")]
     if resident_bytes().is_some_and(|bytes| bytes > most) {

@@ -4,6 +4,7 @@
 //! All `unsafe` code of the crate is in this module.
 
 mod allocator;
+mod ceiling;
 mod device;
 mod fault;
 mod fused;
@@ -13,9 +14,11 @@ mod machine;
 #[cfg(feature = "nccl")]
 pub mod nccl;
 mod neighbours;
+mod packed;
 mod profile;
 
 pub use allocator::Heap;
+pub use ceiling::{products, shortest};
 pub use device::{DEVICES, device, fetch, named_device, send, test_device, test_device_name};
 pub use fault::{Fault, catching, report_panics};
 pub use fused::{
@@ -23,10 +26,12 @@ pub use fused::{
 };
 pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_memory, has_cuda, on_device, wait_for};
 pub use heap::{
-    Held, keep_freed_memory, make_room, most_resident_bytes, resident_bytes, return_large_blocks, trim, trim_above,
+    Held, has_room, keep_freed_memory, make_room, most_resident_bytes, resident_bytes, return_large_blocks, trim,
+    trim_above,
 };
 pub use machine::Machine;
 pub use neighbours::share_cpu;
+pub use packed::Packed;
 pub use profile::{Operation, Profile};
 
 use anyhow::{Context, Result};

@@ -3,12 +3,13 @@
 
 use super::interrupted::Interrupted;
 use super::learner::Models;
+use super::operations::Counted;
 use super::pulse::Pulse;
 use super::watch::Watchdogs;
 use crate::checkpoint::RunFolder;
 use crate::dist::Comm;
 use crate::env::Environment;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Record};
 use crate::plan::Plan;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,30 @@ pub struct State {
     /// there.
     #[serde(default)]
     pub unevaluated: bool,
+    #[serde(default)]
+    pub tokens: TokenCount,
+}
+
+/// Tokens of all steps so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct TokenCount {
+    /// Of prompts and responses, each prompt once per sample.
+    pub read: u64,
+    /// Of responses.
+    pub written: u64,
+}
+
+impl TokenCount {
+    /// Adds those of a step.
+    pub fn add(&mut self, step: &Counted) {
+        self.read = self.read.saturating_add(step.read as u64);
+        self.written = self.written.saturating_add(step.written as u64);
+    }
+
+    pub fn record(self, record: &mut Record) {
+        record.set("training/total_tokens", self.read as f64);
+        record.set("training/response_tokens", self.written as f64);
+    }
 }
 
 impl State {

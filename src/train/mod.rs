@@ -16,6 +16,7 @@ pub mod interrupted;
 mod layout;
 pub mod learner;
 pub mod not_finite;
+pub mod operations;
 pub mod ppo;
 pub mod pulse;
 pub mod rollouts;

@@ -12,6 +12,7 @@ use super::hook::Hook;
 use super::identities;
 use super::interrupted::{Interrupted, Learnt, SoFar};
 use super::not_finite::{explain, numbers};
+use super::operations::Counted;
 use super::pulse::Phase;
 use super::rollouts::{self, Rollout, Writer, grade, prompts};
 use super::trainer::{Halted, Trainer};
@@ -111,6 +112,12 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
         record.set("training/global_step", step as f64);
         record.set("training/epoch", (step * prompts.len()) as f64 / env.task.len(Split::Train) as f64);
         clock.record(&batch, &mut record);
+        let lengths = batch.lengths(0..rollouts.len());
+        let counted =
+            Counted::of(&plan.config, prompts.iter().map(|prompt| prompt.ids.len()).zip(lengths.chunks(samples)));
+        counted.record(ppo, &clock, trainer.peak()?, &mut record);
+        trainer.state.tokens.add(&counted);
+        trainer.state.tokens.record(&mut record);
         if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }
@@ -127,6 +134,14 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
 }
 
 impl Trainer<'_> {
+    /// Operations per second of all processes' devices; measured by all of them at the same time, as they work.
+    fn peak(&mut self) -> Result<f64> {
+        let measured = || Ok::<f64, Error>(self.plan.peak_rate()? * self.comm.size() as f64);
+        let peak = self.peak.map_or_else(measured, Ok)?;
+        self.peak = Some(peak);
+        Ok(peak)
+    }
+
     /// The actor's responses to the prompts of a step.
     fn write(&self, step: usize, prompts: &[Prompt]) -> Result<Vec<Response>> {
         let rollout = &self.plan.recipe.rollout;

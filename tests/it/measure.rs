@@ -1,6 +1,7 @@
-//! The table of scripts/measure_gpu, of made-up measurements: the script itself is made for an 80 GB GPU.
+//! How the time of a step grows; and the table of scripts/measure_gpu, of made-up measurements: the script itself is made
+//! for an 80 GB GPU.
 
-use crate::support::stdout;
+use crate::support::{self, SMOKE, program, stdout};
 use serde_json::json;
 use std::fs;
 use std::process::Command;
@@ -40,4 +41,22 @@ fn the_table_is_what_was_measured_beside_verl() {
     ] {
         assert!(table.contains(line), "{line}: {table}");
     }
+}
+
+#[test]
+fn the_growth_of_a_step_is_measured_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("growth.svg");
+    let shape = ["--prompts", "4", "--prompt-tokens", "5", "--response-tokens", "8", "--steps", "1"];
+    let arguments = [&["bench", SMOKE, "--grow", "--json", "--svg", file.to_str().unwrap()][..], &shape].concat();
+    let measured = support::json(&program(&arguments).output().unwrap());
+    let all = measured["growth"].as_array().unwrap();
+    let values = |at: usize| {
+        let points = all[at]["points"].as_array().unwrap();
+        points.iter().map(|point| point["value"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((values(0), values(1)), (vec![1.0, 2.0, 3.0, 4.0], vec![2.0, 4.0, 6.0, 8.0]));
+    assert!(values(2).len() > 1 && values(2).is_sorted(), "{:?}", values(2));
+    assert!(all.iter().all(|along| along["exponents"]["step"].is_number()), "{measured}");
+    assert!(fs::read_to_string(&file).unwrap().starts_with("<svg"));
 }

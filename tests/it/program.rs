@@ -379,6 +379,11 @@ fn a_bench_measures_every_stage_and_compares_itself() {
     assert!(measured["profile"]["update_actor"].as_array().unwrap().len() > 5);
     let file = dir.path().join("before.json");
     std::fs::write(&file, measured.to_string()).unwrap();
+    assert_eq!(measured["shapes"]["responses"].as_array().unwrap().len() % 2, 0, "two responses for each prompt");
     let table = stdout(&run(0, &[&["bench", SMOKE, "--against", file.to_str().unwrap()][..], &shape].concat()));
     assert!(table.contains("speed-up") && table.contains("ceiling: "), "{table}");
+    // A peer that only decodes has no step.
+    std::fs::write(&file, r#"{"stages": {"gen": {"seconds": 1e6}}, "step_s": null}"#).unwrap();
+    let table = stdout(&run(0, &[&["bench", SMOKE, "--against", file.to_str().unwrap()][..], &shape].concat()));
+    assert!(table.contains("speed-up"), "{table}");
 }

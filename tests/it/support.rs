@@ -1,5 +1,6 @@
 //! What several tests need.
 
+use ppo_train::metrics::measures_machine;
 use ppo_train::torch::{kind_of, test_device, test_device_name, to_host};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -26,7 +27,7 @@ pub const STATEFUL: [&str; 9] = [
 
 /// Whether a name in metrics.jsonl is that of a figure which measures the machine.
 pub fn is_measured(name: &str) -> bool {
-    ["time", "timing", "perf/", "sft/tokens_per_s"].iter().any(|start| name.starts_with(start))
+    name == "time" || measures_machine(name)
 }
 
 /// A file of tests/golden.

@@ -4,7 +4,7 @@
 //!
 //! The runs use one thread and the instructions that every x86-64 processor has, so that one recording is valid on all.
 
-use super::support::{SMOKE, golden, program, repeats_to_the_bit};
+use super::support::{SMOKE, golden, is_measured, program, repeats_to_the_bit};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -26,9 +26,7 @@ const ANY_PROCESSOR: [(&str, &str); 4] = [
 /// The records of a run without what depends on the machine, and hashes of its last checkpoint.
 fn trajectory(run: &Path) -> Value {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let machine = |name: &str| {
-        ["timing", "perf/", "time", "sft/tokens_per_s", "texts"].iter().any(|start| name.starts_with(start))
-    };
+    let machine = |name: &str| name == "texts" || is_measured(name);
     let record = |line: &str| {
         let all: Map<String, Value> = serde_json::from_str(line).unwrap();
         Value::Object(all.into_iter().filter(|(name, _)| !machine(name)).collect())

@@ -4,7 +4,7 @@ use super::machine::{KNOWN, Machine, read};
 use crate::plan::{Devices, Plan};
 use crate::torch;
 use anyhow::Result;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// The machine whose rates are taken for those that are not measured.
@@ -24,7 +24,7 @@ impl Machine {
     pub fn named(name: &str, plan: &Plan) -> Result<Self> {
         match name {
             "here" => measured(plan),
-            name if KNOWN.iter().any(|(known, _)| *known == name) => Self::known(name),
+            name if KNOWN.iter().any(|(known, ..)| *known == name) => Self::known(name),
             name => Ok(read(name)?),
         }
     }
@@ -43,17 +43,15 @@ fn measured(plan: &Plan) -> Result<Machine> {
     let here = torch::Machine::here(&plan.recipe.machine.device);
     let name = here.gpus.first().cloned().unwrap_or(format!("{}, {} threads", here.processor, here.threads));
     let size: i64 = if gpu { 8192 } else { 1536 };
-    let products = |kind| {
-        let [a, b] = [1.0, 0.5].map(|value| Tensor::full([size, size], value, (kind, device)));
-        2.0 * (size as f64).powi(3) / shortest(device, || drop(a.matmul(&b)))
-    };
+    let products = |kind| torch::products(&[[size; 3]], kind, device, TIME);
+    let shortest = |work: &mut dyn FnMut()| torch::shortest(device, TIME, work);
     let numbers = 1i64 << 26;
     let from = Tensor::zeros([numbers], (Kind::Float, device));
     let mut to = from.zeros_like();
-    let copied = 8.0 * numbers as f64 / shortest(device, || to.copy_(&from));
+    let copied = 8.0 * numbers as f64 / shortest(&mut || to.copy_(&from));
     let mut one = Tensor::zeros([1], (Kind::Float, device));
     const KERNELS: usize = 1000;
-    let kernels = || (0..KERNELS).for_each(|_| drop(one.g_add_scalar_(1)));
+    let mut kernels = || (0..KERNELS).for_each(|_| drop(one.g_add_scalar_(1)));
     let known = Machine::known(MOST_ALIKE)?;
     Ok(Machine {
         name: format!("this machine ({name})"),
@@ -65,27 +63,7 @@ fn measured(plan: &Plan) -> Result<Machine> {
         products_share: if gpu { known.products_share } else { PRODUCTS_SHARE },
         memory_gb_s: copied / 1e9,
         memory_share: if gpu { known.memory_share } else { MEMORY_SHARE },
-        launch_us: shortest(device, kernels) / KERNELS as f64 * 1e6,
+        launch_us: shortest(&mut kernels) / KERNELS as f64 * 1e6,
         ..known
     })
-}
-
-/// Seconds of the fastest of several times.
-fn shortest(device: Device, mut work: impl FnMut()) -> f64 {
-    let mut timed = || {
-        let begun = Instant::now();
-        tch::no_grad(&mut work);
-        if let Device::Cuda(gpu) = device {
-            Cuda::synchronize(gpu as i64);
-        }
-        begun.elapsed().as_secs_f64()
-    };
-    // The first one sets things up.
-    timed();
-    let begun = Instant::now();
-    let mut best = f64::INFINITY;
-    while begun.elapsed() < TIME {
-        best = best.min(timed());
-    }
-    best
 }

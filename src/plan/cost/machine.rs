@@ -71,25 +71,39 @@ pub struct Machine {
     pub mpi_gb_s: f64,
 }
 
-/// Machines by name, as files of them would be written.
-pub(super) const KNOWN: [(&str, &str); 2] = [
+/// Machines by name, as files of them would be written, and what the driver calls their cards.
+pub(super) const KNOWN: [(&str, &str, &[&str]); 3] = [
     (
         "h100",
         "name = 'H100 80 GB SXM'\nmemory_gb = 80\nbfloat16_tflops = 989\nfloat32_tflops = 67\nmemory_gb_s = 3350\n\
          link_gb_s = 450\nhost_gb_s = 50\n",
+        &["NVIDIA H100 80GB HBM3"],
     ),
     (
         "a100",
         "name = 'A100 80 GB SXM'\nmemory_gb = 80\nbfloat16_tflops = 312\nfloat32_tflops = 19.5\nmemory_gb_s = 2039\n\
          link_gb_s = 300\nnetwork_gbit_s = 200\n",
+        &["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe"],
+    ),
+    (
+        "h200",
+        "name = 'H200 141 GB SXM'\nmemory_gb = 141\nbfloat16_tflops = 989\nfloat32_tflops = 67\nmemory_gb_s = 4800\n\
+         link_gb_s = 450\nhost_gb_s = 50\n",
+        &["NVIDIA H200"],
     ),
 ];
 
 impl Machine {
     /// One that has a name here.
     pub(super) fn known(name: &str) -> Result<Self> {
-        let (_, text) = KNOWN.iter().find(|(known, _)| *known == name).context("no such machine")?;
+        let (_, text, _) = KNOWN.iter().find(|(known, ..)| *known == name).context("no such machine")?;
         Ok(toml::from_str(text)?)
+    }
+
+    /// The one whose card the driver calls by this name.
+    pub(super) fn of_card(card: &str) -> Option<Self> {
+        let (_, text, _) = KNOWN.iter().find(|(.., cards)| cards.contains(&card))?;
+        toml::from_str(text).ok()
     }
 
     /// Operations of products per second.
@@ -134,7 +148,7 @@ impl Machine {
 pub(super) fn read(name: &str) -> Result<Machine, BadInput> {
     let path = Path::new(name);
     if !path.exists() && !name.contains(['.', '/']) {
-        let names = KNOWN.map(|(known, _)| known).join(", ");
+        let names = KNOWN.map(|(known, ..)| known).join(", ");
         return Err(BadInput(format!(
             "{name:?} is not a machine\nexpected {names}, here, or a TOML file of a machine"
         )));

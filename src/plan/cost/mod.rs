@@ -11,6 +11,7 @@
 
 mod here;
 mod machine;
+mod peak;
 mod show;
 mod step;
 #[cfg(test)]
@@ -18,5 +19,6 @@ mod tests;
 mod work;
 
 pub use machine::Machine;
+pub use peak::measured_peak;
 pub use show::{cost_json, cost_report};
 pub use work::Lengths;

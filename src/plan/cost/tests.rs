@@ -157,7 +157,7 @@ fn machines_have_names_or_files() {
     assert!(read("name = 'x'\nmemory = 3").unwrap_err().contains("did you mean `memory_gb`?"));
     assert!(read("name = 'x'\nmemory_gb = 0").unwrap_err().contains("`memory_gb` is 0"));
     let error = Machine::named("h1000", &plan).unwrap_err().to_string();
-    assert!(error.contains("\"h1000\" is not a machine") && error.contains("h100, a100, here"), "{error}");
+    assert!(error.contains("\"h1000\" is not a machine") && error.contains("h100, a100, h200, here"), "{error}");
     let here = Machine::named("here", &plan).unwrap();
     assert!(!here.gpu && here.per_node == 1 && here.float32_tflops > 1e-3 && here.memory_gb_s > 0.1, "{here:?}");
     assert!(here.name.contains("threads"), "{}", here.name);

@@ -1,11 +1,9 @@
 //! The work of each stage of a step, for the busiest of several processes: pure counts from shapes.
 //!
 //! In the formulas: H hidden size, N query heads, K key-value heads, D head dimension, I intermediate size, V
-//! vocabulary, w bytes per number in the compute precision; T tokens, S the sum of the squares of the sequences'
-//! tokens.
+//! vocabulary, w bytes per number in the compute precision.
 //!
-//! - products, forward: 2 operations per weight of the layers and token; attention 4 N D per layer and pair of tokens
-//!   of a sequence, of which there are S / 2; the head 2 V H per response token. Backward: twice that. With
+//! - products, forward: as `model::Products` counts them. Backward: twice that. With
 //!   `memory.gradient_checkpointing` the layers' forward pass is done once more, and so is the head's where the
 //!   vocabulary is done in parts.
 //! - weights: what the products of a micro-batch, of a prefill or of a decoding step read once.
@@ -24,7 +22,7 @@
 //! - exchanged per optimizer step: the gradient in float32, summed; the weights, shared.
 
 use crate::dist::Part;
-use crate::model::VOCABULARY_PART;
+use crate::model::{Products, VOCABULARY_PART};
 use crate::plan::Plan;
 use crate::recipe::{Ppo, Precision};
 use crate::rollout::PREFILL_TOKENS;
@@ -73,6 +71,7 @@ pub struct Stage {
 
 /// A model's sizes.
 struct Shape {
+    products: Products,
     h: f64,
     v: f64,
     i: f64,
@@ -93,6 +92,7 @@ impl Shape {
         let (h, v, all) = (c.hidden_size as f64, c.vocab_size as f64, c.parameters() as f64);
         let head = if c.tie_word_embeddings { 0.0 } else { v * h };
         Self {
+            products: Products::of(c),
             h,
             v,
             i: c.intermediate_size as f64,
@@ -107,11 +107,11 @@ impl Shape {
     }
 
     /// The layers' forward pass over sequences, in so many micro-batches.
-    fn forward(&self, Tokens { all, squares }: Tokens, batches: f64) -> Piece {
+    fn forward(&self, Tokens { all, pairs }: Tokens, batches: f64) -> Piece {
         let numbers = 10.0 * self.h + 18.0 * self.q + 12.0 * self.kv + 5.0 * self.i;
         Piece {
             times: batches,
-            operations: (2.0 * self.decoder * all + 2.0 * self.q * self.layers * squares) / batches,
+            operations: (self.products.token * all + self.products.pair * pairs) / batches,
             weights: self.decoder * self.w,
             traffic: all * self.layers * numbers * self.w / batches,
             kernels: self.layers * LAYER_KERNELS,
@@ -124,7 +124,7 @@ impl Shape {
         let bytes = copied + 16.0 + if entropies { 24.0 } else { 0.0 };
         Piece {
             times: batches,
-            operations: 2.0 * self.v * self.h * tokens / batches,
+            operations: self.products.head * tokens / batches,
             weights: self.v * self.h * self.w,
             traffic: tokens * self.v * bytes / batches,
             kernels: DRAW_KERNELS,
@@ -150,16 +150,16 @@ impl Piece {
     }
 }
 
-/// Tokens of some sequences, and the sum of the squares of their lengths.
+/// Tokens of some sequences, and the pairs of which one attends to the other or to itself.
 #[derive(Clone, Copy)]
 struct Tokens {
     all: f64,
-    squares: f64,
+    pairs: f64,
 }
 
 impl Tokens {
     fn of(sequences: f64, length: f64) -> Self {
-        Self { all: sequences * length, squares: sequences * length * length }
+        Self { all: sequences * length, pairs: sequences * length * (length + 1.0) / 2.0 }
     }
 }
 
@@ -222,10 +222,11 @@ fn rollout(plan: &Plan, shape: &Shape, lengths: Lengths, processes: usize) -> St
     let context = lengths.prompt + lengths.response / 2.0;
     let cached = rows * context * shape.layers * 2.0 * shape.kv * shape.w;
     let head = shape.head(rows, false, 1.0);
-    let layers = shape.forward(Tokens { all: rows, squares: 0.0 }, 1.0);
+    // Each row's new token attends to what is cached.
+    let layers = shape.forward(Tokens { all: rows, pairs: rows * context }, 1.0);
     let step = Piece {
         times: batches * lengths.longest,
-        operations: layers.operations + head.operations + 4.0 * shape.q * shape.layers * rows * context,
+        operations: layers.operations + head.operations,
         weights: layers.weights + head.weights,
         // Probabilities, and their running sum.
         traffic: layers.traffic + cached + head.traffic + rows * shape.v * 16.0,
