@@ -39,9 +39,9 @@ pub struct Steer {
     layer: usize,
     #[command(flatten)]
     source: Source,
-    /// The tensor of --file.
-    #[arg(long, value_name = "NAME", default_value = "direction", requires = "file")]
-    tensor: String,
+    /// The tensor of --file (default: direction).
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
     /// The largest activation of the direction's feature, for --unit activation.
     #[arg(long, value_name = "NUMBER")]
     max_activation: Option<f64>,
@@ -110,6 +110,10 @@ struct Source {
 
 impl Steer {
     pub fn run(self) -> Result<()> {
+        // The parser does not ask for --file where another source is given.
+        if self.tensor.is_some() && self.source.file.is_none() {
+            return Err(bad!("--tensor names a tensor of --file FILE, which is not given"));
+        }
         let model = whole_model_of(&self.checkpoint, &["recipe.toml"])?;
         let recipe = self.recipe.clone().map_or_else(|| recipe_of(&self.checkpoint), Ok)?;
         let plan = plan::load(&recipe, &[self_contained(&model), self.sets.clone()].concat(), None)?;
@@ -218,7 +222,7 @@ impl Steer {
                 let name = format!("difference of means, {} minus {}", first.display(), second.display());
                 difference_of_means(policy, self.layer, &read(first)?, &read(second)?, name)?
             }
-            (_, Some(file)) => Direction::from_file(file, &self.tensor)?,
+            (_, Some(file)) => Direction::from_file(file, self.tensor.as_deref().unwrap_or("direction"))?,
             _ => Direction::random(policy.config.hidden_size as usize, 1.0, self.seed, 0),
         };
         Direction::from_vector(found.name, found.vector, self.max_activation)

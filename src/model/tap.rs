@@ -1,7 +1,7 @@
 //! Access to the residual stream between the layers: for steering vectors, sparse autoencoders, probes.
 //!
-//! Every pass has a tap (`Decoder::run`), and most have none to speak of, which costs one call per layer. Who only reads
-//! whole sequences up to some layer has `Decoder::residual`, which leaves out the layers above.
+//! Every pass has a tap (`Decoder::run`), most of them `()`, which costs one call per layer. Who only reads whole
+//! sequences up to some layer has `Decoder::residual`, which leaves out the layers above.
 //!
 //! Shapes: B batch, T time, H hidden.
 
