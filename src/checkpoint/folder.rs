@@ -8,6 +8,7 @@ use crate::terminal;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::thread;
 
@@ -104,8 +105,15 @@ pub fn tolerate(saved: Result<()>, otherwise: &str) -> Result<bool> {
 }
 
 /// Whether the disk was at fault, be it full, gone or broken.
-pub fn is_of_disk(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<std::io::Error>())
+fn is_of_disk(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<io::Error>())
+}
+
+/// Whether the disk had no room, which may come back.
+pub fn is_of_room(error: &anyhow::Error) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    let said = |error: &io::Error| error.raw_os_error().is_some() && full.contains(&error.kind());
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(said)
 }
 
 /// Syncs every file and folder below `dir` to disk.

@@ -2,7 +2,7 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, ensure_whole, is_complete, is_of_disk, link_folder, load_parts, save_model, save_parts,
+    Checkpoint, RunFolder, ensure_whole, is_complete, is_of_room, link_folder, load_parts, save_model, save_parts,
     write_file, write_folder, write_text,
 };
 use crate::dist::{Offer, offer};
@@ -119,7 +119,7 @@ impl WarmUp<'_> {
                 }
                 Ok(false)
             }
-            Err(error) if is_of_disk(&error) && begun.elapsed() < PATIENCE => {
+            Err(error) if is_of_room(&error) && begun.elapsed() < PATIENCE => {
                 if !waits {
                     let (shown, minutes) = (start.display(), PATIENCE.as_secs() / 60);
                     terminal::warn(&format!(

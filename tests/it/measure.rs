@@ -1,5 +1,5 @@
-//! How the time of a step grows; and the table of scripts/measure_gpu, of made-up measurements: the script itself is made
-//! for an 80 GB GPU.
+//! How the time of a step grows; and the table of scripts/measure_gpu, of made-up measurements: the script itself is
+//! made for an 80 GB GPU.
 
 use crate::support::{self, SMOKE, program, stdout};
 use serde_json::json;

@@ -217,7 +217,7 @@ fn what_cannot_be_steered_is_said() {
         (&["--layer", "0", "--random", "--strengths", "1e39"], &["a strength of 1"]),
         (&["--layer", "0", "--random", "--unit", "activation"], &["--max-activation", "--unit"]),
         (&["--layer", "0", "--random", "--unit", "norms"], &["[possible values: raw, activation, norm]"]),
-        (&["--layer", "0", "--random", "--tensor", "x"], &["--file <FILE>"]),
+        (&["--layer", "0", "--random", "--tensor", "x"], &["--file FILE, which is not given"]),
         (&["--layer", "0", "--random", "--begin"], &["--prompt"]),
         (
             &["--layer", "0", "--between", &rows, &rows],
