@@ -244,3 +244,28 @@ fn commands_refuse_what_is_damaged() {
     // The run itself is whole where it matters: nothing but its damaged parts is refused.
     assert_eq!(json(&run(0, &["status", out.to_str().unwrap(), "--json"]))[0]["saved"], 1);
 }
+
+#[test]
+fn a_damaged_result_of_a_hook_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let score = "hooks.external.score.command=[\"sh\", \"-c\", \"echo '{\\\"x\\\": 1}'\"]";
+    let newest = ["ppo.steps=2", "checkpoints.keep_last=1", "checkpoints.keep_best=false"];
+    let sets = newest.into_iter().chain(["hooks.external.score.every=1", score]).flat_map(|set| ["--set", set]);
+    let args: Vec<&str> = arguments(&out).into_iter().chain(sets).collect();
+    run(0, &args);
+    let spoil = |step: usize| flip(&out.join(format!("hooks/step_{step:06}/score/result.json")));
+    let judge = |code: i32, step: &str| run(code, &["judge", out.to_str().unwrap(), "--steps", step]);
+    let note = "score is damaged: result.json has other bytes than were written; it is made anew";
+    spoil(1);
+    spoil(2);
+    let made = judge(0, "2");
+    assert!(stdout(&made).starts_with("hook score at step 2: ") && stderr(&made).contains(note), "{}", stderr(&made));
+    // Without its checkpoint it cannot be.
+    let said = stderr(&judge(2, "1"));
+    assert!(said.contains(note) && said.contains("has no checkpoint of step 1; it has 0 and 2"), "{said}");
+    spoil(2);
+    let said = stderr(&run(0, &[&args[..], &["--resume"]].concat()));
+    assert!(said.contains(note), "{said}");
+    assert!(!stderr(&judge(0, "2")).contains(note), "it is made anew once");
+}
