@@ -12,7 +12,7 @@ use ppo_train::model::Policy;
 use ppo_train::plan::{self, Plan};
 use ppo_train::recipe::Decoding;
 use ppo_train::rollout::check_layer;
-use ppo_train::sae::{FeatureFigures, Hook, Residuals, Sae, Text, matched, read, read_figures};
+use ppo_train::sae::{FeatureFigures, Hook, Residuals, Sae, Scaling, Text, matched, read, read_figures};
 use ppo_train::steer::{
     Answers, Condition, Direction, Report, Scale, Setting, Unit, Values, described, difference_of_means, markdown,
     mean_norm, passages,
@@ -73,7 +73,7 @@ pub struct Steer {
     #[arg(long, value_name = "K", default_value_t = 0,
         value_parser = RangedU64ValueParser::<usize>::new().range(..=10_000))]
     controls: usize,
-    /// Seed of random directions.
+    /// Seed of the controls, and of --random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The split of the problems.
@@ -123,6 +123,15 @@ struct Source {
 
 impl Steer {
     pub fn run(self) -> Result<()> {
+        // The parser cannot require one of several that exclude each other.
+        let unused = [
+            (self.tensor.is_some() && self.source.file.is_none(), "--tensor", "--file FILE"),
+            (self.figures.is_some() && self.source.sae.is_none(), "--figures", "--sae DIR"),
+            (self.feature.is_some() && self.source.sae.is_none(), "--feature", "--sae DIR"),
+        ];
+        if let Some((_, what, of)) = unused.into_iter().find(|(is_unused, ..)| *is_unused) {
+            return Err(bad!("{what} belongs to {of}, which is not given"));
+        }
         let model = whole_model_of(&self.checkpoint, &["recipe.toml"])?;
         let recipe = self.recipe.clone().map_or_else(|| recipe_of(&self.checkpoint), Ok)?;
         let plan = plan::load(&recipe, &[self_contained(&model), self.sets.clone()].concat(), None)?;
@@ -131,15 +140,6 @@ impl Steer {
             return Err(bad!("the autoencoder does not say which layer it reads: name it with --layer"));
         };
         check_layer(&plan.config, layer)?;
-        // The parser cannot require one of several that exclude each other.
-        let unused = [
-            (self.tensor.is_some() && self.source.file.is_none(), "--tensor", "--file <FILE>"),
-            (self.figures.is_some() && self.source.sae.is_none(), "--figures", "--sae <DIR>"),
-            (self.feature.is_some() && self.source.sae.is_none(), "--feature", "--sae <DIR>"),
-        ];
-        if let Some((_, what, of)) = unused.into_iter().find(|(is_unused, ..)| *is_unused) {
-            return Err(bad!("{what} belongs to {of}, which is not given"));
-        }
         let strengths = self.strengths()?;
         let env = Environment::of(&plan)?;
         let measured = torch::catching(|| {
@@ -148,10 +148,8 @@ impl Steer {
             self.measure(&residuals, &plan, &env, feature.as_ref(), &strengths)
         });
         let (report, traces) = measured.map_err(|error| plan::with_relief(&plan, error))?;
-        if let Some(path) = &self.traces {
-            write_file(path, traces)?;
-        }
-        if self.json { print_json(&serde_json::to_value(&report)?) } else { print(markdown(&report).trim_end()) }
+        if self.json { print_json(&serde_json::to_value(&report)?) } else { print(markdown(&report).trim_end()) }?;
+        self.traces.as_ref().map_or(Ok(()), |path| write_file(path, traces))
     }
 
     /// In ascending order, 0 among them.
@@ -188,7 +186,7 @@ impl Steer {
         if let Some(path) = &self.save {
             direction.save(path)?;
         }
-        let text = |prompt: &Prompt| Text { ids: prompt.ids.to_vec(), first: 0 };
+        let text = |prompt: &Prompt| Text { ids: prompt.ids.to_vec(), ..Text::default() };
         let residual_norm = mean_norm(residuals, &prompts.iter().map(text).collect::<Vec<_>>())?;
         let scale = Scale::new(self.unit, &direction, residual_norm)?;
         let begin = env.tokenizer.begin().len();
@@ -252,6 +250,12 @@ impl Steer {
         if !(0..count).contains(&number) {
             return Err(bad!("--feature {number}: {shown} has {count} features, from 0 to {}", count - 1));
         }
+        if !matches!(sae.scaling, Scaling::By(_)) && self.unit == Unit::Activation {
+            return Err(bad!(
+                "{shown} scales each token by itself, so that what an activation adds differs from token to token: use \
+                 --unit raw or norm"
+            ));
+        }
         let figures = self.figures.as_ref().map(|file| read_figures(file, count)).transpose()?;
         Ok(Some(Feature { name: format!("feature {number} of {shown}"), number, sae, hook, figures }))
     }
@@ -278,17 +282,26 @@ impl Steer {
         let norm = direction.norm();
         if let Some((feature, figures)) = feature.and_then(|own| Some((own, own.figures.as_ref()?))) {
             let others = matched(figures, feature.number, self.controls, self.seed);
+            if self.controls > 0 && figures[feature.number as usize].frequency == 0.0 {
+                return Err(bad!(
+                    "{} is active nowhere, by --figures, so that none can be matched with it",
+                    feature.name
+                ));
+            }
             if others.len() < self.controls {
                 let (wanted, found) = (self.controls, others.len());
                 return Err(bad!("--controls {wanted}: only {found} other features can be matched with this one"));
             }
             let scaled = |other: i64| Ok(feature.direction(other)?.of_norm(norm));
-            return Ok(("feature that is active as often", others.into_iter().map(scaled).collect::<Result<_>>()?));
+            return Ok((
+                "other features that are active about as often",
+                others.into_iter().map(scaled).collect::<Result<_>>()?,
+            ));
         }
         // Of --random the direction itself is the first.
         let first = usize::from(self.source.random);
         let random = |index: usize| Direction::random(direction.vector.len(), norm, self.seed, index as u64);
-        Ok(("random direction", (first..first + self.controls).map(random).collect()))
+        Ok(("random directions", (first..first + self.controls).map(random).collect()))
     }
 
     fn notes(&self, layer: usize, feature: Option<&Feature>) -> Vec<String> {

@@ -8,7 +8,7 @@
 //! | `probe/accuracy` | balanced accuracy of a linear probe that tells the first voice from the second |
 //! | `.../chance`, `.../p` | the same with voices permuted within their traces: mean, and one-sided p |
 //! | `contrast/norm` | length of the mean difference of the two voices, in typical lengths of a matched vector |
-//! | `contrast/split_half` | cosine of that difference between two halves of the traces |
+//! | `contrast/split_half` | cosine of that difference between two halves of the traces; and by chance |
 //! | `contrast/cosine_to_start` | its cosine with that of step 0, if this has been judged |
 //! | `traces`, `segments` | traces with two voices of which one speaks twice, and their segments |
 
@@ -16,7 +16,7 @@ use super::identity::of_responses;
 use super::judges::{Panel, identities};
 use super::outcome::Outcome;
 use super::schedule::Job;
-use crate::checkpoint::{RunFolder, read_tensors, save_tensors};
+use crate::checkpoint::{RunFolder, read_tensors, save_tensors, write_text};
 use crate::env::{Environment, Prompt};
 use crate::judge::{self, Trace};
 use crate::model::Policy;
@@ -33,7 +33,6 @@ use crate::train::pulse::Pulse;
 use crate::train::rollouts::Rollout;
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::ops::Range;
 use std::path::Path;
 use tch::Kind;
 
@@ -79,16 +78,16 @@ pub fn look(
             missing += 1;
             continue;
         };
-        let spans = spans(&env.tokenizer, &rollout.sequence.response, &judgement.segments)?;
-        if !spans.is_empty() {
-            segments.extend(means(&residuals, rollout, text, &spans));
+        let said = said(&env.tokenizer, &rollout.sequence.response, &judgement.segments)?;
+        if !said.is_empty() {
+            segments.extend(means(&residuals, rollout, text, &said));
         }
     }
     let lines = segments.iter().map(|one| {
         let Segment { text, voice, start, tokens, .. } = one;
         json!({ "index": text, "voice": voice, "start": start, "tokens": tokens }).to_string() + "\n"
     });
-    std::fs::write(folder.join(SEGMENTS), lines.collect::<String>())?;
+    write_text(&folder.join(SEGMENTS), &lines.collect::<String>())?;
     let found = distinct::distinct(&segments, settings.permutations, plan.recipe.seed);
     let mut figures = figures(&found);
     if let Some(contrast) = &found.contrast {
@@ -122,51 +121,55 @@ pub fn identity(plan: &Plan, settings: &Distinct) -> Result<Value> {
     Ok(identity.into())
 }
 
-/// The tokens of each voice's segments, in order; what one voice says in a row is one segment.
-fn spans(tokenizer: &Tokenizer, ids: &[i64], segments: &[judge::Segment]) -> Result<Vec<(usize, Range<usize>)>> {
-    // Where in the text each token begins.
+/// What one voice says in a row: the voice, and the tokens, which have gaps where tags or others' words stand between.
+type Said = (usize, Vec<usize>);
+
+/// The tokens of each voice's segments, in order, those alone that are in a segment from end to end.
+fn said(tokenizer: &Tokenizer, ids: &[i64], segments: &[judge::Segment]) -> Result<Vec<Said>> {
+    // Where in the text each token begins, and ends.
     let mut streaming = tokenizer.streaming(&[]);
-    let mut starts = Vec::with_capacity(ids.len());
+    let mut spans = Vec::with_capacity(ids.len());
     let mut bytes = 0;
     for id in ids {
-        starts.push(bytes);
+        let start = bytes;
         bytes += streaming(*id)?.len();
+        spans.push(start..bytes);
     }
-    let mut spans: Vec<(usize, Range<usize>)> = vec![];
+    let mut all: Vec<Said> = vec![];
     for segment in segments {
-        let first = starts.partition_point(|start| *start < segment.start);
-        let end = starts.partition_point(|start| *start < segment.end);
-        match spans.last_mut() {
-            Some((voice, span)) if *voice == segment.perspective => span.end = end.max(span.end),
-            _ => spans.push((segment.perspective, first..end)),
+        let first = spans.partition_point(|span| span.start < segment.start);
+        let end = spans.partition_point(|span| span.end <= segment.end).max(first);
+        match all.last_mut() {
+            Some((voice, tokens)) if *voice == segment.perspective => tokens.extend(first..end),
+            _ => all.push((segment.perspective, (first..end).collect())),
         }
     }
-    spans.retain(|(_, span)| span.len() >= FEWEST_TOKENS);
-    Ok(spans)
+    all.retain(|(_, tokens)| tokens.len() >= FEWEST_TOKENS);
+    Ok(all)
 }
 
 /// The segments of a response, with the means of its residual stream.
-fn means(residuals: &Residuals, rollout: &Rollout, text: usize, spans: &[(usize, Range<usize>)]) -> Vec<Segment> {
+fn means(residuals: &Residuals, rollout: &Rollout, text: usize, said: &[Said]) -> Vec<Segment> {
     let (prompt, response) = (&rollout.sequence.prompt, &rollout.sequence.response);
-    let whole = Text { ids: [prompt, response.as_slice()].concat(), first: prompt.len() };
+    let whole = Text { ids: [prompt, response.as_slice()].concat(), first: prompt.len(), row: 0 };
     let stream = residuals.of(&[&whole]).to_kind(Kind::Float); // [response, H]
     // One row of weights for each segment.
     let width = response.len();
-    let mut weights = vec![0f32; spans.len() * width];
-    for (row, (_, span)) in weights.chunks_mut(width).zip(spans) {
-        row[span.clone()].fill(1.0 / span.len() as f32);
+    let mut weights = vec![0f32; said.len() * width];
+    for (row, (_, tokens)) in weights.chunks_mut(width).zip(said) {
+        tokens.iter().for_each(|token| row[*token] = 1.0 / tokens.len() as f32);
     }
-    let weights = on_device(&weights, stream.device()).view([spans.len() as i64, width as i64]);
+    let weights = on_device(&weights, stream.device()).view([said.len() as i64, width as i64]);
     let vectors = to_host(&weights.matmul(&stream));
-    let hidden = vectors.len() / spans.len();
-    let segment = |((voice, span), vector): (&(usize, Range<usize>), &[f32])| Segment {
+    let hidden = vectors.len() / said.len();
+    let segment = |((voice, tokens), vector): (&Said, &[f32])| Segment {
         text,
         voice: *voice,
-        start: span.start,
-        tokens: span.len(),
+        start: tokens[0],
+        tokens: tokens.len(),
         vector: vector.to_vec(),
     };
-    spans.iter().zip(vectors.chunks(hidden)).map(segment).collect()
+    said.iter().zip(vectors.chunks(hidden)).map(segment).collect()
 }
 
 /// The contrast that this hook found at step 0.
@@ -187,9 +190,10 @@ fn figures(found: &distinct::Distinct) -> Vec<Figure> {
     let mut figures: Vec<Figure> = counts.map(|(name, count)| Figure::plain(name, count as f64)).into();
     figures.extend(tested("distance", "between", found.distance).into_iter().flatten());
     figures.extend(tested("probe", "accuracy", found.probe).into_iter().flatten());
-    figures.extend(found.contrast.iter().flat_map(|contrast| {
-        [Figure::plain("contrast/norm", contrast.norm), Figure::plain("contrast/split_half", contrast.split_half)]
-    }));
+    if let Some(contrast) = &found.contrast {
+        figures.push(Figure::plain("contrast/norm", contrast.norm));
+        figures.extend(tested("contrast", "split_half", Some(contrast.split_half)).into_iter().flatten());
+    }
     figures
 }
 
@@ -212,6 +216,7 @@ pub fn place(name: &str) -> Option<Place> {
         "distance/chance" => Some(Place::new("Distance between voices inside", "by chance", "mean distances", false)),
         "probe/accuracy" => Some(Place::new("Voices told apart by a probe", "probe", "balanced accuracy, %", true)),
         "probe/chance" => Some(Place::new("Voices told apart by a probe", "by chance", "balanced accuracy, %", false)),
+        "contrast/chance" => Some(Place::new("Contrast of two voices", "by chance", "cosine", false)),
         "contrast/split_half" => Some(Place::new("Contrast of two voices", "between halves", "cosine", true)),
         "contrast/cosine_to_start" => Some(Place::new("Contrast of two voices", "with the start's", "cosine", true)),
         _ => None,
@@ -233,13 +238,16 @@ mod tests {
             judge::Segment { start, end: start + part.len(), perspective }
         };
         let all = [at("12+5=17 no", 0), at("5*12=60 no", 1), at("7-5=2", 1)];
-        let spans = spans(&tokenizer, &ids, &all).unwrap();
-        let words = |span: &Range<usize>| tokenizer.decode(&ids[span.clone()]).unwrap();
-        let said: Vec<(usize, String)> = spans.iter().map(|(voice, span)| (*voice, words(span))).collect();
-        // What one voice says in a row is one segment; a token belongs to where it begins.
-        assert_eq!(said, [(0, "12+5=17 no\n".to_string()), (1, "5*12=60 no\n7-5=2".to_string())]);
+        let words = |tokens: &[usize]| {
+            let own: Vec<i64> = tokens.iter().map(|token| ids[*token]).collect();
+            tokenizer.decode(&own).unwrap()
+        };
+        let own: Vec<(usize, String)> =
+            said(&tokenizer, &ids, &all).unwrap().iter().map(|(voice, tokens)| (*voice, words(tokens))).collect();
+        // What one voice says in a row is one segment; tokens that reach over an end, here into a tag, are left out.
+        assert_eq!(own, [(0, "12+5=17".to_string()), (1, "5*12=607-5=2".to_string())]);
         let short = judge::Segment { start: 0, end: 1, perspective: 0 };
-        assert!(super::spans(&tokenizer, &ids, &[short]).unwrap().is_empty());
+        assert!(said(&tokenizer, &ids, &[short]).unwrap().is_empty());
     }
 
     #[test]

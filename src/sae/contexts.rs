@@ -12,8 +12,9 @@ use tch::Tensor;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Context {
     pub feature: i64,
-    /// The text it is from, counted from 0.
-    pub text: usize,
+    /// The file of the text that it is from, and its row there.
+    pub file: String,
+    pub row: usize,
     /// Its place among the text's tokens.
     pub token: usize,
     /// The feature's activation there.
@@ -33,12 +34,12 @@ pub struct Contexts {
     around: usize,
     /// By feature, the most active first: activation, text, token, and the activations of the tokens around.
     found: Vec<Vec<Found>>,
-    texts: usize,
 }
 
 struct Found {
     activation: f32,
-    text: usize,
+    file: String,
+    row: usize,
     token: usize,
     /// Of the first neighbour that is shown.
     first: usize,
@@ -50,15 +51,14 @@ impl Contexts {
     /// Nothing yet.
     pub fn new(features: Vec<i64>, most: usize, around: usize) -> Self {
         let found = features.iter().map(|_| vec![]).collect();
-        Self { features, most, around, found, texts: 0 }
+        Self { features, most, around, found }
     }
 
-    /// Looks at the next text and its activations [n, F].
-    pub fn add(&mut self, text: &Text, activations: &Tensor) {
+    /// Looks at the next text, of a file of this name, and its activations [n, F].
+    pub fn add(&mut self, file: &str, text: &Text, activations: &Tensor) {
         let chosen = on_device(&self.features, activations.device());
         let own = activations.index_select(1, &chosen).transpose(0, 1).contiguous(); // [chosen, n]
-        let (number, width) = (self.texts, text.len());
-        self.texts += 1;
+        let width = text.len();
         for (values, found) in to_host(&own).chunks(width.max(1)).zip(&mut self.found) {
             let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
             let Some((at, &activation)) = best.filter(|(_, value)| **value > 0.0) else { continue };
@@ -72,7 +72,8 @@ impl Contexts {
                 place,
                 Found {
                     activation,
-                    text: number,
+                    file: file.to_string(),
+                    row: text.row,
                     token: text.first + at,
                     first: text.first + first,
                     ids: text.ids[text.first + first..text.first + end].to_vec(),
@@ -95,7 +96,8 @@ impl Contexts {
                 let token = |(id, value): (&i64, &f32)| Ok((streaming(*id)?, f64::from(*value)));
                 all.push(Context {
                     feature: *feature,
-                    text: one.text,
+                    file: one.file.clone(),
+                    row: one.row,
                     token: one.token,
                     activation: f64::from(one.activation),
                     tokens: one.ids.iter().zip(&one.values).map(token).collect::<Result<_>>()?,
@@ -117,7 +119,7 @@ impl Context {
     }
 }
 
-/// A page of contexts that needs nothing else: each token is the darker, the more active its feature is there.
+/// A page of contexts, feature by feature and the most active first, that needs nothing else: each token is the darker, the more active its feature is there.
 pub fn page(title: &str, contexts: &[Context]) -> String {
     const STYLE: &str = "body{font:15px/1.6 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
         color:#1a1a1a;background:#fff}h2{margin:2rem 0 .5rem;font-size:1.1rem}p{margin:.3rem 0;white-space:pre-wrap;\
@@ -128,15 +130,14 @@ pub fn page(title: &str, contexts: &[Context]) -> String {
          content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n",
         title = escaped(title)
     );
-    let mut shown = None;
+    let (mut shown, mut most) = (None, 1.0);
     for context in contexts {
         if shown != Some(context.feature) {
             let _ = writeln!(out, "<h2>Feature {}, at most {:.3}</h2>", context.feature, context.activation);
-            shown = Some(context.feature);
+            (shown, most) = (Some(context.feature), context.activation);
         }
-        let most = contexts.iter().filter(|other| other.feature == context.feature).map(|other| other.activation);
-        let most = most.fold(f64::MIN_POSITIVE, f64::max);
-        let _ = write!(out, "<p><small>{:.3}, text {}</small> ", context.activation, context.text);
+        let place = format!("{}, row {}", escaped(&context.file), context.row);
+        let _ = write!(out, "<p><small>{:.3}, {place}</small> ", context.activation);
         for (at, (token, value)) in context.tokens.iter().enumerate() {
             let word = escaped(token);
             let word = if at == context.at { format!("<b>{word}</b>") } else { word };
@@ -165,32 +166,33 @@ mod tests {
     use crate::torch::test_device;
 
     fn text(ids: &[i64], first: usize) -> Text {
-        Text { ids: ids.to_vec(), first }
+        Text { ids: ids.to_vec(), first, row: ids[ids.len() - 1] as usize }
     }
 
     #[test]
     fn the_most_active_token_of_the_most_active_texts_is_kept() {
         let mut contexts = Contexts::new(vec![1, 0], 2, 1);
         let of = |values: &[f32]| on_device(values, test_device()).view([-1, 2]);
-        contexts.add(&text(&[9, 5, 6, 7], 1), &of(&[0.0, 1.0, 0.0, 3.0, 0.0, 2.0]));
-        contexts.add(&text(&[9, 8], 1), &of(&[4.0, 0.0]));
-        contexts.add(&text(&[9, 4, 3], 1), &of(&[0.0, 5.0, 0.0, 5.0]));
-        contexts.add(&text(&[9, 2], 1), &of(&[0.0, 1.5]));
+        contexts.add("a", &text(&[9, 5, 6, 7], 1), &of(&[0.0, 1.0, 0.0, 3.0, 0.0, 2.0]));
+        contexts.add("a", &text(&[9, 8], 1), &of(&[4.0, 0.0]));
+        contexts.add("a", &text(&[9, 4, 3], 1), &of(&[0.0, 5.0, 0.0, 5.0]));
+        contexts.add("a", &text(&[9, 2], 1), &of(&[0.0, 1.5]));
         let found = |at: usize| {
-            let one = |f: &Found| (f.text, f.token, f.activation, f.ids.clone(), f.values.clone());
+            let one = |f: &Found| (f.row, f.token, f.activation, f.ids.clone(), f.values.clone());
             contexts.found[at].iter().map(one).collect::<Vec<_>>()
         };
-        // Of equal tokens the first; text 3 is less active than two others.
-        let (five, three) = ((2, 1, 5.0, vec![4, 3], vec![5.0, 5.0]), (0, 2, 3.0, vec![5, 6, 7], vec![1.0, 3.0, 2.0]));
+        // Of equal tokens the first; the last text is less active than two others.
+        let (five, three) = ((3, 1, 5.0, vec![4, 3], vec![5.0, 5.0]), (7, 2, 3.0, vec![5, 6, 7], vec![1.0, 3.0, 2.0]));
         assert_eq!(found(0), [five, three]);
-        assert_eq!(found(1), [(1, 1, 4.0, vec![8], vec![4.0])]);
+        assert_eq!(found(1), [(8, 1, 4.0, vec![8], vec![4.0])]);
     }
 
     #[test]
     fn a_page_shows_texts_as_they_are() {
         let context = |activation: f64, token: &str| Context {
             feature: 3,
-            text: 0,
+            file: "a".into(),
+            row: 1,
             token: 1,
             activation,
             tokens: vec![("a".into(), 0.0), (token.into(), activation)],

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -49,7 +50,8 @@ impl Hook {
     }
 }
 
-/// The settings of either layout; what is absent has the default of the library that writes it.
+/// The settings of either layout. Of sae_lens what is absent has that library's default; of Llama Scope, whose library
+/// writes all of them but has changed its defaults, it is what the docs say of a folder without settings.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Config {
@@ -128,7 +130,9 @@ pub fn read(path: &Path, device: Device) -> Result<(Sae, Hook)> {
     if let Some(instead) = not_fetched(&file) {
         return Err(bad!("{instead}"));
     }
-    let folders = [path, file.parent().unwrap_or(path)];
+    let beside = file.parent().unwrap_or(path);
+    let above = beside.parent().filter(|_| beside.ends_with("checkpoints"));
+    let folders: Vec<&Path> = [Some(path), Some(beside), above].into_iter().flatten().collect();
     let said = folders.iter().flat_map(|dir| CONFIGS.map(|name| dir.join(name))).find(|config| config.is_file());
     let config: Config = said.as_ref().map_or(Ok(Config::default()), |file| json::read(file)).bad_input()?;
     let tensors = Tensors { file: &file, all: read_tensors(&file).bad_input()? };
@@ -401,6 +405,8 @@ pub fn write(dir: &Path, sae: &Sae, hook: &Hook) -> Result<()> {
     std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let unfinished = tempfile::Builder::new().prefix(".sae-").tempdir_in(parent);
     let unfinished = unfinished.with_context(|| format!("cannot make a folder in {}", parent.display()))?;
+    // Others may read it, as they may what is not made under another name first.
+    std::fs::set_permissions(unfinished.path(), std::fs::Permissions::from_mode(0o755))?;
     save_tensors(&unfinished.path().join(WEIGHTS[0]), &tensors)?;
     write_text(&unfinished.path().join(CONFIGS[0]), &serde_json::to_string_pretty(&config)?)?;
     std::fs::rename(unfinished.path(), dir).with_context(|| format!("cannot make {}", dir.display()))

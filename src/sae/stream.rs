@@ -15,10 +15,12 @@ use tch::Tensor;
 const TOGETHER: usize = 4096;
 
 /// A text of which the tokens from `first` on are looked at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
     pub ids: Vec<i64>,
     pub first: usize,
+    /// Its row in its file, from 1; 0 if it is from none.
+    pub row: usize,
 }
 
 impl Text {
@@ -36,13 +38,20 @@ impl Text {
 /// if one is named, whose tokens are not looked at. Without a prompt the first token is not: what a model makes of it
 /// is the same in every text, and many times as large as anything else (arXiv:2402.17762).
 ///
-/// Texts are cut after `limit` tokens. Special tokens written out in them are text.
+/// Texts are cut after `limit` tokens; of those that have none left, how many there are is returned. Special tokens
+/// written out in them are text.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read, a row without the columns, a file without a text that has tokens.
-pub fn texts(file: &Path, text: &str, prompt: Option<&str>, tokenizer: &Tokenizer, limit: usize) -> Result<Vec<Text>> {
+pub fn texts(
+    file: &Path,
+    text: &str,
+    prompt: Option<&str>,
+    tokenizer: &Tokenizer,
+    limit: usize,
+) -> Result<(Vec<Text>, usize)> {
     let columns: Vec<&str> = [Some(text), prompt].into_iter().flatten().collect();
-    let mut all = vec![];
+    let (mut all, mut without) = (vec![], 0);
     for row in rows::read(file, &columns).bad_input()? {
         let (number, row) = row.bad_input()?;
         let of = |name: &str| {
@@ -55,13 +64,18 @@ pub fn texts(file: &Path, text: &str, prompt: Option<&str>, tokenizer: &Tokenize
         let mut ids = [before, own].concat();
         ids.truncate(limit);
         if ids.len() > first {
-            all.push(Text { ids, first });
+            all.push(Text { ids, first, row: number });
+        } else {
+            without += 1;
         }
     }
     if all.is_empty() {
-        return Err(bad!("{}: no row has a text of two tokens or more", file.display()));
+        return Err(bad!(
+            "{}: no row has tokens to look at, among the first {limit} of prompt and text",
+            file.display()
+        ));
     }
-    Ok(all)
+    Ok((all, without))
 }
 
 /// The residual stream of a model after one of its layers.

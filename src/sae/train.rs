@@ -20,7 +20,7 @@ const BUFFER: i64 = 16;
 const INTERVAL: i64 = 16;
 /// Weight of the auxiliary loss (arXiv:2406.04093, appendix A.2).
 const AUXILIARY: f64 = 1.0 / 32.0;
-/// A feature that was not active over this share of all tokens is dead.
+/// A feature that was not active over this share of all tokens, and ten steps at least, is dead.
 const DEAD_AFTER: f64 = 0.05;
 /// Width of the kernel that estimates the thresholds' gradient, where pre-activations are about 1 in size.
 const BANDWIDTH: f64 = 0.1;
@@ -68,7 +68,8 @@ pub struct Fit {
     pub explained_variance: f64,
     /// Mean number of features active at a token.
     pub l0: f64,
-    /// Share of features that died: not active over the last twentieth of the training's tokens.
+    /// Share of features that died: not active over the last twentieth of the training's tokens, or its last ten steps if
+    /// these are more.
     pub dead: f64,
 }
 
@@ -194,8 +195,8 @@ impl Student {
             Shape::TopK => None,
             Shape::JumpRelu => {
                 // Where k features of a token are active from the start.
-                let before = (x - &mean).matmul(&rows.transpose(0, 1));
-                let (kept, _) = before.topk(settings.k.min(settings.features), -1, true, true);
+                let some = x.narrow(0, 0, x.size()[0].min(settings.batch)) - &mean;
+                let (kept, _) = some.matmul(&rows.transpose(0, 1)).topk(settings.k, -1, true, true);
                 let least = kept.select(1, -1).mean(Kind::Float).clamp_min(BANDWIDTH);
                 Some(Parameter::new(zeros(settings.features) + least)?)
             }
@@ -327,7 +328,8 @@ pub fn train(
     let mut buffer = Buffer { residuals, texts: own.to_vec(), next: 0, rng, left, rows };
     buffer.fill();
     let norm = tch::no_grad(|| buffer.left.norm_scalaropt_dim(2.0, [1i64], false).mean(Kind::Double).double_value(&[]));
-    let factor = (hidden as f64).sqrt() / norm.max(f64::MIN_POSITIVE);
+    ensure!(norm.is_finite() && norm > 0.0, "the residual stream after layer {} is not finite, or 0", residuals.layer);
+    let factor = (hidden as f64).sqrt() / norm;
     let mut student = Student::new(settings, &(&buffer.left * factor))?;
     let (steps, mut fit) = (settings.steps(), Fit::default());
     let dead_after = (DEAD_AFTER * (steps * settings.batch) as f64).max((10 * settings.batch) as f64);
@@ -376,7 +378,9 @@ fn fit_of(sae: &Sae, residuals: &Residuals, texts: &[&Text]) -> Result<(Fit, i64
     })?;
     let n = tokens.max(1) as f64;
     let spread = squares - sums.square().sum(Kind::Double) / n;
-    let explained_variance = 1.0 - (error / spread).double_value(&[]);
+    // Without variance there is none to explain.
+    let spread = spread.double_value(&[]);
+    let explained_variance = if spread > 0.0 { 1.0 - error.double_value(&[]) / spread } else { 0.0 };
     Ok((Fit { explained_variance, l0: active.double_value(&[]) / n, dead: 0.0 }, tokens))
 }
 
@@ -415,7 +419,7 @@ mod tests {
 
     fn texts(vocabulary: i64) -> Vec<Text> {
         (0..64)
-            .map(|text| Text { ids: (0..33).map(|i| (text * 31 + i * 17) % vocabulary).collect(), first: 1 })
+            .map(|text| Text { ids: (0..33).map(|i| (text * 31 + i * 17) % vocabulary).collect(), first: 1, row: 0 })
             .collect()
     }
 

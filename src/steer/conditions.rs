@@ -16,6 +16,9 @@ use crate::rollout::{Engine, Sampling, Steering, Stop};
 use crate::train::rollouts::{Rollout, grade};
 use anyhow::Result;
 
+/// Responses at a time, if a recipe does not bound them.
+const TOGETHER: usize = 256;
+
 /// Who answers, and how.
 pub struct Setting<'a> {
     pub policy: &'a Policy,
@@ -60,8 +63,9 @@ impl Setting<'_> {
         mut take: impl FnMut(Answers) -> Result<()>,
     ) -> Result<()> {
         let rollout = &self.plan.recipe.rollout;
-        // A batch holds whole prompts, each with all conditions of a group.
-        let together = if rollout.batch == 0 { conditions.len().max(1) } else { rollout.batch };
+        // A batch holds whole prompts, each with all conditions of a group. No response depends on how many there are.
+        let batch = if rollout.batch == 0 { TOGETHER } else { rollout.batch };
+        let together = batch.min((TOGETHER / prompts.len().max(1)).max(1));
         for group in conditions.chunks(together) {
             let vectors: Vec<&[f32]> = directions.iter().map(|direction| direction.vector.as_slice()).collect();
             let own: Vec<(usize, f64)> =
@@ -78,7 +82,7 @@ impl Setting<'_> {
                 },
                 stop: Stop { ends: &|_, ids| self.env.ends_at(ids), max_tokens: rollout.max_response_tokens },
                 vocabulary: self.env.tokenizer.vocab_size().min(self.plan.config.vocab_size),
-                batch: rollout.batch,
+                batch: batch.max(group.len()),
                 goes_on: &|| true,
                 steering: is_steered.then_some(&steering),
             };

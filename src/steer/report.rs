@@ -43,7 +43,7 @@ pub struct Row {
 /// Other directions of the same length at the same strengths.
 #[derive(Clone, Debug, Serialize)]
 pub struct Controls {
-    /// What each of them is, such as `random direction`.
+    /// What they are, such as `random directions`.
     pub of: &'static str,
     pub count: usize,
     pub seed: u64,
@@ -61,8 +61,8 @@ pub struct Control {
     pub mean: f64,
     pub least: f64,
     pub most: f64,
-    /// The share of controls and the direction itself together whose difference is at least as far from 0 as its own:
-    /// at least 1 / (controls + 1).
+    /// Twice the share of controls and the direction itself together whose difference is at least as large as its own,
+    /// or at most as large, whichever is smaller: 2 / (controls + 1) at least. Not corrected for several figures.
     pub p: f64,
 }
 
@@ -99,7 +99,8 @@ impl Report {
 
 fn control(strength: f64, name: &str, own: f64, theirs: &[f64]) -> Control {
     // Differences that are equal on paper may differ in their last digits.
-    let far = theirs.iter().filter(|other| other.abs() >= own.abs() - 1e-12).count();
+    let above = theirs.iter().filter(|other| **other >= own - 1e-12).count();
+    let below = theirs.iter().filter(|other| **other <= own + 1e-12).count();
     Control {
         strength,
         name: name.into(),
@@ -107,7 +108,7 @@ fn control(strength: f64, name: &str, own: f64, theirs: &[f64]) -> Control {
         mean: mean(theirs),
         least: theirs.iter().copied().fold(f64::INFINITY, f64::min),
         most: theirs.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        p: (far + 1) as f64 / (theirs.len() + 1) as f64,
+        p: (2.0 * (above.min(below) + 1) as f64 / (theirs.len() + 1) as f64).min(1.0),
     }
 }
 
@@ -147,10 +148,10 @@ pub fn markdown(report: &Report) -> String {
     page += &format!("\n## Behaviours\n\nShares of answers with a behaviour, by the lexical judge.\n\n{behaviours}");
     if let Some(controls) = &report.controls {
         page += &format!(
-            "\n## Controls\n\nDifferences to strength 0 of {} of the same norm (kind: {}; seed {}); p is the share of \
-             directions, this one included, that change a figure at least as much.\n\n{}",
-            counted(controls.count, "direction"),
+            "\n## Controls\n\nDifferences to strength 0. Controls: {}, {} of them, made as long as the direction (seed {}). p is \
+             two-sided, from the direction's rank among them, and not corrected for the number of figures.\n\n{}",
             controls.of,
+            controls.count,
             controls.seed,
             beside(controls)
         );
@@ -243,7 +244,7 @@ mod tests {
         let own = [(-2.0, values(&[0.0; 4])), (0.0, values(&[0.0, 1.0, 0.0, 0.0])), (2.0, values(&[1.0; 4]))];
         let controls = [[[0.0; 4], [1.0, 1.0, 1.0, 1.0]], [[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]];
         let controls = controls.map(|control| control.map(|own| values(&own)).to_vec());
-        report.fill(&own, ("random direction", &controls), 7);
+        report.fill(&own, ("random directions", &controls), 7);
         report
     }
 
@@ -261,8 +262,17 @@ mod tests {
         let controls = report.controls.as_ref().unwrap();
         let [down, up] = &controls.rows[..] else { panic!("a row for each strength but 0") };
         // One of the two random directions does as much, the other does less.
-        assert_eq!((down.own, down.mean, down.least, down.most, down.p), (-0.25, -0.125, -0.25, 0.0, 2.0 / 3.0));
-        assert_eq!((up.own, up.mean, up.least, up.most, up.p), (0.75, 0.5, 0.25, 0.75, 2.0 / 3.0));
+        assert_eq!((down.own, down.mean, down.least, down.most, down.p), (-0.25, -0.125, -0.25, 0.0, 1.0));
+        assert_eq!((up.own, up.mean, up.least, up.most, up.p), (0.75, 0.5, 0.25, 0.75, 1.0));
+    }
+
+    /// Where all controls do harm, one that helps stands out.
+    #[test]
+    fn a_control_is_ranked_on_its_side() {
+        let harm: Vec<f64> = (1..=39).map(|i| -0.01 * f64::from(i)).collect();
+        assert_eq!(control(1.0, "accuracy", 0.05, &harm).p, 2.0 / 40.0);
+        assert_eq!(control(1.0, "accuracy", -0.5, &harm).p, 2.0 / 40.0);
+        assert!(control(1.0, "accuracy", -0.2, &harm).p > 0.9);
     }
 
     #[test]
@@ -274,7 +284,7 @@ mod tests {
             "| strength (raw) | of the stream | figure | value |",
             "| 2 | 0.500 | accuracy | 100.0 % | 100.0 to 100.0 | +75.0 |",
             "| 0 | 0 | accuracy | 25.0 % |",
-            "| 2 | accuracy | +75.0 | +50.0 | +25.0 to +75.0 | 0.6667 |",
+            "| 2 | accuracy | +75.0 | +50.0 | +25.0 to +75.0 | 1.0000 |",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }

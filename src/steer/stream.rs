@@ -15,7 +15,9 @@ use std::path::Path;
 use tch::Kind;
 
 /// The traces of a file (.jsonl, .json or .parquet): rows with a `response` or `text`, and the `prompt` before it if
-/// there is one, as `steer --traces` writes them. Of a long one as many tokens count as the model reads.
+/// there is one, as `steer --traces` writes them. Of a long one as many tokens count as the model reads; one that has no
+/// token does not count. Without a prompt the first token is left out: what a model makes of it is the same in every text,
+/// and many times as large as anything else.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read or has no rows; a row without a text.
@@ -26,20 +28,20 @@ pub fn passages(path: &Path, tokenizer: &Tokenizer, most_tokens: usize) -> Resul
         let (number, row) = row.bad_input()?;
         let place = || place(path, number);
         let text = |name: &str| field(&row, name).and_then(|text| text.as_str());
-        let Some(response) = text("response").or_else(|| text("text")).filter(|text| !text.is_empty()) else {
+        let Some(response) = text("response").or_else(|| text("text")) else {
             return Err(bad!("{}: expected a text in `response` or `text`", place()));
         };
         let mut ids = tokenizer.encode_prompt(text("prompt").unwrap_or_default())?;
-        let first = ids.len();
+        let first = ids.len().max(1);
         ids.extend(tokenizer.encode(response)?);
         ids.truncate(most_tokens);
-        if ids.len() <= first {
-            return Err(bad!("{}: its prompt of {first} tokens leaves none for the response", place()));
+        // A response that ended at once has nothing to be looked at.
+        if ids.len() > first {
+            all.push(Text { ids, first, row: number });
         }
-        all.push(Text { ids, first });
     }
     match all.is_empty() {
-        true => Err(bad!("{} has no rows", path.display())),
+        true => Err(bad!("{} has no rows with a text of two tokens or more", path.display())),
         false => Ok(all),
     }
 }

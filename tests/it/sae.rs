@@ -87,7 +87,10 @@ fn an_autoencoder_is_trained_and_says_what_traces_activate() {
     let most = most["max"].as_f64().unwrap();
     let (named, factor) = (report["direction"].as_str().unwrap(), report["scale"]["factor"].as_f64().unwrap());
     assert!(named.starts_with(&format!("feature {feature} of ")) && (factor - most).abs() < 1e-5 * most, "{report}");
-    assert_eq!((&report["layer"], &report["controls"]["of"]), (&json!(1), &json!("feature that is active as often")));
+    assert_eq!(
+        (&report["layer"], &report["controls"]["of"]),
+        (&json!(1), &json!("other features that are active about as often"))
+    );
     let too_many = error(2, &[&along[..], &["--figures", &figures, "--controls", "64"]].concat());
     assert!(too_many.contains("other features can be matched"), "{too_many}");
     let page = path("page.html");
@@ -103,7 +106,7 @@ fn what_does_not_fit_is_said() {
     let out = dir.path().join("new").display().to_string();
     let train = |more: &[&str]| error(2, &[&["sae", "train", MODEL, &file, "--out", &out], more].concat());
     assert!(train(&["--layer", "99"]).contains("layer 99: the model has"));
-    assert!(train(&["--layer", "0", "--k", "9", "--features", "8"]).contains("--k 9: of 8 features"));
+    assert!(train(&["--layer", "0", "--k", "9", "--features", "8"]).contains("--k 9 is more than the 8 of --features"));
     assert!(train(&["--layer", "0", "--column", "txet"]).contains("line 1: expected a text in `txet`"));
     assert!(train(&["--layer", "0", "--lr", "2"]).contains("expected a number above 0, at most 1"));
     assert!(!Path::new(&out).exists());

@@ -56,7 +56,7 @@ fn a_planted_direction_is_found_again() {
     let planted = Direction::from_vector("planted", u, None).unwrap();
     // Traces of one kind of tokens after a prompt of the other; only the response counts.
     let traces = |own: std::ops::Range<i64>, other: i64| -> Vec<Text> {
-        own.map(|id| Text { ids: [vec![other; 3], vec![id; 2 + id as usize % 3]].concat(), first: 3 }).collect()
+        own.map(|id| Text { ids: [vec![other; 3], vec![id; 2 + id as usize % 3]].concat(), first: 3, row: 0 }).collect()
     };
     let [first, second] = [traces(8..16, 2), traces(0..7, 9)];
     for layer in [0, 1] {

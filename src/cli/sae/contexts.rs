@@ -1,7 +1,7 @@
 //! `ppo-train sae contexts`
 
 use super::super::common::{print, print_json};
-use super::shared::{Pair, Texts};
+use super::shared::{Pair, Texts, called, can_be_written};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -41,6 +41,7 @@ pub struct ContextsCommand {
 
 impl ContextsCommand {
     pub fn run(self) -> Result<()> {
+        self.html.as_ref().map_or(Ok(()), |file| can_be_written(file))?;
         let (sae, hook, reader) = self.pair.open()?;
         let count = sae.features();
         if let Some(other) = self.features.iter().find(|feature| !(0..count).contains(*feature)) {
@@ -48,17 +49,21 @@ impl ContextsCommand {
         }
         let residuals = reader.after(hook.layer.context("no layer")?)?;
         let mut texts = vec![];
-        for file in &self.texts.files {
-            texts.extend(reader.texts(file, &self.texts)?);
+        for (name, file) in called(&self.texts.files).into_iter().zip(&self.texts.files) {
+            texts.push((name, reader.texts(file, &self.texts)?));
         }
-        let features = if self.features.is_empty() { (0..count).collect() } else { self.features.clone() };
+        let mut features = if self.features.is_empty() { (0..count).collect() } else { self.features.clone() };
+        features.sort_unstable();
+        features.dedup();
         let mut contexts = Contexts::new(features, self.most, self.around);
-        let mut progress = Progress::new(texts.len() as u64, "text");
-        residuals.encoded(&sae, &texts.iter().collect::<Vec<_>>(), |text, active| {
-            contexts.add(text, &active);
-            progress.count(vec![]);
-            Ok(())
-        })?;
+        let mut progress = Progress::new(texts.iter().map(|(_, texts)| texts.len() as u64).sum(), "text");
+        for (name, texts) in &texts {
+            residuals.encoded(&sae, &texts.iter().collect::<Vec<_>>(), |text, active| {
+                contexts.add(name, text, &active);
+                progress.count(vec![]);
+                Ok(())
+            })?;
+        }
         drop(progress);
         let found = contexts.read(&reader.writer.tokenizer)?;
         if let Some(file) = &self.html {
@@ -74,7 +79,7 @@ impl ContextsCommand {
             return print_json(&json!(found));
         }
         let row = |one: &ppo_train::sae::Context| {
-            vec![one.feature.to_string(), figure(one.activation), one.text.to_string(), one.line()]
+            vec![one.feature.to_string(), figure(one.activation), format!("{}, row {}", one.file, one.row), one.line()]
         };
         match found.is_empty() {
             true => print("none of these features is active in the texts"),

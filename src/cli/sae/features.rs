@@ -1,7 +1,7 @@
 //! `ppo-train sae features`
 
 use super::super::common::{print, print_json};
-use super::shared::{Pair, Texts, called};
+use super::shared::{Pair, Texts, called, can_be_written};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::files::replace_file;
@@ -50,20 +50,23 @@ fn values(one: &Diversity) -> [f64; 4] {
 /// The traces of a file.
 struct Counted {
     name: String,
-    tokens: Vec<usize>,
+    /// Of each trace its row in the file, and its tokens.
+    traces: Vec<(usize, usize)>,
     /// By trace and list.
     all: Vec<Vec<Diversity>>,
 }
 
 impl Features {
     pub fn run(self) -> Result<()> {
+        [&self.out, &self.figures].into_iter().flatten().try_for_each(|file| can_be_written(file))?;
         let (sae, hook, reader) = self.pair.open()?;
         let lists = match &self.lists {
             Some(file) => Lists::read(file, sae.features())?,
             None => Lists::all(sae.features()),
         };
         let residuals = reader.after(hook.layer.context("no layer")?)?;
-        let files = self.texts.files.iter().map(|file| Ok((called(file), reader.texts(file, &self.texts)?)));
+        let names = called(&self.texts.files).into_iter().zip(&self.texts.files);
+        let files = names.map(|(name, file)| Ok((name, reader.texts(file, &self.texts)?)));
         let files: Vec<_> = files.collect::<Result<_>>()?;
         let mut moments = Moments::new(sae.features(), reader.policy.device());
         let mut progress = Progress::new(files.iter().map(|(_, texts)| texts.len() as u64).sum(), "trace");
@@ -79,7 +82,11 @@ impl Features {
                 progress.count(vec![]);
                 Ok(())
             })?;
-            counted.push(Counted { name: name.clone(), tokens: texts.iter().map(|text| text.len()).collect(), all });
+            counted.push(Counted {
+                name: name.clone(),
+                traces: texts.iter().map(|text| (text.row, text.len())).collect(),
+                all,
+            });
         }
         drop(progress);
         if let Some(out) = &self.out {
@@ -106,7 +113,7 @@ impl Features {
                 json!({ "list": name, "features": features, "figures": means })
             };
             let lists: Vec<Value> = lists.map(list).collect();
-            let tokens: usize = file.tokens.iter().sum();
+            let tokens: usize = file.traces.iter().map(|(_, tokens)| tokens).sum();
             json!({ "name": file.name, "traces": file.all.len(), "tokens": tokens, "lists": lists })
         };
         files.iter().zip(means).map(file).collect()
@@ -116,10 +123,10 @@ impl Features {
 impl Counted {
     /// A row for each trace.
     fn rows(&self, lists: &Lists) -> Vec<Value> {
-        let row = |(index, (tokens, of)): (usize, (&usize, &Vec<Diversity>))| {
+        let row = |((number, tokens), of): (&(usize, usize), &Vec<Diversity>)| {
             let mut row = Map::new();
             row.insert("file".into(), self.name.clone().into());
-            row.insert("index".into(), index.into());
+            row.insert("row".into(), (*number).into());
             row.insert("tokens".into(), (*tokens).into());
             for (at, name) in FIGURES.iter().enumerate() {
                 let own = lists.0.iter().zip(of).map(|((list, _), one)| (list.clone(), values(one)[at].into()));
@@ -127,7 +134,7 @@ impl Counted {
             }
             Value::Object(row)
         };
-        self.tokens.iter().zip(&self.all).enumerate().map(row).collect()
+        self.traces.iter().zip(&self.all).map(row).collect()
     }
 
     /// Means over the traces with their intervals, by list.

@@ -1,13 +1,14 @@
 //! What the commands over autoencoders share: an autoencoder, a model, texts.
 
 use super::super::common::{precision, whole_model_of};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use ppo_train::bad;
 use ppo_train::model::Policy;
 use ppo_train::rollout::Writer;
 use ppo_train::sae::{Hook, Residuals, Sae, Text, read, texts};
+use ppo_train::terminal::{self, counted};
 use std::path::{Path, PathBuf};
 use tch::Kind;
 
@@ -80,7 +81,12 @@ impl Reader {
     /// The texts of a file.
     pub fn texts(&self, file: &Path, how: &Texts) -> Result<Vec<Text>> {
         let limit = how.context.min(self.policy.config.max_position_embeddings as usize);
-        texts(file, &how.column, how.prompt_column.as_deref(), &self.writer.tokenizer, limit)
+        let (all, without) = texts(file, &how.column, how.prompt_column.as_deref(), &self.writer.tokenizer, limit)?;
+        if without > 0 {
+            let (rows, shown) = (counted(without, "row"), file.display());
+            terminal::warn(&format!("note: {rows} of {shown} without tokens among the first {limit} left out"));
+        }
+        Ok(all)
     }
 }
 
@@ -103,7 +109,21 @@ impl Pair {
     }
 }
 
-/// What a file is called in tables.
-pub fn called(file: &Path) -> String {
-    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+/// What files are called in tables: by their names, or where these are equal by their paths.
+pub fn called(files: &[PathBuf]) -> Vec<String> {
+    let names: Vec<_> = files.iter().map(|file| file.file_stem().unwrap_or_default().to_string_lossy()).collect();
+    let is_one = |name| names.iter().filter(|other| *other == name).count() == 1;
+    let all = files.iter().zip(&names);
+    all.map(|(file, name)| if is_one(name) { name.to_string() } else { file.display().to_string() }).collect()
+}
+
+/// Makes sure that a file or folder can be written, before long work.
+///
+/// # Errors
+/// Its folder cannot be made or written to.
+pub fn can_be_written(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    tempfile::tempfile_in(parent).with_context(|| format!("cannot write to {}", parent.display()))?;
+    Ok(())
 }

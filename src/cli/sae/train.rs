@@ -1,7 +1,7 @@
 //! `ppo-train sae train`
 
 use super::super::common::{print, print_json};
-use super::shared::{Model, Texts};
+use super::shared::{Model, Texts, can_be_written};
 use anyhow::Result;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
@@ -44,7 +44,7 @@ pub struct Train {
     #[arg(long, default_value_t = 1_000_000, value_parser = RangedI64ValueParser::<i64>::new().range(1..=1 << 40))]
     tokens: i64,
     /// Tokens per step.
-    #[arg(long, default_value_t = 2048, value_parser = RangedI64ValueParser::<i64>::new().range(1..=1 << 20))]
+    #[arg(long, default_value_t = 2048, value_parser = RangedI64ValueParser::<i64>::new().range(2..=1 << 20))]
     batch: i64,
     /// The learning rate, which rises over the first twentieth of the steps and falls over the last fifth.
     #[arg(long, default_value_t = 1e-3, value_parser = rate)]
@@ -74,8 +74,9 @@ impl Train {
             return Err(bad!("{} is there already: remove it, or name another folder", self.out.display()));
         }
         if self.k > self.features {
-            return Err(bad!("--k {}: of {} features at most so many can be active", self.k, self.features));
+            return Err(bad!("--k {} is more than the {} of --features", self.k, self.features));
         }
+        can_be_written(&self.out)?;
         let begun = Instant::now();
         let reader = self.model.open()?;
         let residuals = reader.after(self.layer)?;
@@ -95,7 +96,7 @@ impl Train {
         let mut progress = Progress::new(settings.steps() as u64, "step");
         let trained = train(&residuals, &texts, &settings, |_, fit| progress.count(words(fit)))?;
         drop(progress);
-        let model = self.model.model.file_name().map(|name| name.to_string_lossy().into_owned());
+        let model = Some(self.model.model.display().to_string());
         write(&self.out, &trained.sae, &Hook { layer: Some(self.layer), model })?;
         let fit = trained.held_out;
         if self.json {

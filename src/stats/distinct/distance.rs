@@ -1,6 +1,6 @@
 //! Squared distances between segments of one text, of different voices against those of one.
 
-use super::shared::{Segment, Tested, centre, take_out};
+use super::shared::{Segment, Tested, basis, centre, take_out};
 use nalgebra::{DMatrix, DVector};
 
 /// The coefficient of "of different voices" in a regression of squared distances, in units of their mean, on it, the
@@ -33,21 +33,25 @@ pub fn distance(segments: &[Segment], permuted: &[Vec<usize>]) -> Option<Tested>
     let groups: Vec<usize> = pairs.iter().map(|(i, _)| segments[*i].text).collect();
     let mut covariates = DMatrix::from_fn(pairs.len(), 2, |row, column| covariate(pairs[row], column));
     centre(&mut covariates, &groups);
+    let basis = basis(covariates);
     let clean = |column: Vec<f64>| -> DVector<f64> {
         let mut column = DMatrix::from_vec(pairs.len(), 1, column);
         centre(&mut column, &groups);
-        take_out(&mut column, covariates.clone());
+        take_out(&mut column, &basis);
         column.column(0).into_owned()
     };
     let own = clean(distances.iter().map(|distance| distance / mean).collect());
-    let coefficient = |voices: &[usize]| {
+    // The coefficient, and what is tested: the partial correlation but for a constant. The coefficient itself varies more,
+    // the better gaps predict who differs, and they do so better for voices that take turns than for permuted ones.
+    let of = |voices: &[usize]| {
         let differ = pairs.iter().map(|(i, j)| f64::from(u8::from(voices[*i] != voices[*j])));
         let differ = clean(differ.collect());
         let spread = differ.norm_squared();
-        (spread > 1e-9).then(|| own.dot(&differ) / spread)
+        (spread > 1e-9).then(|| (own.dot(&differ) / spread, own.dot(&differ) / spread.sqrt()))
     };
     let voices: Vec<usize> = segments.iter().map(|segment| segment.voice).collect();
-    let value = coefficient(&voices)?;
-    let permuted: Vec<f64> = permuted.iter().filter_map(|voices| coefficient(voices)).collect();
-    Some(Tested::new(value, &permuted))
+    let (value, statistic) = of(&voices)?;
+    let (values, statistics): (Vec<f64>, Vec<f64>) = permuted.iter().filter_map(|voices| of(voices)).unzip();
+    let p = Tested::new(statistic, &statistics).p;
+    Some(Tested { p, ..Tested::new(value, &values) })
 }

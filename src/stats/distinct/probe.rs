@@ -1,29 +1,15 @@
 //! A linear probe: ridge regression of which of two voices speaks on matched vectors, tested on texts that it has not
 //! seen.
 
-use super::shared::{Segment, Tested, permute};
+use super::shared::{Side, Tested, permuted_signs};
 use crate::rng::{Purpose, stream};
 use nalgebra::{DMatrix, DVector};
 
 /// Texts are divided into so many parts, each predicted from the others.
 const FOLDS: usize = 5;
 
-/// How well the voice that speaks first and the one that speaks second in a text are told apart, with the opening
-/// segment of each text, whose voice is always the first, left out.
-pub fn probe(segments: &[Segment], vectors: &DMatrix<f64>, permutations: usize, seed: u64) -> Option<Tested> {
-    let mut rows: Vec<(usize, f64, usize)> = vec![];
-    let mut start = 0;
-    for (number, text) in segments.chunk_by(|a, b| a.text == b.text).enumerate() {
-        let first = text.first()?.voice;
-        let second = text.iter().map(|segment| segment.voice).find(|voice| *voice != first)?;
-        let own = text.iter().enumerate().skip(1).filter_map(|(at, segment)| match segment.voice {
-            voice if voice == first => Some((start + at, 1.0, number)),
-            voice if voice == second => Some((start + at, -1.0, number)),
-            _ => None,
-        });
-        rows.extend(own);
-        start += text.len();
-    }
+/// How well the voice that speaks first and the one that speaks second in a text are told apart.
+pub fn probe(rows: &[Side], vectors: &DMatrix<f64>, permutations: usize, seed: u64) -> Option<Tested> {
     let (signs, texts): (Vec<f64>, Vec<usize>) = rows.iter().map(|(_, sign, text)| (*sign, *text)).unzip();
     if texts.last().is_none_or(|last| *last + 1 < FOLDS) || [1.0, -1.0].iter().any(|sign| !signs.contains(sign)) {
         return None;
@@ -36,13 +22,8 @@ pub fn probe(segments: &[Segment], vectors: &DMatrix<f64>, permutations: usize, 
     }
     let folds: Vec<Fold> = (0..FOLDS).map(|fold| Fold::new(&kernel, &texts, fold, penalty)).collect::<Option<_>>()?;
     let value = accuracy(&folds, &signs)?;
-    let labels: Vec<usize> = signs.iter().map(|sign| usize::from(*sign > 0.0)).collect();
     let mut rng = stream(seed, Purpose::Resample, 2, 0);
-    let permuted = (0..permutations).filter_map(|_| {
-        let labels = permute(&labels, &texts, &mut rng);
-        let signs: Vec<f64> = labels.into_iter().map(|label| if label == 1 { 1.0 } else { -1.0 }).collect();
-        accuracy(&folds, &signs)
-    });
+    let permuted = (0..permutations).filter_map(|_| accuracy(&folds, &permuted_signs(&signs, &texts, &mut rng)));
     Some(Tested::new(value, &permuted.collect::<Vec<f64>>()))
 }
 

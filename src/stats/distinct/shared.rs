@@ -19,7 +19,7 @@ pub struct Segment {
     pub vector: Vec<f32>,
 }
 
-/// A value, and how often permuted voices gave one as large.
+/// A value, and how often permuted voices gave as large a statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tested {
     pub value: f64,
@@ -62,16 +62,47 @@ pub fn centre(matrix: &mut DMatrix<f64>, groups: &[usize]) {
     }
 }
 
-/// Takes what `covariates` predict out of `matrix`; columns that others give, or that are constant, do not count.
-pub fn take_out(matrix: &mut DMatrix<f64>, covariates: DMatrix<f64>) {
+/// Orthonormal columns that span what covariates [N, C] can predict; those that others give, or that are constant, do
+/// not count.
+pub fn basis(covariates: DMatrix<f64>) -> Vec<DVector<f64>> {
     let decomposed = covariates.svd(true, false);
-    let Some(basis) = decomposed.u else { return };
+    let Some(all) = decomposed.u else { return vec![] };
     let largest = decomposed.singular_values.max();
-    for (at, size) in decomposed.singular_values.iter().enumerate() {
-        if *size > 1e-9 * largest && *size > 0.0 {
-            let direction: DVector<f64> = basis.column(at).into_owned();
-            let along = direction.transpose() * &*matrix;
-            matrix.gemm(-1.0, &direction, &along, 1.0);
-        }
+    let sizes = decomposed.singular_values.iter().enumerate();
+    let counts =
+        |(at, size): (usize, &f64)| (*size > 1e-9 * largest && *size > 0.0).then(|| all.column(at).into_owned());
+    sizes.filter_map(counts).collect()
+}
+
+/// Takes what lies in a basis out of each column of `matrix` [N, H].
+pub fn take_out(matrix: &mut DMatrix<f64>, basis: &[DVector<f64>]) {
+    for direction in basis {
+        let along = direction.transpose() * &*matrix;
+        matrix.gemm(-1.0, direction, &along, 1.0);
     }
+}
+
+/// A segment of one of the two voices that speak first in its text: its row, 1 for the first voice and -1 for the second,
+/// and the number of its text. The opening segment of each text is left out, since its voice is always the first.
+pub type Side = (usize, f64, usize);
+
+/// The segments of the first two voices of each text.
+pub fn sides(segments: &[Segment]) -> Vec<Side> {
+    let (mut all, mut start) = (vec![], 0);
+    for (number, text) in segments.chunk_by(|a, b| a.text == b.text).enumerate() {
+        let first = text[0].voice;
+        let second = text.iter().map(|segment| segment.voice).find(|voice| *voice != first);
+        let sign = |voice: usize| if voice == first { 1.0 } else { -1.0 };
+        let own = text.iter().enumerate().skip(1);
+        let own = own.filter(|(_, segment)| segment.voice == first || Some(segment.voice) == second);
+        all.extend(own.map(|(at, segment)| (start + at, sign(segment.voice), number)));
+        start += text.len();
+    }
+    all
+}
+
+/// Signs permuted within their texts.
+pub fn permuted_signs(signs: &[f64], texts: &[usize], rng: &mut ChaCha8Rng) -> Vec<f64> {
+    let labels: Vec<usize> = signs.iter().map(|sign| usize::from(*sign > 0.0)).collect();
+    permute(&labels, texts, rng).into_iter().map(|label| if label == 1 { 1.0 } else { -1.0 }).collect()
 }
