@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
             return self.skip(kind, depth);
         };
         let depth = depth.checked_sub(1)?;
-        let mut inner = |reader: &mut Self, known: Known| {
+        let inner = |reader: &mut Self, known: Known| {
             reader.fields(depth, &mut |reader, id, kind| reader.expect(known, id, kind, depth))
         };
         match *expected {
