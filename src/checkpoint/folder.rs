@@ -109,7 +109,8 @@ fn is_of_disk(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<io::Error>())
 }
 
-/// Whether the disk had no room, which may come back.
+/// Whether the disk had no room, which may come back. A file that may not grow counts, since a limit on the size of
+/// files stands in for a full disk in the tests (`tests/it/disk.rs`): not every user may mount a small disk.
 pub fn is_of_room(error: &anyhow::Error) -> bool {
     let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
     let said = |error: &io::Error| error.raw_os_error().is_some() && full.contains(&error.kind());

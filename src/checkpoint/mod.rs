@@ -20,6 +20,6 @@ pub use files::{
 };
 pub use folder::{is_complete, is_of_room, link_folder, tolerate, write_folder};
 pub use lock::Lock;
-pub use run_folder::{Checkpoint, RunFolder};
+pub use run_folder::{Checkpoint, RECORD, RunFolder};
 pub use sums::{Sum, Sums};
 pub use verify::{Verdict, ensure_whole, verify};

@@ -172,6 +172,8 @@ impl RunFolder {
     }
 }
 
+/// In a start: how its model came about.
+pub const RECORD: &str = "warm_start.json";
 const RECIPE: &str = "recipe.toml";
 const STEP: &str = "step_";
 const DAMAGED: &str = "damaged_";

@@ -1,11 +1,12 @@
 //! Whether a folder still has the files that were written.
 
 use super::folder::is_complete;
-use super::run_folder::{Checkpoint, RunFolder};
+use super::run_folder::{Checkpoint, RECORD, RunFolder};
 use super::sums::{MARK, Sum, Sums, collect, hashes};
-use crate::{bad, terminal, torch};
+use crate::{bad, json, terminal, torch};
 use anyhow::{Context, Result};
 use safetensors::SafeTensors;
+use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -112,8 +113,8 @@ pub fn ensure_whole(folder: &Path, parts: &[&str]) -> Result<()> {
         _ if is_complete(folder) => verify(folder, parts)?,
         Ok(real) => match (real.parent(), real.file_name().and_then(|name| name.to_str())) {
             (Some(parent), Some(name)) if is_complete(parent) => verify(parent, &[name])?,
-            (parent, _) => {
-                let parent = parent.filter(|parent| is_saved(parent));
+            (parent, name) => {
+                let parent = parent.filter(|parent| matches!(name, Some("model" | "critic")) && is_saved(parent));
                 return match parent.or_else(|| Some(&*real).filter(|real| is_saved(real))) {
                     None => Ok(()),
                     Some(unmarked) => Err(bad!(
@@ -137,12 +138,22 @@ pub fn ensure_whole(folder: &Path, parts: &[&str]) -> Result<()> {
     }
 }
 
-/// Whether a folder was made by a run that saves, and not by anybody else: what it holds says so, or its place.
+/// Whether a folder was made by a run that saves, and not by anybody else: what it holds says so, or its place, which is
+/// that of a start or a checkpoint beside a recipe and what only our runs write.
 fn is_saved(folder: &Path) -> bool {
-    let checkpoint = Checkpoint::at(folder);
     let run = RunFolder::new(folder.parent().unwrap_or(Path::new("")));
-    let own = folder == run.start() || run.step_of(folder).is_some_and(|step| folder == run.step(step).path());
-    checkpoint.state().is_file() || own && run.recipe().is_file()
+    let (is_start, step) = (folder == run.start(), run.step_of(folder));
+    let own = is_start || step.is_some_and(|step| folder == run.step(step).path());
+    let traces = || is_start && folder.join(RECORD).is_file() || run.history().is_file() || run.heartbeat().is_file();
+    is_state(&Checkpoint::at(folder).state()) || own && run.recipe().is_file() && traces()
+}
+
+/// Whether a file is the state of a run or of a warm start; others have files of that name, too.
+fn is_state(path: &Path) -> bool {
+    path.is_file()
+        && json::read::<Value>(path).is_ok_and(|state| {
+            state["sft_steps"].is_u64() || state["step"].is_u64() && state["kl_coefficient"].is_number()
+        })
 }
 
 #[cfg(test)]
@@ -239,24 +250,38 @@ mod tests {
     fn what_a_run_saved_is_complete_or_refused() {
         let run = tempfile::tempdir().unwrap();
         let inside = |name: &str| run.path().join(name);
-        for name in ["step_000001/model", "step_7", "start", "copy", "exported/model", "model"] {
+        let names = ["step_000001/model", "step_7", "start", "copy/critic", "copy/other", "exported/model", "model"];
+        for name in names.into_iter().chain(["warm/model", "agent/model"]) {
             fs::create_dir_all(inside(name)).unwrap();
         }
-        fs::write(inside("copy/state.json"), "{}").unwrap();
+        fs::write(inside("copy/state.json"), r#"{"step": 3, "kl_coefficient": 0.1}"#).unwrap();
+        fs::write(inside("warm/state.json"), r#"{"sft_steps": 3}"#).unwrap();
+        // Somebody else's.
+        fs::write(inside("agent/state.json"), r#"{"step": 3, "mood": "good"}"#).unwrap();
+        fs::write(inside("state.json"), "[]").unwrap();
         fs::write(inside("recipe.toml"), "").unwrap();
         let refused = |name: &str| ensure_whole(&inside(name), &[]).err().map(|error| error.to_string());
+        for name in names.into_iter().filter(|name| *name != "copy/critic").chain(["agent", "agent/model"]) {
+            assert_eq!(refused(name), None, "{name}");
+        }
+        fs::write(inside("start").join(RECORD), "{}").unwrap();
+        assert!(refused("start").is_some() && refused("step_000001").is_none());
+        fs::remove_file(inside("start").join(RECORD)).unwrap();
+        fs::write(inside("heartbeat.json"), "{}").unwrap();
         for (name, unmarked) in [
             ("step_000001", "step_000001"),
             ("step_000001/model", "step_000001"),
             ("step_000001/../start/.", "start"),
             ("copy", "copy"),
+            ("copy/critic", "copy"),
+            ("warm/model", "warm"),
         ] {
             let error = refused(name).unwrap();
             let expected = format!("{} is not complete: it has no COMPLETE", inside(unmarked).display());
             assert!(error.starts_with(&expected), "{error}");
         }
         // Models of others may have any place and name.
-        for name in ["step_7", "exported", "exported/model", "model", "none"] {
+        for name in ["step_7", "copy/other", "exported", "exported/model", "model", "agent", "agent/model", "none"] {
             assert_eq!(refused(name), None, "{name}");
         }
         fs::remove_file(inside("recipe.toml")).unwrap();

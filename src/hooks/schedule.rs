@@ -74,7 +74,7 @@ impl Job {
         }
     }
 
-    /// Whether it has a result that is whole.
+    /// Whether it has a result that is whole; all of it is read for that.
     pub fn is_done(&self, run: &RunFolder) -> bool {
         self.has_result(run) && self.damage(run).is_none()
     }
@@ -135,7 +135,8 @@ pub fn is_wanted(recipe: &Recipe, run: &RunFolder, step: usize) -> bool {
     let steps = recipe.ppo.as_ref().map_or(0, |ppo| ppo.steps);
     let left = |step| {
         let mut left = due(&recipe.hooks, step, steps);
-        left.retain(|job| !job.is_done(run));
+        // Training waits for this at each save: results are not read, as they are where jobs are `pending`.
+        left.retain(|job| !job.has_result(run));
         left
     };
     let for_good = |jobs: &[Job]| jobs.iter().all(|job| job.failed(run).is_some_and(|failed| failed.for_good));
@@ -242,5 +243,10 @@ mod tests {
         write_folder(&run.hooks(6).join("score"), |_| Ok(())).unwrap();
         let kept: Vec<usize> = (1..=6).filter(|step| is_wanted(&recipe, &run, *step)).collect();
         assert_eq!(kept, [1, 3, 4, 5]);
+        // A result counts here without being read, and is done anew where it is damaged.
+        write_folder(&run.hooks(6).join("score"), |dir| Ok(fs::write(dir.join("result.json"), "{}")?)).unwrap();
+        fs::write(run.hooks(6).join("score/result.json"), "[]").unwrap();
+        assert!(!is_wanted(&recipe, &run, 6));
+        assert!(pending(&recipe, &run).unwrap().contains(&Job { step: 6, hook: "score".into() }));
     }
 }

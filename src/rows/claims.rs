@@ -6,9 +6,10 @@
 //! room for. Groups have no more columns than there are, and lie within each other `DEEPEST` times at most.
 //!
 //! Headers of pages and the schema are structures of Thrift's compact protocol, of which the numbers that matter are
-//! read here, and the rest is skipped. What cannot be skipped is refused: the crate might read it otherwise.
+//! read here, and the rest is skipped. What cannot be skipped is refused: the crate might read it otherwise. It goes by
+//! the numbers of fields, and not by the kinds that their values are said to be: what it knows has to be of its kind.
 
-use super::thrift::{INTEGER, LIST, NESTED, Reader, STRUCT};
+use super::thrift::{INTEGER, Kind, Known, LIST, NESTED, Reader, STRUCT};
 use crate::panics::damaged;
 use anyhow::{Context, Result, bail, ensure};
 use parquet::basic::{Compression, Type};
@@ -28,6 +29,77 @@ const WINDOWS: [u64; 3] = [1 << 12, 1 << 18, 1 << 24];
 const END: u64 = 8;
 
 const DAMAGED: &str = "it is damaged";
+
+/// The header of a page.
+const PAGE: Known = &[
+    (1, Kind::Integer),
+    (2, Kind::Integer),
+    (3, Kind::Integer),
+    (4, Kind::Integer),
+    (5, Kind::Struct(DATA)),
+    (6, EMPTY),
+    (7, Kind::Struct(DICTIONARY)),
+    (8, Kind::Struct(DATA_V2)),
+];
+const DATA: Known = &[(1, Kind::Integer), (2, Kind::Integer), (3, Kind::Integer), (4, Kind::Integer), (5, EMPTY)];
+const DICTIONARY: Known = &[(1, Kind::Integer), (2, Kind::Integer), (3, Kind::Truth)];
+const DATA_V2: Known = &[
+    (1, Kind::Integer),
+    (2, Kind::Integer),
+    (3, Kind::Integer),
+    (4, Kind::Integer),
+    (5, Kind::Integer),
+    (6, Kind::Integer),
+    (7, Kind::Truth),
+    (8, EMPTY),
+];
+
+/// The metadata of a file. Groups of rows come after the schema, and the crate reads no second one.
+const METADATA: Known = &[
+    (1, Kind::Integer),
+    (2, Kind::List(ELEMENT)),
+    (3, Kind::Long),
+    (4, Kind::List(&[])),
+    (5, Kind::List(&[(1, Kind::Text), (2, Kind::Text)])),
+    (6, Kind::Text),
+    (7, Kind::List(&[(1, EMPTY), (2, EMPTY), (3, EMPTY)])),
+];
+/// An element of the schema.
+const ELEMENT: Known = &[
+    (1, Kind::Integer),
+    (2, Kind::Integer),
+    (3, Kind::Integer),
+    (4, Kind::Text),
+    (5, Kind::Integer),
+    (6, Kind::Integer),
+    (7, Kind::Integer),
+    (8, Kind::Integer),
+    (9, Kind::Integer),
+    (10, Kind::Struct(LOGICAL)),
+];
+/// What the values of a column mean.
+const LOGICAL: Known = &[
+    (1, EMPTY),
+    (2, EMPTY),
+    (3, EMPTY),
+    (4, EMPTY),
+    (5, Kind::Struct(&[(1, Kind::Integer), (2, Kind::Integer)])),
+    (6, EMPTY),
+    (7, TIME),
+    (8, TIME),
+    (10, Kind::Struct(&[(1, Kind::Byte), (2, Kind::Truth)])),
+    (11, EMPTY),
+    (12, EMPTY),
+    (13, EMPTY),
+    (14, EMPTY),
+    (15, EMPTY),
+    (16, Kind::Struct(&[(1, Kind::Byte)])),
+    (17, Kind::Struct(&[(1, Kind::Text)])),
+    (18, Kind::Struct(&[(1, Kind::Text), (2, Kind::Integer)])),
+    (19, EMPTY),
+];
+const TIME: Kind = Kind::Struct(&[(1, Kind::Truth), (2, Kind::Struct(&[(1, EMPTY), (2, EMPTY), (3, EMPTY)]))]);
+const EMPTY: Kind = Kind::Struct(&[]);
 
 /// Looks at the pages of the columns `wanted`.
 ///
@@ -92,20 +164,15 @@ impl Page {
     /// The largest numbers, if some are there twice.
     fn parse(reader: &mut Reader) -> Option<Self> {
         let mut page = Self::default();
-        reader.fields(NESTED, &mut |reader, id, kind| {
-            let number = match (id, kind) {
-                (2, INTEGER) => &mut page.uncompressed,
-                (3, INTEGER) => &mut page.compressed,
-                // The header of a dictionary, of which the first number counts its values.
-                (7, STRUCT) => {
-                    return reader.fields(NESTED, &mut |reader, id, kind| match (id, kind) {
-                        (1, INTEGER) => reader.largest(&mut page.values),
-                        _ => reader.skip(kind, NESTED),
-                    });
-                }
-                _ => return reader.skip(kind, NESTED),
-            };
-            reader.largest(number)
+        reader.fields(NESTED, &mut |reader, id, kind| match (id, kind) {
+            (2, INTEGER) => reader.largest(&mut page.uncompressed),
+            (3, INTEGER) => reader.largest(&mut page.compressed),
+            // The header of a dictionary, of which the first number counts its values.
+            (7, STRUCT) => reader.fields(NESTED, &mut |reader, id, kind| match (id, kind) {
+                (1, INTEGER) => reader.largest(&mut page.values),
+                _ => reader.expect(DICTIONARY, id, kind, NESTED),
+            }),
+            _ => reader.expect(PAGE, id, kind, NESTED),
         })?;
         Some(page)
     }
@@ -116,7 +183,7 @@ impl Page {
         ensure!(
             !packed || uncompressed <= most,
             "says that it is {uncompressed} bytes large, of {compressed} bytes in the file: more than {RATIO} times as \
-             large is not believed"
+             large is not believed; write smaller pages (`data_page_size`, or `row_group_size`), or JSONL"
         );
         let size = if packed { uncompressed } else { compressed };
         ensure!(
@@ -148,7 +215,7 @@ fn groups(metadata: &[u8]) -> Option<Vec<Vec<i64>>> {
     let mut found = vec![];
     Reader::new(metadata).fields(NESTED, &mut |reader, id, kind| {
         if (id, kind) != (2, LIST) {
-            return reader.skip(kind, NESTED);
+            return reader.expect(METADATA, id, kind, NESTED);
         }
         let (kind, count) = reader.list()?;
         let mut all = vec![];
@@ -159,7 +226,7 @@ fn groups(metadata: &[u8]) -> Option<Vec<Vec<i64>>> {
             }
             reader.fields(NESTED, &mut |reader, id, kind| match (id, kind) {
                 (5, INTEGER) => reader.largest(&mut children),
-                _ => reader.skip(kind, NESTED),
+                _ => reader.expect(ELEMENT, id, kind, NESTED),
             })?;
             all.push(children);
         }
@@ -251,6 +318,14 @@ mod tests {
         let error = said(7..9, i32::MAX as u64);
         let expected = "column `a`: its page at byte 4: says that it is 2147483647 bytes large, of ";
         assert!(error.contains("rows.parquet") && error.contains(expected), "{error}");
+        assert!(error.ends_with("write smaller pages (`data_page_size`, or `row_group_size`), or JSONL"), "{error}");
+        // A number that is said to be of another kind, as which the crate reads it all the same.
+        for at in [4, 6, 9] {
+            let changed = [&bytes[..at], &[0x16], &bytes[at + 1..]].concat();
+            std::fs::write(&path, changed).unwrap();
+            let error = refusal(&path);
+            assert!(error.ends_with("column `a`: it is damaged at byte 4"), "{error}");
+        }
         // What is small is left to the reader to refuse.
         assert!(!said(7..9, 1 << 20).contains("says that it is"));
 
@@ -262,6 +337,10 @@ mod tests {
         std::fs::write(&path, changed).unwrap();
         let error = refusal(&path);
         assert!(error.contains("says that it has 1073741824 values, for which its 10 bytes have no room"), "{error}");
+        for (at, kind) in [(at - 2, 0x49), (at - 1, 0x16)] {
+            std::fs::write(&path, [&bytes[..at], &[kind], &bytes[at + 1..]].concat()).unwrap();
+            assert!(refusal(&path).ends_with("it is damaged at byte 4"), "{at}");
+        }
     }
 
     #[test]
@@ -284,5 +363,14 @@ mod tests {
         for cut in 0..one.len() {
             assert_eq!(groups(&one[..cut]), None, "{cut}");
         }
+        // The list as a set, and the number as a longer one, which the crate reads alike.
+        for (at, kind) in [(0, 0x2a), (2, 0x56)] {
+            assert_eq!(groups(&[&one[..at], &[kind], &one[at + 1..]].concat()), None, "{at}");
+        }
+        // What a column means, as another structure than it is, and what comes before the schema.
+        let meaning = |kind: u8| groups(&[0x29, 0x1c, 0xac, 0x5c, kind, 2, 0, 0, 0, 0]);
+        assert_eq!((meaning(0x15), meaning(0x16)), (Some(vec![vec![0]]), None));
+        let before = |kind: u8| groups(&[0x59, 0x1c, kind, 0, 0, 0x09, 4, 0x1c, 0x55, 2, 0, 0]);
+        assert_eq!((before(0x18), before(0x15)), (Some(vec![vec![1]]), None));
     }
 }

@@ -8,6 +8,36 @@ pub const STRUCT: u8 = 12;
 /// Structures within each other that are gone through.
 pub const NESTED: usize = 32;
 
+/// What a value is read as for the number of its field, whatever kind it is said to be.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Truth,
+    Byte,
+    Integer,
+    Long,
+    Text,
+    Struct(Known),
+    /// A list of structures.
+    List(Known),
+}
+
+/// The fields of a structure that are known, by their numbers.
+pub type Known = &'static [(i16, Kind)];
+
+impl Kind {
+    fn is_said(self, kind: u8) -> bool {
+        match self {
+            Self::Truth => matches!(kind, 1 | 2),
+            Self::Byte => kind == 3,
+            Self::Integer => kind == INTEGER,
+            Self::Long => kind == 6,
+            Self::Text => kind == 8,
+            Self::Struct(_) => kind == STRUCT,
+            Self::List(_) => kind == LIST,
+        }
+    }
+}
+
 /// A place in bytes of Thrift's compact protocol. `None`: they end, or are none of it.
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -58,9 +88,9 @@ impl<'a> Reader<'a> {
         Some((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
-    /// Puts the integer that comes next in place of a smaller one.
+    /// Puts the integer that comes next, which has 32 bits, in place of a smaller one.
     pub fn largest(&mut self, number: &mut i64) -> Option<()> {
-        *number = self.integer()?.max(*number);
+        *number = i64::from(i32::try_from(self.integer()?).ok()?).max(*number);
         Some(())
     }
 
@@ -86,6 +116,26 @@ impl<'a> Reader<'a> {
                 more => id.checked_add(more.into())?,
             };
             field(self, id, kind)?;
+        }
+    }
+
+    /// Passes the value of a field. One that is known has to be of its kind, and so have those in it.
+    pub fn expect(&mut self, known: Known, id: i16, kind: u8, depth: usize) -> Option<()> {
+        let Some((_, expected)) = known.iter().find(|(known, _)| *known == id) else {
+            return self.skip(kind, depth);
+        };
+        let depth = depth.checked_sub(1)?;
+        let inner = |reader: &mut Self, known: Known| {
+            reader.fields(depth, &mut |reader, id, kind| reader.expect(known, id, kind, depth))
+        };
+        match *expected {
+            expected if !expected.is_said(kind) => None,
+            Kind::Struct(known) => inner(self, known),
+            Kind::List(known) => {
+                let (kind, count) = self.list()?;
+                (0..count).try_for_each(|_| if kind == STRUCT { inner(self, known) } else { None })
+            }
+            _ => self.skip(kind, depth + 1),
         }
     }
 
@@ -117,9 +167,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An element of a list, in which truth takes a byte.
+    /// An element of a list or a map. Truth takes a byte there, which the crate does not pass: it is refused.
     fn element(&mut self, kind: u8, depth: usize) -> Option<()> {
-        if matches!(kind, 1 | 2) { self.pass(1) } else { self.skip(kind, depth) }
+        if matches!(kind, 1 | 2) { None } else { self.skip(kind, depth) }
     }
 }
 
@@ -132,7 +182,7 @@ mod tests {
         let all = [
             &[0x11, 0x12][..],
             &[0x13, 9, 0x14, 1, 0x16, 0x80, 1, 0x17, 0, 0, 0, 0, 0, 0, 0, 0],
-            &[0x18, 2, b'a', b'b', 0x19, 0x21, 1, 2, 0x1a, 0x15, 7, 0x1b, 1, 0x85, 1, b'c', 9, 0x1b, 0],
+            &[0x18, 2, b'a', b'b', 0x19, 1, 0x1a, 0x15, 7, 0x1b, 1, 0x85, 1, b'c', 9, 0x1b, 0],
             &[0x1c, 0x15, 4, 0, 0x1d],
             &[7; 16],
             &[0x05, 6, 8, 0],
@@ -154,5 +204,44 @@ mod tests {
         assert_eq!((reader.passed(), last, seen.len(), seen.last().copied()), (all.len(), 4, 14, Some((3, INTEGER))));
         // Structures without end.
         assert_eq!(Reader::new(&[0x1c; 100]).skip(STRUCT, NESTED), None);
+        // Truth in lists and maps.
+        let skip = |kind: u8, bytes: &[u8]| Reader::new(bytes).skip(kind, NESTED);
+        assert_eq!([skip(9, &[0x21, 1, 2]), skip(10, &[0x12, 1]), skip(11, &[1, 0x13, 1, 1])], [None; 3]);
+        assert_eq!([skip(9, &[1]), skip(9, &[0x23, 1, 2]), skip(11, &[1, 0x33, 1, 1])], [Some(()); 3]);
+    }
+
+    #[test]
+    fn numbers_have_32_bits() {
+        let mut most = 1;
+        Reader::new(&[0xfe, 0xff, 0xff, 0xff, 15]).largest(&mut most).unwrap();
+        assert_eq!(most, i64::from(i32::MAX));
+        Reader::new(&[3]).largest(&mut most).unwrap();
+        assert_eq!(most, i64::from(i32::MAX));
+        // 2^31, and 2^32 + 1, which the crate takes for one.
+        for bytes in [[0x80, 0x80, 0x80, 0x80, 16], [0x82, 0x80, 0x80, 0x80, 32]] {
+            assert_eq!(Reader::new(&bytes).largest(&mut most), None);
+        }
+    }
+
+    #[test]
+    fn what_is_known_has_its_kind() {
+        const KNOWN: Known = &[
+            (1, Kind::Integer),
+            (2, Kind::Struct(&[(1, Kind::Truth), (2, Kind::Byte)])),
+            (3, Kind::List(&[(1, Kind::Text), (2, Kind::Long)])),
+        ];
+        let read = |bytes: &[u8]| {
+            Reader::new(bytes).fields(NESTED, &mut |reader, id, kind| reader.expect(KNOWN, id, kind, NESTED))
+        };
+        let right = [0x15, 2, 0x1c, 0x11, 0x13, 9, 0, 0x19, 0x1c, 0x18, 0, 0x16, 2, 0, 0x16, 2, 0];
+        assert_eq!(read(&right), Some(()));
+        // Each known field with the kind that is one more; the last field is not known.
+        for at in [0, 2, 4, 7, 8, 9, 11] {
+            let mut wrong = right;
+            wrong[at] += 1;
+            assert_eq!(read(&wrong), None, "{at}");
+        }
+        assert_eq!(read(&[0x15, 2, 0x1c, 0x12, 0x13, 9, 0, 0]), Some(()));
+        assert_eq!(read(&[0x39, 0x13, 1, 0]), None);
     }
 }

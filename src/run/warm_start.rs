@@ -2,15 +2,15 @@
 //! the run's `start` folder, with a record of how it came about.
 
 use crate::checkpoint::{
-    Checkpoint, RunFolder, ensure_whole, is_complete, is_of_room, link_folder, load_parts, save_model, save_parts,
-    write_file, write_folder, write_text,
+    Checkpoint, RECORD, RunFolder, ensure_whole, is_complete, is_of_room, link_folder, load_parts, save_model,
+    save_parts, write_file, write_folder, write_text,
 };
 use crate::dist::{Offer, offer};
 use crate::env::Environment;
 use crate::hash::hash_of_files;
 use crate::metrics::Metrics;
 use crate::model::Policy;
-use crate::plan::Plan;
+use crate::plan::{Disk, Plan};
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
 use crate::traces::{self, Prepared, Stats};
@@ -25,9 +25,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a run waits for a disk that has no room for its start, and how long between two tries.
+/// How long a run waits for a disk that has no room for its start.
 const PATIENCE: Duration = Duration::from_secs(3600);
-const PAUSE: Duration = Duration::from_secs(3);
+/// Between two looks at what is free, and at whether the run is to stop. The first try comes as soon.
+const LOOK: Duration = Duration::from_secs(3);
+/// Between two tries, each of which may fill the disk for others: twice as long as before, up to this.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// What a warm start has to work with.
 pub struct WarmUp<'a> {
@@ -102,36 +105,47 @@ impl WarmUp<'_> {
     }
 
     /// Writes the run's start; called by all ranks, of which the first one writes. Without room on the disk the run
-    /// waits for some: there is no other copy of what the warm start has learnt.
+    /// waits for some: there is no other copy of what a warm start has learnt.
     fn save(&self, policy: &Policy, stats: Option<&Stats>) -> Result<()> {
         const CANNOT: &str = "the model that PPO starts from cannot be saved";
         let (plan, start, begun) = (self.plan, self.folder.start(), Instant::now());
         let fill = |dir: &Path| {
             save_model(dir, &policy.weights, &plan.recipe.model.path, &plan.tokenizer_dir)?;
             let record = serde_json::to_string_pretty(&self.record(dir, stats)?)?;
-            write_text(&dir.join("warm_start.json"), &format!("{record}\n"))
+            write_text(&dir.join(RECORD), &format!("{record}\n"))
         };
-        let mut waits = false;
-        let saved = self.pulse.wait_while(PAUSE, || match write_folder(&start, fill) {
-            Ok(()) => {
-                if waits {
-                    terminal::warn(&format!("{} is saved now, and the run goes on", start.display()));
-                }
-                Ok(false)
+        // When the last try was, and how long it is until the next.
+        let mut tried: Option<(Instant, Duration)> = None;
+        let saved = self.pulse.wait_while(LOOK, || {
+            let is_patient = begun.elapsed() < PATIENCE;
+            let too_soon = tried.is_some_and(|(last, pause)| last.elapsed() < pause);
+            if is_patient && (too_soon || tried.is_some() && has_no_room(plan)) {
+                return Ok(true);
             }
-            Err(error) if is_of_room(&error) && begun.elapsed() < PATIENCE => {
-                if !waits {
-                    let (shown, minutes) = (start.display(), PATIENCE.as_secs() / 60);
-                    terminal::warn(&format!(
-                        "warning: {shown} is not saved, and the run waits for room, up to {minutes} minutes: {error:#}"
-                    ));
+            match write_folder(&start, fill) {
+                Ok(()) => {
+                    if tried.is_some() {
+                        terminal::warn(&format!("{} is saved now, and the run goes on", start.display()));
+                    }
+                    Ok(false)
                 }
-                waits = true;
-                Ok(true)
+                Err(error) if is_patient && is_of_room(&error) => {
+                    if tried.is_none() {
+                        let (shown, minutes) = (start.display(), PATIENCE.as_secs() / 60);
+                        terminal::warn(&format!(
+                            "warning: {shown} is not saved, and the run waits for room, up to {minutes} minutes: \
+                             {error:#}"
+                        ));
+                    }
+                    let pause = tried.map_or(LOOK, |(_, pause)| (2 * pause).min(PAUSE));
+                    tried = Some((Instant::now(), pause));
+                    Ok(true)
+                }
+                Err(error) => Err(error.context(CANNOT)),
             }
-            Err(error) => Err(error.context(CANNOT)),
         })?;
-        ensure!(saved, "{CANNOT} before the run stops: there was no room on the disk, and its warm start is lost");
+        let lost = if stats.is_some() { ", and its warm start is lost" } else { "" };
+        ensure!(saved, "{CANNOT} before the run stops: there was no room on the disk{lost}");
         Ok(())
     }
 
@@ -217,6 +231,12 @@ impl WarmUp<'_> {
             "weights_sha256": weights_sha256(dir)?,
         }))
     }
+}
+
+/// Whether the disk is known to have less room than the model that PPO starts from takes.
+fn has_no_room(plan: &Plan) -> bool {
+    let disk = Disk::of(plan);
+    disk.shortage("the start", disk.start).is_some()
 }
 
 /// SHA-256 of the safetensors files in a folder, one after another in the order of their names.
