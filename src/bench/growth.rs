@@ -128,14 +128,15 @@ impl Growth {
         self.0.iter().filter(|point| point.along == along).collect()
     }
 
-    /// The exponent of each stage along something; none of a stage that was measured once.
+    /// The exponent of each stage along something; none of a stage that was measured once, or took no time that could
+    /// be measured: nothing has no logarithm.
     fn exponents(&self, along: Along) -> Vec<(&'static str, Option<f64>)> {
         let points = self.along(along);
         let names = points.last().map_or(vec![], |whole| whole.seconds.iter().map(|(name, _)| *name).collect());
         let of = |name: &str| {
             let both = points.iter().filter_map(|point| {
                 let (_, seconds) = point.seconds.iter().find(|(known, _)| *known == name)?;
-                Some((point.value.ln(), seconds.ln()))
+                (point.value > 0.0 && *seconds > 0.0).then(|| (point.value.ln(), seconds.ln()))
             });
             slope(&both.collect::<Vec<_>>())
         };
@@ -190,7 +191,8 @@ impl Growth {
             let exponent = self.exponents(along).last().and_then(|(_, p)| *p);
             let name = exponent.map_or(along.name().into(), |p| format!("{}: exponent {p:.2}", along.name()));
             let share = |point: &&Point| ((point.value / whole[0]).log2(), (step(point) / whole[1]).log2());
-            (name, points.iter().map(share).collect())
+            let drawn = points.iter().map(share).filter(|(x, y)| x.is_finite() && y.is_finite());
+            (name, drawn.collect())
         });
         svg("", &Series::lines(lines), "log2 of the share of the whole", "log2 of the share of its step's time")
     }
@@ -247,5 +249,18 @@ mod tests {
         let svg = growth.svg().unwrap();
         assert!(svg.contains("prompts: exponent 1.50") && !svg.contains("NaN"), "{svg}");
         assert_eq!(slope(&[(1.0, 2.0)]), None);
+    }
+
+    #[test]
+    fn stages_without_time_have_no_exponent() {
+        let point = |value: f64, written| Point {
+            along: Along::Prompts,
+            value,
+            seconds: vec![("none", 0.0), ("gen", written), ("step", value)],
+        };
+        let growth = Growth(vec![point(1.0, 0.0), point(2.0, 2.0), point(4.0, 4.0)]);
+        let found = growth.exponents(Along::Prompts);
+        assert_eq!(found[0], ("none", None));
+        assert!(found[1..].iter().all(|(_, p)| (p.unwrap() - 1.0).abs() < 1e-9), "{found:?}");
     }
 }

@@ -92,7 +92,7 @@ impl<'a> Bench<'a> {
             clocks.push(clock);
         }
         let (config, kind, device) = (&self.plan.config, self.plan.kind(), self.plan.device()?);
-        let gemm = measured_peak(config, kind, device, CEILING);
+        let gemm = measured_peak(config, kind, device, CEILING)?;
         let responses = self.lengths.chunks(self.work.samples);
         let counted = Counted::of(config, self.prompts.iter().map(|prompt| prompt.len()).zip(responses));
         Ok(Measured::new(&clocks, &counted, gemm, most_resident_bytes()))

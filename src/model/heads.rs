@@ -42,7 +42,7 @@ impl Policy {
     }
 
     /// The same model for passes over few tokens, with its weights packed as they are now: as much memory once more,
-    /// and faster. None if it would not be (`torch::Packed`), or if a run may not hold as much.
+    /// and faster. None if it would not be (`torch::Packed`), or if there is no room for it (`torch::has_room`).
     pub fn packed(&self) -> Option<Self> {
         let flat = self.weights.flat();
         let gains = flat.device() == Device::Cpu && flat.kind() == Kind::BFloat16 && cpu_multiplies_bfloat16();

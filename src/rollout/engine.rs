@@ -18,7 +18,8 @@ use tch::{Device, Kind, Tensor};
 /// Prompt tokens, padding included, per prefill: bounds its working memory.
 pub const PREFILL_TOKENS: usize = 16_384;
 
-/// Tokens of a response from which on packing the weights takes less time than it saves.
+/// Steps of decoding after which the weights are packed. That takes the time of a few steps, which only rollouts of many
+/// get back; how many a rollout will have is not known, but where there were many there are likely to be more.
 const PACKED_TOKENS: usize = 32;
 
 /// When a response ends.
@@ -83,15 +84,14 @@ impl Engine<'_> {
         let together = if self.batch == 0 { prompts.len().max(1) } else { (self.batch / samples).max(1) };
         let mut responses = Vec::with_capacity(prompts.len() * samples);
         // For all chunks: the weights do not change meanwhile.
-        let packed = (self.stop.max_tokens >= PACKED_TOKENS).then(|| self.policy.packed()).flatten();
-        let decoding = packed.as_ref().unwrap_or(self.policy);
+        let mut decoding = Decoding { plain: self.policy, packed: None, steps: 0 };
         for (chunk, prompts) in prompts.chunks(together).enumerate() {
             if chunk > 0 && !(self.goes_on)() {
                 break;
             }
             let stream = |row: usize| stream(chunk * together + row / samples, row % samples);
             let first = responses.len();
-            let held = &mut constraint;
+            let (decoding, held) = (&mut decoding, &mut constraint);
             responses
                 .extend(tch::no_grad(|| self.batch(decoding, prompts, samples, (first, held), stream, &mut watch)));
         }
@@ -101,7 +101,7 @@ impl Engine<'_> {
     /// The responses of one batch; `decoding`: the policy for single tokens; `first`: the number of its first.
     fn batch(
         &self,
-        decoding: &Policy,
+        decoding: &mut Decoding,
         prompts: &[impl AsRef<[i64]>],
         samples: usize,
         (first, held): (usize, &mut Option<Constraint>),
@@ -116,7 +116,8 @@ impl Engine<'_> {
         let mut pending = Vec::with_capacity(interval);
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
-            let mut logits = decoding.logits(&hidden);
+            let policy = decoding.next();
+            let mut logits = policy.logits(&hidden);
             if let Some(constraint) = held {
                 logits = logits.to_kind(Kind::Float);
                 logits = constraint.mask(&logits, batch.rows.iter().map(|row| first + row), max - t - 1);
@@ -136,7 +137,7 @@ impl Engine<'_> {
                     tokens = batch.keep(&live, &tokens);
                 }
             }
-            hidden = batch.step(decoding, &tokens);
+            hidden = batch.step(policy, &tokens);
         }
         responses
     }
@@ -162,6 +163,25 @@ impl Engine<'_> {
                 response.terminated = complete || (self.stop.ends)(first + row, &response.ids);
             }
         }
+    }
+}
+
+/// The policy for single tokens, whose weights are packed once many steps have been decoded.
+struct Decoding<'a> {
+    plain: &'a Policy,
+    packed: Option<Policy>,
+    /// Steps so far.
+    steps: usize,
+}
+
+impl Decoding<'_> {
+    /// The policy for the next step.
+    fn next(&mut self) -> &Policy {
+        if self.steps == PACKED_TOKENS {
+            self.packed = self.plain.packed();
+        }
+        self.steps += 1;
+        self.packed.as_ref().unwrap_or(self.plain)
     }
 }
 
@@ -249,5 +269,32 @@ impl Batch {
         self.steer = self.steer.as_ref().map(|steer| steer.pick(&index));
         trim();
         tokens.index_select(0, &index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Head, ModelConfig, Weights};
+
+    #[test]
+    fn weights_are_packed_once_many_tokens_were_decoded() {
+        let config = ModelConfig::from_json(
+            r#"{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 48, "hidden_size": 64, "intermediate_size": 96,
+                "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+                "rope_theta": 1e4, "max_position_embeddings": 32, "tie_word_embeddings": true}"#,
+        )
+        .unwrap();
+        let weights = Weights::random(&config, Head::Language, Kind::BFloat16, Device::Cpu, 5).unwrap();
+        let policy = Policy::new(&config, weights);
+        let mut decoding = Decoding { plain: &policy, packed: None, steps: 0 };
+        for _ in 0..PACKED_TOKENS {
+            assert!(std::ptr::eq(decoding.next(), &policy));
+        }
+        // As far as this machine packs them at all.
+        let packs = policy.packed().is_some();
+        for _ in 0..2 {
+            assert_eq!(std::ptr::eq(decoding.next(), &policy), !packs);
+        }
     }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the processes of one command worked with.
@@ -186,12 +186,25 @@ impl Drop for Recording {
     }
 }
 
-/// Adds this process to the history of a run that it begins or continues `after` a step, in a thread of its own. If
-/// what it works with is not what the process before it worked with, the difference is said in one line.
+/// Adds this process to the history of a run that it begins or continues `after` a step, in a thread of its own, or at
+/// once if there can be none. If what it works with is not what the process before it worked with, the difference is
+/// said in one line.
 pub fn record(plan: &Plan, folder: &RunFolder, after: Option<(Stage, u64)>, processes: usize) -> Recording {
-    let earlier = read(folder).pop();
-    let (sitting, file) = (Sitting::of(plan, folder, after, processes), folder.history());
-    Recording(Some(std::thread::spawn(move || add(sitting, earlier.filter(|_| after.is_some()), &file))))
+    let earlier = read(folder).pop().filter(|_| after.is_some());
+    in_a_thread(thread::Builder::new().name("history".into()), || {
+        let (sitting, file) = (Sitting::of(plan, folder, after, processes), folder.history());
+        let earlier = earlier.clone();
+        move || add(sitting, earlier, &file)
+    })
+}
+
+/// Does what `work` makes in a thread, or here if the system has no more threads.
+fn in_a_thread<W: FnOnce() + Send + 'static>(thread: thread::Builder, work: impl Fn() -> W) -> Recording {
+    let begun = thread.spawn(work());
+    if begun.is_err() {
+        work()();
+    }
+    Recording(begun.ok())
 }
 
 fn add(sitting: impl FnOnce() -> Result<Sitting>, earlier: Option<Sitting>, file: &Path) {
@@ -233,4 +246,27 @@ pub fn of_step(folder: &RunFolder, step: u64) -> Option<Sitting> {
 pub fn recipe_of_step(folder: &RunFolder, step: usize) -> Result<std::path::PathBuf> {
     let saved = folder.checkpoints()?.into_iter().find(|checkpoint| checkpoint.step >= step);
     Ok(saved.as_ref().map_or_else(|| folder.recipe(), Checkpoint::recipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn without_a_thread_the_line_is_written_at_once() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let work = || {
+            let done = done.clone();
+            move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        drop(in_a_thread(thread::Builder::new(), work));
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+        // No system has that much memory for a stack.
+        let refused = in_a_thread(thread::Builder::new().stack_size(1 << 60), work);
+        assert!(refused.0.is_none() && done.load(Ordering::Relaxed) == 2);
+    }
 }

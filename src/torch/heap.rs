@@ -12,6 +12,7 @@
 //! and whenever rows leave the batch that is decoded, `trim` returns what is free if the program holds more than it
 //! should. Between the phases of a step that would be too seldom: one micro-batch leaves gaps of a GiB.
 
+use super::available::available_bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes the heap keep what is freed. Must be called before the first tensor is made.
@@ -72,15 +73,36 @@ pub fn make_room() {
     trim_to(BEFORE.load(Ordering::Relaxed));
 }
 
-/// Whether so many bytes more stay within what a run may hold before an update, so that they never make it larger than
-/// its plan says. What is freed and kept in the heap does not count.
+/// Whether there is room for a copy of so many bytes, which saves time and could be done without. In a run: what it
+/// uses then stays within what it may hold between micro-batches, so that copies never make it larger than its plan
+/// says; what is freed and kept in the heap does not count. Elsewhere, where nothing is planned: as many bytes again
+/// are left of the memory that can be had.
 pub fn has_room(bytes: u64) -> bool {
+    match WITHIN.load(Ordering::Relaxed) {
+        u64::MAX => leaves_as_much(bytes, available_bytes()),
+        most => used_bytes().is_none_or(|used| used.saturating_add(bytes) <= most),
+    }
+}
+
+/// Whether a copy takes no more than half of what is `left`; not if that is unknown.
+fn leaves_as_much(bytes: u64, left: Option<u64>) -> bool {
+    left.is_some_and(|left| bytes <= left / 2)
+}
+
+/// Bytes of the heap in use; before glibc 2.33, which cannot count so many, and elsewhere all that the program holds.
+fn used_bytes() -> Option<u64> {
     #[cfg(target_env = "gnu")]
-    // SAFETY: no arguments; it only reads the allocator's counts.
-    let used = Some(unsafe { libc::mallinfo2() }).map(|heap| (heap.uordblks + heap.hblkhd) as u64);
-    #[cfg(not(target_env = "gnu"))]
-    let used = resident_bytes();
-    used.is_none_or(|used| used.saturating_add(bytes) <= WITHIN.load(Ordering::Relaxed))
+    {
+        // SAFETY: the name ends with a zero; it is only looked up.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"mallinfo2".as_ptr()) };
+        if !found.is_null() {
+            // SAFETY: the C library's function of that name, which takes nothing and reads the allocator's counts.
+            let heap =
+                unsafe { std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn() -> libc::mallinfo2>(found)() };
+            return Some((heap.uordblks + heap.hblkhd) as u64);
+        }
+    }
+    resident_bytes()
 }
 
 fn trim_to(most: u64) {
@@ -107,6 +129,19 @@ pub fn most_resident_bytes() -> Option<u64> {
 #[cfg(all(test, target_env = "gnu", target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_leaves_as_much_memory_again() {
+        assert!(leaves_as_much(5, Some(10)) && !leaves_as_much(6, Some(10)) && !leaves_as_much(0, None));
+    }
+
+    #[test]
+    fn what_is_in_use_is_counted() {
+        let block = vec![1u8; 64 << 20];
+        let used = used_bytes().unwrap();
+        assert!(used >= block.len() as u64 && used <= 2 * most_resident_bytes().unwrap(), "{used}");
+        assert!(block.iter().all(|byte| *byte == 1));
+    }
 
     #[test]
     fn gaps_are_returned_once_too_much_is_held() {

@@ -4,6 +4,7 @@
 //! All `unsafe` code of the crate is in this module.
 
 mod allocator;
+mod available;
 mod ceiling;
 mod device;
 mod fault;

@@ -1,8 +1,9 @@
 //! Products with weights that are packed once for many products of few rows, as decoding does them.
 //!
-//! Measured (AMD EPYC with AVX512-BF16, a thread, SmolLM2's shapes, all layers after one another as a decoding step
-//! does them): in bfloat16 1.3 to 1.6 times as fast at 1 to 32 rows, 1.2 times at 64 and 128, twice with the head; in
-//! float32 no faster. The numbers were the same to the last bit there; elsewhere sums may be done in another order.
+//! Measured beside other work (AMD EPYC with AVX512-BF16, a thread, SmolLM2's shapes, all layers after one another as a
+//! decoding step does them; docs/speed.md): in bfloat16 1.4 to 2.0 times as fast at 1 to 32 rows, 1.2 times at 64 and
+//! 128, and 1.3 to 2.9 times with the head; in float32 no faster. The numbers were the same to the last bit there;
+//! elsewhere sums may be done in another order.
 
 use super::fault::Fault;
 use super::fused::raw;

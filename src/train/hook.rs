@@ -90,8 +90,9 @@ pub struct State {
     /// there.
     #[serde(default)]
     pub unevaluated: bool,
+    /// None of a run that an earlier build began, which did not count them.
     #[serde(default)]
-    pub tokens: TokenCount,
+    pub tokens: Option<TokenCount>,
 }
 
 /// Tokens of all steps so far.
@@ -120,7 +121,7 @@ impl State {
     /// That of a run before its first step.
     pub fn first(plan: &Plan) -> Self {
         let kl_coefficient = plan.recipe.ppo.as_ref().map_or(0.0, |ppo| ppo.kl_coef);
-        Self { kl_coefficient, unevaluated: true, ..Self::default() }
+        Self { kl_coefficient, unevaluated: true, tokens: Some(TokenCount::default()), ..Self::default() }
     }
 
     /// Checks a state that was read from the checkpoint of a step.
@@ -149,6 +150,16 @@ pub struct Best {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_that_were_not_counted_are_unknown() {
+        let counted = State { tokens: Some(TokenCount { read: 3, written: 2 }), ..State::default() };
+        let mut json = serde_json::to_value(&counted).unwrap();
+        let read = |json: &serde_json::Value| serde_json::from_value::<State>(json.clone()).unwrap().tokens;
+        assert_eq!(read(&json), counted.tokens);
+        json.as_object_mut().unwrap().remove("tokens");
+        assert_eq!(read(&json), None);
+    }
 
     #[test]
     fn a_state_is_that_of_its_step() {

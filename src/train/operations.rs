@@ -65,8 +65,9 @@ impl Counted {
     }
 
     /// Writes what share of `peak`, the operations per second of all processes together, was reached: `actor/mfu` and
-    /// `critic/mfu` in the updates, and `perf/mfu` in the whole step.
-    pub fn record(&self, ppo: &Ppo, clock: &Clock, peak: f64, record: &mut Record) {
+    /// `critic/mfu` in the updates, and `perf/mfu` in the whole step; nothing of a peak that is not known.
+    pub fn record(&self, ppo: &Ppo, clock: &Clock, peak: Option<f64>, record: &mut Record) {
+        let Some(peak) = peak else { return };
         let done = self.stages(ppo).into_iter().filter_map(|(stage, operations)| {
             // Stages that were not done, such as the actor's update while the critic warms up, have no time.
             clock.seconds(stage).map(|seconds| (stage, operations, seconds))
@@ -121,12 +122,14 @@ mod tests {
             clock.lap(stage);
         }
         let mut record = Record::new(Stage::Ppo, 1);
-        counted.record(&ppo, &clock, 1e9, &mut record);
+        counted.record(&ppo, &clock, None, &mut record);
+        assert!(record.get("critic/mfu").is_none() && record.get("perf/peak_tflops").is_none());
+        counted.record(&ppo, &clock, Some(1e9), &mut record);
         assert_eq!(record.get("actor/mfu"), None);
         let seconds = clock.seconds("update_critic").unwrap().max(1e-9);
         assert_eq!(record.get("critic/mfu"), Some(2.0 * 3.0 * counted.values / seconds / 1e9));
         clock.lap("update_actor");
-        counted.record(&ppo, &clock, 1e9, &mut record);
+        counted.record(&ppo, &clock, Some(1e9), &mut record);
         let all: f64 = counted.stages(&ppo).iter().map(|(_, operations)| operations).sum();
         assert_eq!(all, counted.generation + 8.0 * counted.scoring + 7.0 * counted.values);
         assert_eq!(record.get("perf/mfu"), Some(all / clock.total() / 1e9));

@@ -115,9 +115,11 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
         let lengths = batch.lengths(0..rollouts.len());
         let counted =
             Counted::of(&plan.config, prompts.iter().map(|prompt| prompt.ids.len()).zip(lengths.chunks(samples)));
-        counted.record(ppo, &clock, trainer.peak()?, &mut record);
-        trainer.state.tokens.add(&counted);
-        trainer.state.tokens.record(&mut record);
+        counted.record(ppo, &clock, trainer.peak(), &mut record);
+        if let Some(tokens) = &mut trainer.state.tokens {
+            tokens.add(&counted);
+            tokens.record(&mut record);
+        }
         if let Some(seconds) = trainer.saving.take() {
             record.set("timing_s/save_checkpoint", seconds);
         }
@@ -134,12 +136,20 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
 }
 
 impl Trainer<'_> {
-    /// Operations per second of all processes' devices; measured by all of them at the same time, as they work.
-    fn peak(&mut self) -> Result<f64> {
-        let measured = || Ok::<f64, Error>(self.plan.peak_rate()? * self.comm.size() as f64);
-        let peak = self.peak.map_or_else(measured, Ok)?;
-        self.peak = Some(peak);
-        Ok(peak)
+    /// Operations per second of all processes' devices; measured by all of them at the same time, as they work. None if
+    /// that fails, which is no reason to end the run and is said once.
+    fn peak(&mut self) -> Option<f64> {
+        let (plan, comm) = (self.plan, self.comm);
+        *self.peak.get_or_insert_with(|| match plan.peak_rate() {
+            Ok(rate) => Some(rate * comm.size() as f64),
+            Err(error) => {
+                terminal::warn(&format!(
+                    "warning: the metrics have no MFU, since the device's peak could not be measured: {error:#}; \
+                     machine.peak_tflops says what it is"
+                ));
+                None
+            }
+        })
     }
 
     /// The actor's responses to the prompts of a step.

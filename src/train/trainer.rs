@@ -43,8 +43,9 @@ pub struct Trainer<'a> {
     pub pulse: &'a Pulse<'a>,
     /// Tokens of a micro-batch: the recipe's, until memory runs out.
     pub micro_tokens: usize,
-    /// Operations per second of all processes' devices at their best, once the first step is done.
-    pub peak: Option<f64>,
+    /// Operations per second of all processes' devices at their best, once the first step is done; none inside if they
+    /// could not be measured.
+    pub peak: Option<Option<f64>>,
     /// Seconds that the newest checkpoint took, until a record has them.
     pub saving: Option<f64>,
 }

@@ -4,28 +4,46 @@ use super::machine::Machine;
 use crate::model::ModelConfig;
 use crate::plan::Plan;
 use crate::recipe::Precision;
-use crate::torch;
+use crate::torch::{self, Fault};
 use anyhow::Result;
 use std::time::Duration;
 use tch::{Device, Kind};
 
 /// Operations of a layer's product that is measured on a CPU, as far as its rows can be chosen: some milliseconds.
 const OPERATIONS: i64 = 2_000_000_000;
-/// Rows of a product that is measured: fewer do not fill a device, more take no better.
-const CPU_ROWS: [i64; 2] = [256, 4096];
-const GPU_ROWS: i64 = 8192;
+/// Rows of a product that is measured on a CPU: fewer are too few for its speed, more do not add to it.
+const CPU_ROWS: [i64; 2] = [64, 4096];
+/// The same on a GPU, which has other things in its memory: halved until they fit, down to the second.
+const GPU_ROWS: [i64; 2] = [8192, 512];
 /// Rows and columns of the square product on a CPU.
 const CPU_SQUARE: i64 = 1024;
 
 /// The fastest product of three, in operations per second, each measured for so long: the up and the down projection of
 /// a layer, and a square one.
-pub fn measured_peak(config: &ModelConfig, kind: Kind, device: Device, time: Duration) -> f64 {
+///
+/// # Errors
+/// There is no memory for products, even of few rows.
+pub fn measured_peak(config: &ModelConfig, kind: Kind, device: Device, time: Duration) -> Result<f64> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (rows, square) = match device {
-        Device::Cpu => ((OPERATIONS / (2 * hidden * inner)).clamp(CPU_ROWS[0], CPU_ROWS[1]), CPU_SQUARE),
-        _ => (GPU_ROWS, GPU_ROWS),
+    let measured = |rows, square: i64| {
+        let shapes = [[rows, hidden, inner], [rows, inner, hidden], [square; 3]];
+        torch::catching(|| Ok(torch::products(&shapes, kind, device, time)))
     };
-    torch::products(&[[rows, hidden, inner], [rows, inner, hidden], [square; 3]], kind, device, time)
+    match device {
+        Device::Cpu => measured((OPERATIONS / (2 * hidden * inner)).clamp(CPU_ROWS[0], CPU_ROWS[1]), CPU_SQUARE),
+        _ => halved_until_it_fits(GPU_ROWS, |rows| measured(rows, rows)),
+    }
+}
+
+/// What is `measured` with so many rows, or half as many while memory runs out, down to the `least`.
+fn halved_until_it_fits([most, least]: [i64; 2], measured: impl Fn(i64) -> Result<f64>) -> Result<f64> {
+    let mut rows = most;
+    loop {
+        match measured(rows) {
+            Err(error) if Fault::memory(&error).is_some() && rows / 2 >= least => rows /= 2,
+            done => return done,
+        }
+    }
 }
 
 impl Plan {
@@ -33,7 +51,7 @@ impl Plan {
     /// known, or what is measured within a fraction of a second.
     ///
     /// # Errors
-    /// Bad input: a device that this machine does not have.
+    /// Bad input: a device that this machine does not have. There is no memory to measure it.
     pub fn peak_rate(&self) -> Result<f64> {
         let machine = &self.recipe.machine;
         if let Some(tflops) = machine.peak_tflops {
@@ -46,7 +64,7 @@ impl Plan {
         let known = cards.first().filter(|_| same).and_then(|card| Machine::of_card(card));
         Ok(match known {
             Some(known) => data_sheet(&known, machine.precision, machine.tf32),
-            None => measured_peak(&self.config, self.kind(), device, Duration::from_millis(20)),
+            None => measured_peak(&self.config, self.kind(), device, Duration::from_millis(20))?,
         })
     }
 }
@@ -79,5 +97,20 @@ mod tests {
         assert_eq!(load(&["machine.peak_tflops=0.25"]).peak_rate().unwrap(), 0.25e12);
         let measured = load(&["machine.precision=float32"]).peak_rate().unwrap();
         assert!(measured > 1e8 && measured < 1e16, "{measured}");
+    }
+
+    #[test]
+    fn without_memory_fewer_rows_are_measured() {
+        let fits = |most: i64| {
+            move |rows| match rows <= most {
+                true => Ok(rows as f64),
+                false => Err(Fault::said("CUDA out of memory. Tried to allocate 2.00 GiB.").into()),
+            }
+        };
+        assert_eq!(halved_until_it_fits([64, 4], fits(20)).unwrap(), 16.0);
+        assert_eq!(halved_until_it_fits([64, 4], fits(4)).unwrap(), 4.0);
+        assert!(Fault::memory(&halved_until_it_fits([64, 4], fits(3)).unwrap_err()).is_some());
+        let other = halved_until_it_fits([64, 4], |rows| anyhow::bail!("not for {rows} rows"));
+        assert_eq!(other.unwrap_err().to_string(), "not for 64 rows");
     }
 }

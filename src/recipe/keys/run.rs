@@ -137,7 +137,7 @@ pub struct Machine {
     #[serde(default)]
     pub attention: Attention,
     /// 10^12 operations per second of the device's products at their best, of which MFU is a share (default: the data
-    /// sheet's for an A100, H100 or H200, otherwise measured after the first step).
+    /// sheet's for an A100, H100 SXM or H200 SXM, otherwise measured after the first step).
     #[schemars(range(min = 0.001, max = 1e6))]
     pub peak_tflops: Option<f64>,
     /// CPU threads per operation (0: one per core).
