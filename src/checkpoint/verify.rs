@@ -138,8 +138,8 @@ pub fn ensure_whole(folder: &Path, parts: &[&str]) -> Result<()> {
     }
 }
 
-/// Whether a folder was made by a run that saves, and not by anybody else: what it holds says so, or its place, which is
-/// that of a start or a checkpoint beside a recipe and what only our runs write.
+/// Whether a folder was made by a run that saves, and not by anybody else: what it holds says so, or its place, which
+/// is that of a start or a checkpoint beside a recipe and what only our runs write.
 fn is_saved(folder: &Path) -> bool {
     let run = RunFolder::new(folder.parent().unwrap_or(Path::new("")));
     let (is_start, step) = (folder == run.start(), run.step_of(folder));

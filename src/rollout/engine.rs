@@ -18,8 +18,8 @@ use tch::{Device, Kind, Tensor};
 /// Prompt tokens, padding included, per prefill: bounds its working memory.
 pub const PREFILL_TOKENS: usize = 16_384;
 
-/// Steps of decoding after which the weights are packed. That takes the time of a few steps, which only rollouts of many
-/// get back; how many a rollout will have is not known, but where there were many there are likely to be more.
+/// Steps of decoding after which the weights are packed. That takes the time of a few steps, which only rollouts of
+/// many get back; how many a rollout will have is not known, but where there were many there are likely to be more.
 const PACKED_TOKENS: usize = 32;
 
 /// When a response ends.

@@ -119,7 +119,8 @@ impl Context {
     }
 }
 
-/// A page of contexts, feature by feature and the most active first, that needs nothing else: each token is the darker, the more active its feature is there.
+/// A page of contexts, feature by feature and the most active first, that needs nothing else: each token is the darker,
+/// the more active its feature is there.
 pub fn page(title: &str, contexts: &[Context]) -> String {
     const STYLE: &str = "body{font:15px/1.6 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
         color:#1a1a1a;background:#fff}h2{margin:2rem 0 .5rem;font-size:1.1rem}p{margin:.3rem 0;white-space:pre-wrap;\

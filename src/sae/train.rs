@@ -68,8 +68,8 @@ pub struct Fit {
     pub explained_variance: f64,
     /// Mean number of features active at a token.
     pub l0: f64,
-    /// Share of features that died: not active over the last twentieth of the training's tokens, or its last ten steps if
-    /// these are more.
+    /// Share of features that died: not active over the last twentieth of the training's tokens, or its last ten steps
+    /// if these are more.
     pub dead: f64,
 }
 

@@ -148,8 +148,9 @@ pub fn markdown(report: &Report) -> String {
     page += &format!("\n## Behaviours\n\nShares of answers with a behaviour, by the lexical judge.\n\n{behaviours}");
     if let Some(controls) = &report.controls {
         page += &format!(
-            "\n## Controls\n\nDifferences to strength 0. Controls: {}, {} of them, made as long as the direction (seed {}). p is \
-             two-sided, from the direction's rank among them, and not corrected for the number of figures.\n\n{}",
+            "\n## Controls\n\nDifferences to strength 0. Controls: {}, {} of them, made as long as the direction (seed \
+             {}). p is two-sided, from the direction's rank among them, and not corrected for the number of \
+             figures.\n\n{}",
             controls.of,
             controls.count,
             controls.seed,

@@ -15,9 +15,9 @@ use std::path::Path;
 use tch::Kind;
 
 /// The traces of a file (.jsonl, .json or .parquet): rows with a `response` or `text`, and the `prompt` before it if
-/// there is one, as `steer --traces` writes them. Of a long one as many tokens count as the model reads; one that has no
-/// token does not count. Without a prompt the first token is left out: what a model makes of it is the same in every text,
-/// and many times as large as anything else.
+/// there is one, as `steer --traces` writes them. Of a long one as many tokens count as the model reads; one that has
+/// no token does not count. Without a prompt the first token is left out: what a model makes of it is the same in every
+/// text, and many times as large as anything else.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read or has no rows; a row without a text.

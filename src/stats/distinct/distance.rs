@@ -41,8 +41,9 @@ pub fn distance(segments: &[Segment], permuted: &[Vec<usize>]) -> Option<Tested>
         column.column(0).into_owned()
     };
     let own = clean(distances.iter().map(|distance| distance / mean).collect());
-    // The coefficient, and what is tested: the partial correlation but for a constant. The coefficient itself varies more,
-    // the better gaps predict who differs, and they do so better for voices that take turns than for permuted ones.
+    // The coefficient, and what is tested: the partial correlation but for a constant. The coefficient itself varies
+    // more, the better gaps predict who differs, and they do so better for voices that take turns than for permuted
+    // ones.
     let of = |voices: &[usize]| {
         let differ = pairs.iter().map(|(i, j)| f64::from(u8::from(voices[*i] != voices[*j])));
         let differ = clean(differ.collect());

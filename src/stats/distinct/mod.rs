@@ -180,8 +180,8 @@ mod tests {
         }
     }
 
-    /// Two voices that strictly take turns, in texts of 4 to 9 segments, with nothing of their own: noise that goes on from
-    /// one segment to the next, a curve along the text, an opening and a conclusion unlike the rest.
+    /// Two voices that strictly take turns, in texts of 4 to 9 segments, with nothing of their own: noise that goes on
+    /// from one segment to the next, a curve along the text, an opening and a conclusion unlike the rest.
     fn turns(seed: u64) -> Vec<Segment> {
         const H: usize = 12;
         let mut rng = stream(seed, Purpose::Problems, 1, 0);

@@ -82,8 +82,9 @@ pub fn take_out(matrix: &mut DMatrix<f64>, basis: &[DVector<f64>]) {
     }
 }
 
-/// A segment of one of the two voices that speak first in its text: its row, 1 for the first voice and -1 for the second,
-/// and the number of its text. The opening segment of each text is left out, since its voice is always the first.
+/// A segment of one of the two voices that speak first in its text: its row, 1 for the first voice and -1 for the
+/// second, and the number of its text. The opening segment of each text is left out, since its voice is always the
+/// first.
 pub type Side = (usize, f64, usize);
 
 /// The segments of the first two voices of each text.
