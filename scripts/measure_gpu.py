@@ -49,8 +49,9 @@ def table(gpu, bench):
     lines.append(f"Tokens per second: {', '.join(found)}.")
     if bench.get("gemm_gflops") is not None:
         lines.append(f"One matrix product: {bench['gemm_gflops'] / 1e3:.1f} TFLOP/s.")
-    if bench.get("peak_rss_mb") is not None:
-        lines.append(f"Host memory at most: {bench['peak_rss_mb'] / 1e3:.1f} GB.")
+    for key, whose in [("peak_gpu_mb", "GPU"), ("peak_rss_mb", "Host")]:
+        if bench.get(key) is not None:
+            lines.append(f"{whose} memory at most: {bench[key] / 1e3:.1f} GB.")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ mod work;
 
 pub use growth::{Growth, grow};
 pub use profile::{STAGES, Spent};
-pub use report::{Measured, Stage};
+pub use report::{Measured, Peak, Stage};
 pub use work::{Tokens, Work};
 
 use crate::dist::Solo;
@@ -20,7 +20,7 @@ use crate::plan::{Plan, measured_peak};
 use crate::recipe::Ppo;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
-use crate::torch::{Profile, most_resident_bytes};
+use crate::torch::{Profile, device_memory, most_resident_bytes};
 use crate::train::batch::{Batch, Sequence};
 use crate::train::clock::Clock;
 use crate::train::estimates::estimate;
@@ -84,18 +84,20 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// Those of a step.
     pub fn measure(&mut self, steps: usize, mut watch: impl FnMut(&Clock)) -> Result<Measured> {
-        watch(&self.step(|_| ())?);
+        watch(&self.step(|_| Ok(()))?);
         let mut clocks = Vec::with_capacity(steps);
         for _ in 0..steps {
-            let clock = self.step(|_| ())?;
+            let clock = self.step(|_| Ok(()))?;
             watch(&clock);
             clocks.push(clock);
         }
         let (config, kind, device) = (&self.plan.config, self.plan.kind(), self.plan.device()?);
+        // The ceiling takes memory of its own.
+        let peak = Peak { host: most_resident_bytes(), gpu: device_memory(device).map(|memory| memory.most_taken) };
         let gemm = measured_peak(config, kind, device, CEILING)?;
         let responses = self.lengths.chunks(self.work.samples);
         let counted = Counted::of(config, self.prompts.iter().map(|prompt| prompt.len()).zip(responses));
-        Ok(Measured::new(&clocks, &counted, gemm, most_resident_bytes()))
+        Ok(Measured::new(&clocks, &counted, gemm, peak))
     }
 
     /// One more step, with the time that each kind of operation took in its stages.
@@ -104,23 +106,25 @@ impl<'a> Bench<'a> {
     /// Those of a step.
     pub fn profile(&mut self) -> Result<Spent> {
         let mut spent = Spent::default();
-        let mut profile = Some(Profile::start());
+        let device = self.plan.device()?;
+        let mut profile = Some(Profile::start(device)?);
         self.step(|stage| {
             if let Some(done) = profile.take() {
-                spent.add(stage, done.read());
+                spent.add(stage, done.read()?);
             }
-            profile = Some(Profile::start());
+            profile = Some(Profile::start(device)?);
+            Ok(())
         })?;
         Ok(spent)
     }
 
     /// One step, as `train::ppo` does it; `watch` is called after each of `STAGES`.
-    fn step(&mut self, mut watch: impl FnMut(&'static str)) -> Result<Clock> {
+    fn step(&mut self, mut watch: impl FnMut(&'static str) -> Result<()>) -> Result<Clock> {
         let (ppo, temperature) = (self.ppo, self.plan.recipe.rollout.temperature);
         let mut clock = Clock::start().on(self.models.actor.model.device());
         let responses = self.roll_out();
         clock.lap("gen");
-        watch(STAGES[0]);
+        watch(STAGES[0])?;
         let prompts = self.prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, self.work.samples));
         let sequences = prompts.zip(responses);
         let sequences =
@@ -137,16 +141,16 @@ impl<'a> Bench<'a> {
         };
         let experience = experience(ppo, &scored, estimates);
         clock.lap("adv");
-        watch(STAGES[1]);
+        watch(STAGES[1])?;
         let settings =
             StepSettings { actor_lr: ppo.actor_lr, critic_lr: ppo.critic_lr, kl_coef: ppo.kl_coef, temperature };
         let updates = Updates { ppo, settings, batch: &batch, experience: &experience };
         updates.critic(&mut self.models, false, &mut vec![])?;
         clock.lap("update_critic");
-        watch(STAGES[2]);
+        watch(STAGES[2])?;
         updates.actor(&mut self.models, &mut vec![])?;
         clock.lap("update_actor");
-        watch(STAGES[3]);
+        watch(STAGES[3])?;
         Ok(clock)
     }
 

@@ -27,7 +27,7 @@ impl Spent {
         let mut kinds: BTreeMap<&str, (Vec<f64>, BTreeMap<&str, f64>)> = BTreeMap::new();
         for (at, (_, operations)) in self.stages.iter().enumerate() {
             for operation in operations {
-                let (seconds, names) = kinds.entry(kind(&operation.name)).or_default();
+                let (seconds, names) = kinds.entry(kind(operation)).or_default();
                 seconds.resize(self.stages.len(), 0.0);
                 seconds[at] += operation.seconds;
                 *names.entry(&operation.name).or_default() += operation.seconds;
@@ -38,7 +38,7 @@ impl Spent {
             .map(|(kind, (seconds, names))| {
                 let mut names: Vec<_> = names.into_iter().collect();
                 names.sort_by(|a, b| b.1.total_cmp(&a.1));
-                let most: Vec<&str> = names.iter().take(3).map(|(name, _)| *name).collect();
+                let most: Vec<String> = names.iter().take(3).map(|(name, _)| short(name)).collect();
                 (kind, seconds, most.join(", "))
             })
             .collect();
@@ -62,7 +62,7 @@ impl Spent {
     /// Every operation of every stage.
     pub fn json(&self) -> Value {
         let operation =
-            |o: &Operation| json!({ "name": o.name, "kind": kind(&o.name), "calls": o.calls, "seconds": o.seconds });
+            |o: &Operation| json!({ "name": o.name, "kind": kind(o), "calls": o.calls, "seconds": o.seconds });
         let stages = self.stages.iter();
         let stages = stages.map(|(stage, all)| (stage.to_string(), all.iter().map(operation).collect()));
         Value::Object(stages.collect::<Map<_, _>>())
@@ -118,9 +118,45 @@ const KINDS: [(&str, &str); 45] = [
     ("evaluate_function", "autograd itself"),
 ];
 
-fn kind(name: &str) -> &'static str {
-    let lower = name.to_lowercase();
-    KINDS.iter().find(|(word, _)| lower.contains(word)).map_or("other", |(_, kind)| kind)
+/// The same for the kernels of a GPU, whose names are longer: those of cuBLAS, cuDNN and libtorch.
+const KERNELS: [(&str, &str); 22] = [
+    ("memcpy", "copies"),
+    ("memset", "copies"),
+    ("flash", "attention"),
+    ("fmha", "attention"),
+    ("sdpa", "attention"),
+    ("nvjet", "matrix products"),
+    ("gemm", "matrix products"),
+    ("gemv", "matrix products"),
+    ("splitk", "matrix products"),
+    ("adam", "optimizer"),
+    ("softmax", "softmaxes"),
+    ("searchsorted", "sampling"),
+    ("scan", "sampling"),
+    ("norm", "norms"),
+    ("gamma", "norms"),
+    ("catarray", "copies"),
+    ("copy", "copies"),
+    ("fillfunctor", "copies"),
+    ("reduce", "sums"),
+    ("index", "picking rows"),
+    ("gather", "picking rows"),
+    ("elementwise", "element by element"),
+];
+
+fn kind(operation: &Operation) -> &'static str {
+    let lower = operation.name.to_lowercase();
+    let kinds = if operation.kernel { &KERNELS[..] } else { &KINDS };
+    kinds.iter().find(|(word, _)| lower.contains(word)).map_or("other", |(_, kind)| kind)
+}
+
+/// The beginning of a name, as much as fits a table.
+fn short(name: &str) -> String {
+    const LONGEST: usize = 60;
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +165,7 @@ mod tests {
 
     #[test]
     fn operations_are_added_up_by_kind() {
-        let operation = |name: &str, calls, seconds| Operation { name: name.into(), calls, seconds };
+        let operation = |name: &str, calls, seconds| Operation { name: name.into(), calls, seconds, kernel: false };
         let mut spent = Spent::default();
         spent.add("gen", vec![operation("aten::mul", 3, 0.5), operation("aten::addmm", 2, 1.0)]);
         spent.add("scoring", vec![operation("aten::bmm", 1, 0.75), operation("aten::unheard_of", 1, 0.25)]);
@@ -141,5 +177,25 @@ mod tests {
         assert_eq!(spent.by_kind(), expected);
         assert_eq!(spent.json()["gen"][0]["kind"], "matrix products");
         assert!(spent.table().contains("most of it"));
+    }
+
+    #[test]
+    fn kernels_have_kinds_of_their_own() {
+        let kernel = |name: &str| kind(&Operation { name: name.into(), calls: 1, seconds: 0.1, kernel: true });
+        let copy = "void at::native::vectorized_elementwise_kernel<8, at::native::bfloat16_copy_kernel_cuda(at)>";
+        for (name, expected) in [
+            ("nvjet_sm90_tst_128x256_64x4_2x1_v_bz_coopA_bias_TNN", "matrix products"),
+            ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128> >", "attention"),
+            (
+                "void at::native::vectorized_elementwise_kernel<4, at::native::BinaryFunctor<float> >",
+                "element by element",
+            ),
+            (copy, "copies"),
+            ("Memcpy HtoD (Pinned -> Device)", "copies"),
+            ("unheard_of", "other"),
+        ] {
+            assert_eq!(kernel(name), expected, "{name}");
+        }
+        assert_eq!(short(copy).chars().count(), 61);
     }
 }

@@ -36,8 +36,16 @@ pub struct Measured {
     pub step: f64,
     /// Operations per second of the best matrix product.
     pub gemm: f64,
-    /// The most memory that the process held, in bytes.
-    pub peak: Option<u64>,
+    pub peak: Peak,
+}
+
+/// The most memory that was held, in bytes, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// By the process, on the host.
+    pub host: Option<u64>,
+    /// Taken of the GPU by libtorch, if the models are on one.
+    pub gpu: Option<u64>,
 }
 
 /// The middle one, or the mean of the middle two.
@@ -48,7 +56,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 impl Measured {
     /// From the clocks of the steps.
-    pub fn new(clocks: &[Clock], counted: &Counted, gemm: f64, peak: Option<u64>) -> Self {
+    pub fn new(clocks: &[Clock], counted: &Counted, gemm: f64, peak: Peak) -> Self {
         let scored = (counted.read, counted.scoring);
         let stages = [
             ("gen", counted.written, counted.generation),
@@ -93,7 +101,8 @@ impl Measured {
             "update_tok_s": self.rate(&["update"]),
             "step_s": self.step,
             "gemm_gflops": self.gemm / 1e9,
-            "peak_rss_mb": self.peak.map(|bytes| bytes as f64 / 1e6),
+            "peak_rss_mb": self.peak.host.map(|bytes| bytes as f64 / 1e6),
+            "peak_gpu_mb": self.peak.gpu.map(|bytes| bytes as f64 / 1e6),
             "stages": self.stages.iter().map(stage).collect::<Map<_, _>>(),
         });
         if let Value::Object(all) = all { all } else { Map::new() }
@@ -142,12 +151,12 @@ mod tests {
     fn rates_are_over_all_stages_of_a_kind() {
         let stage = |name, seconds, tokens| Stage { name, seconds, tokens, operations: 1e9 };
         let stages = vec![stage("gen", 2.0, 100), stage("update_critic", 1.0, 60), stage("update_actor", 3.0, 60)];
-        let measured = Measured { stages, step: 6.5, gemm: 4e9, peak: Some(2_000_000) };
+        let measured = Measured { stages, step: 6.5, gemm: 4e9, peak: Peak { host: Some(2_000_000), gpu: None } };
         let json = Value::Object(measured.json());
         assert_eq!(json["rollout_tok_s"], 50.0);
         assert_eq!(json["update_tok_s"], 30.0);
         assert_eq!(json["stages"]["gen"]["share_of_gemm"], 0.125);
-        assert_eq!(json["peak_rss_mb"], 2.0);
+        assert_eq!((&json["peak_rss_mb"], &json["peak_gpu_mb"]), (&json!(2.0), &Value::Null));
         let faster = Measured { step: 3.25, ..measured };
         let table = faster.table(Some(&json));
         assert!(table.lines().last().unwrap().trim_end().ends_with("2.00"), "{table}");

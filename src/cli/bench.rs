@@ -162,7 +162,11 @@ impl BenchCommand {
 }
 
 fn summary(measured: &Measured) -> String {
-    let peak = measured.peak.map_or(String::new(), |bytes| format!("; the most memory held: {}", size(bytes)));
+    let held = |place: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{}{place}", size(bytes)));
+    let gpu = held(" of the GPU", measured.peak.gpu);
+    let host = held(if gpu.is_some() { " on the host" } else { "" }, measured.peak.host);
+    let held: Vec<String> = gpu.into_iter().chain(host).collect();
+    let peak = if held.is_empty() { String::new() } else { format!("; the most memory held: {}", held.join(", ")) };
     format!("ceiling: {} GFLOP/s in matrix products{peak}", figure(measured.gemm / 1e9))
 }
 

@@ -50,7 +50,7 @@ pub struct Plan {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = count())]
     nodes: usize,
     /// Memory of a GPU in GiB, or, if the device is the CPU, of a machine, to show whether the plan fits and what would
-    /// make it fit (default: this machine's memory, if the device is the CPU).
+    /// make it fit (default: this machine's memory, or that of its GPU).
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
     /// Add the time of a step on 1 to 64 GPUs, computed for a machine: h100, a100, h200, here (its rates are measured),

@@ -2,7 +2,7 @@
 //! fetched from the device and the new weights of the one before are sent there.
 //!
 //! Decided: two gradients and two pieces of weights are under way at most, in pinned memory, which a GPU reads and
-//! writes by itself. The host waits once per piece, for all that the device was asked to do. It has not run on a GPU.
+//! writes by itself. The host waits once per piece, for all that the device was asked to do.
 
 use crate::torch::{fetch, send, wait_for};
 use anyhow::Result;

@@ -4,7 +4,7 @@ use super::Plan;
 use super::memory::{Phase, estimate, peak, peak_on_node};
 use crate::dist::{local, processes};
 use crate::recipe::CriticModel;
-use crate::torch::Fault;
+use crate::torch::{Fault, device_capacity};
 use anyhow::anyhow;
 use std::fmt;
 
@@ -24,9 +24,10 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// One process; if its device is a CPU, with this machine's memory.
+    /// One process, with this machine's memory or, if it is there, with that of its GPU.
     pub fn of(plan: &Plan) -> Self {
-        let memory = on_cpu(plan).then(installed);
+        let gpu = || plan.device().ok().and_then(device_capacity);
+        let memory = if on_cpu(plan) { Some(installed()) } else { gpu() };
         Self { processes: 1, nodes: 1, memory }
     }
 

@@ -1,6 +1,6 @@
 //! Devices by name.
 
-use super::gpu::has_cuda;
+use super::gpu::{has_cuda, sent};
 use crate::BadInput;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -73,12 +73,12 @@ pub fn fetch(from: &Tensor, device: Device, kind: Kind) -> Tensor {
     from.to_device_(device, kind, true, false)
 }
 
-/// Begins to copy `from`, on the host, into `to`, which is of the same kind; it may still be under way: see `wait_for`.
+/// Begins to copy `from` into `to`, which is of the same kind; it may still be under way: see `wait_for`.
 pub fn send(from: &Tensor, to: &Tensor) {
     let mut to = to.shallow_clone();
-    match to.device() {
+    match (from.device(), to.device()) {
         // Only what is pinned is copied beside other work.
-        gpu @ Device::Cuda(_) => to.copy_(&from.pin_memory(gpu).to_device_(gpu, from.kind(), true, false)),
+        (Device::Cpu, gpu @ Device::Cuda(_)) => to.copy_(&sent(from, gpu)),
         _ => to.copy_(from),
     }
 }

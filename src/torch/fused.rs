@@ -63,7 +63,7 @@ pub(super) fn raw(x: &Tensor) -> Raw {
 ///
 /// # Panics
 /// If it fails, like libtorch's own functions in `tch`.
-fn made<const COUNT: usize>(call: impl FnOnce([*mut Raw; COUNT]) -> *mut c_char) -> [Tensor; COUNT] {
+pub(super) fn made<const COUNT: usize>(call: impl FnOnce([*mut Raw; COUNT]) -> *mut c_char) -> [Tensor; COUNT] {
     let mut out: [Raw; COUNT] = [null_mut(); COUNT];
     let base = out.as_mut_ptr();
     // SAFETY: each index is within `out`.

@@ -7,8 +7,15 @@
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <map>
+#include <string>
 
 namespace {
+namespace kineto = torch::autograd::profiler;
+using torch::profiler::impl::ActivityType;
+
 at::Device gpu(int64_t index) { return {at::kCUDA, static_cast<c10::DeviceIndex>(index)}; }
 } // namespace
 
@@ -27,6 +34,19 @@ char *ppo_device_memory(int64_t device, int64_t out[4]) {
   });
 }
 
+// Bytes of memory that a GPU has.
+char *ppo_device_capacity(int64_t device, int64_t *out) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(gpu(device));
+    *out = c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(gpu(device).index()).second;
+  });
+}
+
+// A copy of a tensor of the host's in locked pages, in `out`.
+char *ppo_pinned(at::Tensor *tensor, at::Tensor **out) {
+  return guarded([&] { *out = new at::Tensor(tensor->pin_memory()); });
+}
+
 // Whether float32 products on a GPU may round their factors to TF32, and which fused kernels attention may use.
 char *ppo_switches(bool tf32, bool flash, bool memory_efficient, bool cudnn) {
   return guarded([&] {
@@ -36,6 +56,29 @@ char *ppo_switches(bool tf32, bool flash, bool memory_efficient, bool cudnn) {
     context.setSDPUseFlash(flash);
     context.setSDPUseMemEfficient(memory_efficient);
     context.setSDPUseCuDNN(cudnn);
+  });
+}
+
+// From here to ppo_kernels_end, what GPUs do is timed.
+char *ppo_kernels_begin() {
+  return guarded([&] {
+    torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
+    kineto::prepareProfiler(config, {ActivityType::CUDA});
+    kineto::enableProfiler(config, {ActivityType::CUDA});
+  });
+}
+
+// Calls `take(state, name, calls, seconds)` for each kernel and each kind of copy.
+char *ppo_kernels_end(void *state, void (*take)(void *, const char *, int64_t, double)) {
+  return guarded([&] {
+    std::map<std::string, std::pair<int64_t, double>> spent;
+    for (const auto &event : kineto::disableProfiler()->events()) {
+      if (event.deviceType() != at::kCUDA) continue;
+      auto &[calls, seconds] = spent[event.name()];
+      calls++;
+      seconds += event.durationNs() * 1e-9;
+    }
+    for (const auto &[name, own] : spent) take(state, name.c_str(), own.first, own.second);
   });
 }
 

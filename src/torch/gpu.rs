@@ -1,14 +1,18 @@
 //! What only GPUs have: memory of their own, queues that the host does not wait for, kernels to choose from.
 
 use super::checked;
+use super::fused::{made, raw};
 use anyhow::Result;
 use std::ffi::c_char;
 use tch::kind::Element;
 use tch::{Cuda, Device, Tensor};
+use torch_sys::C_tensor;
 
 unsafe extern "C" {
     fn ppo_has_cuda() -> bool;
     fn ppo_device_memory(device: i64, out: *mut i64) -> *mut c_char;
+    fn ppo_device_capacity(device: i64, out: *mut i64) -> *mut c_char;
+    fn ppo_pinned(tensor: *mut C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn ppo_switches(tf32: bool, flash: bool, memory_efficient: bool, cudnn: bool) -> *mut c_char;
 }
 
@@ -39,6 +43,15 @@ pub fn device_memory(device: Device) -> Option<DeviceMemory> {
     Some(DeviceMemory { held, most_held, taken, most_taken })
 }
 
+/// Bytes of memory that a GPU has; none for a CPU, or a GPU that is not there.
+pub fn device_capacity(device: Device) -> Option<u64> {
+    let Device::Cuda(index) = device else { return None };
+    let mut bytes = 0i64;
+    // SAFETY: the shim writes one number.
+    checked(unsafe { ppo_device_capacity(index as i64, &mut bytes) }).ok()?;
+    u64::try_from(bytes).ok()
+}
+
 /// Waits until everything that was given to a GPU is done; on a CPU it is.
 pub fn wait_for(device: Device) {
     if let Device::Cuda(index) = device {
@@ -46,12 +59,28 @@ pub fn wait_for(device: Device) {
     }
 }
 
+/// A copy of `from`, on the host, on its way to a GPU: from locked pages, while the host goes on. From other memory it
+/// would have to wait for everything that was queued before.
+pub(super) fn sent(from: &Tensor, gpu: Device) -> Tensor {
+    pinned(from).to_device_(gpu, from.kind(), true, false)
+}
+
+/// A copy of `from`, on the host, in locked pages. (tch's own `pin_memory` names a device, of which libtorch warns.)
+///
+/// # Panics
+/// If they cannot be had, like libtorch's own functions in `tch`.
+fn pinned(from: &Tensor) -> Tensor {
+    // SAFETY: a pointer to a tensor that lives during the call.
+    let [copy] = made(|[copy]| unsafe { ppo_pinned(raw(from), copy) });
+    copy
+}
+
 /// Values [n] as a tensor on a device. On a GPU they are copied from locked pages while the host goes on: from other
 /// memory it would have to wait for everything that was queued before.
 pub fn on_device<T: Element>(values: &[T], device: Device) -> Tensor {
     let host = Tensor::from_slice(values);
     match device {
-        Device::Cuda(_) => host.pin_memory(device).to_device_(device, T::KIND, true, false),
+        Device::Cuda(_) => sent(&host, device),
         _ => host.to_device(device),
     }
 }
@@ -89,8 +118,9 @@ mod tests {
         wait_for(device);
         assert_eq!((there.device(), to_host(&there)), (device, values));
         match device_memory(device) {
-            None => assert_eq!(device, Device::Cpu),
+            None => assert_eq!((device, device_capacity(device)), (Device::Cpu, None)),
             Some(memory) => {
+                assert!(device_capacity(device).unwrap() > memory.most_taken);
                 assert!(memory.held >= 4000 && memory.most_held >= memory.held, "{memory:?}");
                 assert!(memory.taken >= memory.held && memory.most_taken >= memory.taken, "{memory:?}");
             }

@@ -25,7 +25,7 @@ pub use fault::{Fault, catching, report_panics};
 pub use fused::{
     Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,
 };
-pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_memory, has_cuda, on_device, wait_for};
+pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_capacity, device_memory, has_cuda, on_device, wait_for};
 pub use heap::{
     Held, has_room, keep_freed_memory, make_room, most_resident_bytes, resident_bytes, return_large_blocks, trim,
     trim_above,

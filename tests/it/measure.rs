@@ -19,7 +19,8 @@ fn the_table_is_what_was_measured_beside_verl() {
     let file = dir.path().join("bench.json");
     let generation = json!({"seconds": 20.0, "tokens": 153_600, "tokens_per_s": 7680.0, "gflops": 47_400.0});
     let found = json!({
-        "rollout_tok_s": 7680.4, "score_tok_s": 60_000, "gemm_gflops": 612_300.0, "step_s": 46.0, "peak_rss_mb": 81_240,
+        "rollout_tok_s": 7680.4, "score_tok_s": 60_000, "gemm_gflops": 612_300.0, "step_s": 46.0,
+        "peak_rss_mb": 81_240, "peak_gpu_mb": 71_540,
         "stages": {"gen": generation, "update_critic": {"seconds": 11.5, "tokens": 153_600}},
     });
     fs::write(&file, found.to_string()).unwrap();
@@ -37,6 +38,7 @@ fn the_table_is_what_was_measured_beside_verl() {
         "Medians. verl's step: 153600 tokens in 256 responses; here 153600.",
         "Tokens per second: 7680 written, 60000 scored.",
         "One matrix product: 612.3 TFLOP/s.",
+        "GPU memory at most: 71.5 GB.",
         "Host memory at most: 81.2 GB.",
     ] {
         assert!(table.contains(line), "{line}: {table}");

@@ -103,10 +103,7 @@ fn a_model_that_is_too_large_is_an_error_with_advice() {
     let output = run(1, &[SMOKE, "--out", out.to_str().unwrap(), "--set", &model, "--set", tokenizer]);
     let said = String::from_utf8(output.stderr).unwrap();
     let error = &said[said.find("error: ").unwrap()..];
-    assert!(
-        error.starts_with("error: not enough memory: ") && error.contains("in the phase \"actor update\""),
-        "{said}"
-    );
+    assert!(error.starts_with("error: not enough memory") && error.contains("in the phase \"actor update\""), "{said}");
     assert!(error.contains("\n    memory.gradient_checkpointing = true ") && error.contains(" GiB\n"), "{said}");
     assert!(error.contains("still too much for this machine") && !error.contains("RUST_BACKTRACE"), "{said}");
 }

@@ -3,6 +3,7 @@
 use crate::checkpoints::stderr;
 use crate::support::{SMOKE, STATEFUL, json, repeats_to_the_bit, run, stdout};
 use ppo_train::hash::hash_of_files;
+use ppo_train::torch::test_device_name;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -126,7 +127,7 @@ fn the_folder_of_a_run_says_how_to_repeat_it() {
     assert!(is_hash(&program["sha256"]) && !text(&program["commit"]).is_empty());
     assert_eq!(
         (&machine["libtorch"], &machine["threads"], &machine["device"]),
-        (&"2.13.0".into(), &1.into(), &"cpu".into())
+        (&"2.13.0".into(), &1.into(), &test_device_name().into())
     );
     for key in ["processor", "capability", "libc", "system"] {
         assert!(!text(&machine[key]).is_empty(), "{key}");
