@@ -1,11 +1,13 @@
 //! What reads texts and files of others, each with what must hold whatever it is given: `scripts/fuzz` looks for inputs
 //! that break it, and `tests/it/seeds.rs` tries those in `fuzz/seeds`.
 
+mod autoencoder;
 mod chat;
 mod claims;
 mod config;
 mod dialogue;
 mod expression;
+mod features;
 mod formula;
 mod grammar;
 mod heartbeat;
@@ -33,12 +35,14 @@ use std::fmt::Display;
 pub type Target = fn(&[u8]);
 
 /// The targets with their names, which are those of their files and of their folders of seeds.
-pub const ALL: [(&str, Target); 25] = [
+pub const ALL: [(&str, Target); 27] = [
+    ("autoencoder", autoencoder::run),
     ("chat", chat::run),
     ("claims", claims::run),
     ("config", config::run),
     ("dialogue", dialogue::run),
     ("expression", expression::run),
+    ("features", features::run),
     ("formula", formula::run),
     ("grammar", grammar::run),
     ("heartbeat", heartbeat::run),

@@ -33,11 +33,12 @@ fn mark(dir: &Path, sums: &Sums) -> Result<()> {
     write_text(&dir.join(MARK), &sums.text())
 }
 
-/// Fills a new folder with `fill`, syncs it and moves it to `target`, or leaves nothing behind.
+/// Fills a new folder with `fill`, syncs it and moves it to `target`, or leaves nothing behind. A folder that is there
+/// already is replaced.
 ///
 /// # Errors
 /// As `write_folder`.
-pub(super) fn place(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn place(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = match target.parent().context("a folder needs a name")? {
         here if here.as_os_str().is_empty() => Path::new("."),
         parent => parent,

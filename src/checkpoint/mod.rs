@@ -18,7 +18,7 @@ pub use export::{export_critic, export_model};
 pub use files::{
     load_parts, load_tensors, read_tensors, save_critic, save_model, save_parts, save_tensors, write_text,
 };
-pub use folder::{is_complete, is_of_room, link_folder, tolerate, write_folder};
+pub use folder::{is_complete, is_of_room, link_folder, place, tolerate, write_folder};
 pub use lock::Lock;
 pub use run_folder::{Checkpoint, RECORD, RunFolder};
 pub use sums::{Sum, Sums};

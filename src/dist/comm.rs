@@ -81,6 +81,15 @@ pub fn share<T: Copy>(comm: &dyn Comm, items: &[T]) -> Vec<T> {
     share_of(comm.rank(), comm.size(), items).copied().collect()
 }
 
+/// A tensor as it is exchanged: contiguous on the host, of a kind that is added up. The tensor itself, if it is so.
+pub(super) fn exchanged(tensor: &Tensor) -> Tensor {
+    let kind = match tensor.kind() {
+        kind @ (Kind::Float | Kind::Double | Kind::Int64) => kind,
+        _ => Kind::Float,
+    };
+    tensor.detach().to_device(Device::Cpu).to_kind(kind).contiguous()
+}
+
 /// Copies what was computed or exchanged to where it belongs, unless it is there.
 pub(super) fn put_back(whole: &Tensor, tensor: &mut Tensor) {
     if whole.data_ptr() != tensor.data_ptr() {

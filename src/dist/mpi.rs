@@ -3,7 +3,7 @@
 //! Tensors of a GPU go through the host. Errors of MPI end all ranks (MPI_ERRORS_ARE_FATAL, the standard's default):
 //! without one of them there is no sum.
 
-use super::comm::{Comm, put_back};
+use super::comm::{Comm, exchanged, put_back};
 use super::part::Part;
 use crate::bad;
 use crate::torch::{bytes_mut, numbers_mut};
@@ -98,13 +98,8 @@ impl Comm for Mpi {
     }
 
     fn sum(&self, tensor: &mut Tensor) -> Result<()> {
-        let kind = match tensor.kind() {
-            kind @ (Kind::Float | Kind::Double | Kind::Int64) => kind,
-            _ => Kind::Float,
-        };
-        // The tensor itself, if it is plain memory.
-        let mut host = tensor.detach().to_device(Device::Cpu).to_kind(kind).contiguous();
-        match kind {
+        let mut host = exchanged(tensor);
+        match host.kind() {
             Kind::Double => self.sum_of::<f64>(&mut host),
             Kind::Int64 => self.sum_of::<i64>(&mut host),
             _ => self.sum_of::<f32>(&mut host),

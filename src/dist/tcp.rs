@@ -8,7 +8,7 @@
 //! process at the other side is dead, and those that are left end too; rank 0 tells the others. The system asks whether
 //! the machine at the other side is still there, so that one that lost its power or network is missed too.
 
-use super::comm::{Comm, put_back};
+use super::comm::{Comm, exchanged, put_back};
 use super::launcher::Meeting;
 use super::meet::connections;
 use crate::torch::{bytes, bytes_mut, numbers_mut};
@@ -131,12 +131,8 @@ impl Comm for Tcp {
     }
 
     fn sum(&self, tensor: &mut Tensor) -> Result<()> {
-        let kind = match tensor.kind() {
-            kind @ (Kind::Float | Kind::Double | Kind::Int64) => kind,
-            _ => Kind::Float,
-        };
-        let mut host = tensor.detach().to_device(Device::Cpu).to_kind(kind).contiguous();
-        match kind {
+        let mut host = exchanged(tensor);
+        match host.kind() {
             Kind::Double => self.sum_of::<f64>(&mut host),
             Kind::Int64 => self.sum_of::<i64>(&mut host),
             _ => self.sum_of::<f32>(&mut host),

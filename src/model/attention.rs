@@ -10,7 +10,7 @@ use super::config::ModelConfig;
 use super::nn::{Linear, RmsNorm};
 use super::rope::{Rotation, apart};
 use super::weights::Scope;
-use crate::torch::{self, Branch, cpu_multiplies_bfloat16, is_fused, on_device};
+use crate::torch::{self, Branch, Flash, cpu_multiplies_bfloat16, is_fused, on_device};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -120,13 +120,14 @@ impl Attend for Causal {
 pub struct Branches {
     all: Vec<Branch>,
     products: bool,
+    flash: Option<Flash>,
 }
 
 impl Branches {
     /// For a row `x` [1, T, H] that consists of these branches.
     pub fn new(x: &Tensor, all: &[Branch]) -> Self {
         let longest = all.iter().map(|b| b.own.end - b.own.start + b.prefix.end - b.prefix.start).max().unwrap_or(0);
-        Self { all: all.to_vec(), products: products_are_faster(x, longest) }
+        Self { all: all.to_vec(), products: products_are_faster(x, longest), flash: Flash::new(x, all) }
     }
 
     /// Of each token its position in its own sequence, [1, T].
@@ -145,6 +146,11 @@ impl Attend for Branches {
             return new.attend_in_a_row(&self.all).unsqueeze(0);
         }
         let (queries, all) = (new.queries(1.0), new.key_values());
+        if let Some(flash) = self.flash.as_ref().filter(|_| Flash::has(new.head_dim)) {
+            let in_a_row = |x: &Tensor| x.squeeze_dim(0).transpose(0, 1); // [T, heads, D]
+            let mixed = flash.attend(&in_a_row(&queries), &in_a_row(&all.keys), &in_a_row(&all.values));
+            return mixed.flatten(1, 2).unsqueeze(0);
+        }
         let own = self.all.iter().map(|Branch { prefix, own }| {
             let part = |x: &Tensor, range: &Range<i64>| x.narrow(2, range.start, range.end - range.start);
             let both = |x: &Tensor| Tensor::cat(&[part(x, prefix), part(x, own)], 2);

@@ -1,8 +1,8 @@
 //! The page's pictures of lines.
 
-use super::visible::visible;
 use crate::analysis::{Arm, ArmCurve, Look, Metric, Run, Series, arm_curves, svg};
 use crate::terminal::figure;
+use crate::text::visible;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeSet;

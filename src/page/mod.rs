@@ -13,7 +13,6 @@ mod profile;
 mod tests;
 mod traces;
 mod transfer;
-mod visible;
 
 use crate::analysis::{Allowed, Arm, Arms, Run, thinned};
 use crate::checkpoint::RunFolder;
@@ -22,6 +21,7 @@ use crate::hooks::persona::{self, Judged};
 use crate::hooks::schedule::PERSONA;
 use crate::recipe::identity::Difference;
 use crate::terminal;
+use crate::text::visible;
 use anyhow::{Context, Result};
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Output, State, Value, context, escape_formatter};
@@ -29,7 +29,6 @@ use profile::{Profile, profile};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use visible::visible;
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 const STYLE: &str = include_str!("report.css");

@@ -1,7 +1,7 @@
 //! Where a feature is most active: the tokens and what stands around them, as text and as a page.
 
 use super::stream::Text;
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, visible};
 use crate::torch::{on_device, to_host};
 use anyhow::Result;
 use serde::Serialize;
@@ -157,8 +157,9 @@ pub fn page(title: &str, contexts: &[Context]) -> String {
     out
 }
 
+/// As HTML, with what would act unseen made visible.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    visible(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -199,9 +200,10 @@ mod tests {
             tokens: vec![("a".into(), 0.0), (token.into(), activation)],
             at: 1,
         };
-        let all = [context(2.0, "<script>"), context(1.0, "&")];
+        let all = [context(2.0, "<script>"), context(1.0, "&\u{202e}")];
         let page = page("Contexts of \"x\"", &all);
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "{page}");
+        assert!(page.contains("&amp;⟨U+202E⟩"), "{page}");
         assert_eq!(page.matches("<h2>").count(), 1);
         assert!(page.contains("rgba(230,140,0,0.70)") && page.contains("rgba(230,140,0,0.35)"), "{page}");
         assert_eq!(all[0].line(), "a[<script>]");

@@ -4,21 +4,28 @@
 //! Shapes: N tokens, H hidden, F features.
 
 mod autoencoder;
+mod buffer;
 mod contexts;
 mod controls;
 mod coverage;
 mod files;
+mod layouts;
 mod lists;
 mod moments;
+mod settings;
 mod stream;
+mod student;
 mod train;
+mod write;
 
 pub use autoencoder::{Activation, Sae, Scaling};
 pub use contexts::{Context, Contexts, page};
 pub use controls::{matched, read_figures};
 pub use coverage::{Diversity, diversity};
-pub use files::{Hook, read, write};
+pub use files::{Hook, read};
 pub use lists::Lists;
 pub use moments::{FeatureFigures, Moments};
-pub use stream::{Residuals, Text, texts};
-pub use train::{Fit, Settings, Shape, Trained, train};
+pub use settings::{Settings, Shape};
+pub use stream::{Columns, Residuals, Text, texts};
+pub use train::{Fit, Trained, train};
+pub use write::write;

@@ -34,32 +34,41 @@ impl Text {
     }
 }
 
-/// Reads the texts of a file (.jsonl, .json or .parquet): of each row the column `text`, read after the column `prompt`
-/// if one is named, whose tokens are not looked at. Without a prompt the first token is not: what a model makes of it
-/// is the same in every text, and many times as large as anything else (arXiv:2402.17762).
+/// Where the rows of a file have their texts.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// The first of these that a row has is its text.
+    pub text: &'a [&'a str],
+    /// What is read before it.
+    pub prompt: Option<&'a str>,
+    /// Whether every row must have it.
+    pub every_prompt: bool,
+}
+
+/// Reads the texts of a file (.jsonl, .json or .parquet), each after its prompt, whose tokens are not looked at.
+/// Without a prompt the first token is not: what a model makes of it is the same in every text, and many times as large
+/// as anything else (arXiv:2402.17762).
 ///
 /// Texts are cut after `limit` tokens; of those that have none left, how many there are is returned. Special tokens
 /// written out in them are text.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read, a row without the columns, a file without a text that has tokens.
-pub fn texts(
-    file: &Path,
-    text: &str,
-    prompt: Option<&str>,
-    tokenizer: &Tokenizer,
-    limit: usize,
-) -> Result<(Vec<Text>, usize)> {
-    let columns: Vec<&str> = [Some(text), prompt].into_iter().flatten().collect();
+pub fn texts(file: &Path, columns: Columns, tokenizer: &Tokenizer, limit: usize) -> Result<(Vec<Text>, usize)> {
+    let Columns { text, prompt, every_prompt } = columns;
+    let names: Vec<&str> = text.iter().copied().chain(prompt).collect();
     let (mut all, mut without) = (vec![], 0);
-    for row in rows::read(file, &columns).bad_input()? {
+    for row in rows::read(file, &names).bad_input()? {
         let (number, row) = row.bad_input()?;
-        let of = |name: &str| {
-            let value = rows::field(&row, name).and_then(|value| value.as_str());
-            value.ok_or_else(|| bad!("{}: expected a text in `{name}`", rows::place(file, number)))
-        };
-        let before = tokenizer.encode_prompt(prompt.map_or(Ok(""), of)?)?;
-        let own = tokenizer.encode_plain(of(text)?)?;
+        let of = |name: &str| rows::field(&row, name).and_then(|value| value.as_str());
+        let lacks =
+            |names: &[&str]| bad!("{}: expected a text in `{}`", rows::place(file, number), names.join("` or `"));
+        let own = text.iter().copied().find_map(of).ok_or_else(|| lacks(text))?;
+        let before = prompt.and_then(of);
+        if let (true, Some(name), None) = (every_prompt, prompt, before) {
+            return Err(lacks(&[name]));
+        }
+        let (before, own) = (tokenizer.encode_prompt(before.unwrap_or_default())?, tokenizer.encode_plain(own)?);
         let first = before.len().max(1);
         let mut ids = [before, own].concat();
         ids.truncate(limit);

@@ -5,11 +5,9 @@
 //! whose mean is taken.
 
 use super::direction::Direction;
-use crate::rows::{self, field, place};
-use crate::sae::{Residuals, Text};
+use crate::sae::{Columns, Residuals, Text, texts};
 use crate::text::Tokenizer;
 use crate::torch::to_host;
-use crate::{OrBadInput, bad};
 use anyhow::Result;
 use std::path::Path;
 use tch::Kind;
@@ -22,28 +20,8 @@ use tch::Kind;
 /// # Errors
 /// Bad input: a file that cannot be read or has no rows; a row without a text.
 pub fn passages(path: &Path, tokenizer: &Tokenizer, most_tokens: usize) -> Result<Vec<Text>> {
-    const COLUMNS: [&str; 3] = ["prompt", "response", "text"];
-    let mut all = vec![];
-    for row in rows::read(path, &COLUMNS).bad_input()? {
-        let (number, row) = row.bad_input()?;
-        let place = || place(path, number);
-        let text = |name: &str| field(&row, name).and_then(|text| text.as_str());
-        let Some(response) = text("response").or_else(|| text("text")) else {
-            return Err(bad!("{}: expected a text in `response` or `text`", place()));
-        };
-        let mut ids = tokenizer.encode_prompt(text("prompt").unwrap_or_default())?;
-        let first = ids.len().max(1);
-        ids.extend(tokenizer.encode(response)?);
-        ids.truncate(most_tokens);
-        // A response that ended at once has nothing to be looked at.
-        if ids.len() > first {
-            all.push(Text { ids, first, row: number });
-        }
-    }
-    match all.is_empty() {
-        true => Err(bad!("{} has no rows with a text of two tokens or more", path.display())),
-        false => Ok(all),
-    }
+    let columns = Columns { text: &["response", "text"], prompt: Some("prompt"), every_prompt: false };
+    Ok(texts(path, columns, tokenizer, most_tokens)?.0)
 }
 
 /// The mean length of the residual stream over the texts' tokens. Where a text counts from its first token, that is

@@ -8,10 +8,12 @@ pub mod persona;
 mod prompt;
 pub mod tags;
 mod tokenizer;
+mod visible;
 
 pub use ends::{EndTokens, Ends};
 pub use prompt::{BUILT_IN, PromptTemplate, chat, chat_messages, opens_think, source_of};
 pub use tokenizer::Tokenizer;
+pub use visible::visible;
 
 use crate::{OrBadInput, json};
 use anyhow::Result;

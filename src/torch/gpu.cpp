@@ -5,6 +5,7 @@
 #include "guarded.h"
 
 #include <ATen/Context.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
@@ -56,6 +57,20 @@ char *ppo_switches(bool tf32, bool flash, bool memory_efficient, bool cudnn) {
     context.setSDPUseFlash(flash);
     context.setSDPUseMemEfficient(memory_efficient);
     context.setSDPUseCuDNN(cudnn);
+  });
+}
+
+// Whether FlashAttention may be used.
+bool ppo_flash_is_allowed() { return at::globalContext().userEnabledFlashSDP(); }
+
+// FlashAttention over sequences one after another: q [T, N, D] over k and v [S, K, D], bfloat16; each sequence's begins
+// at its place in starts_q and in starts_k, int32, and its queries are the last of it. The result [T, N, D] in y.
+char *ppo_flash(at::Tensor *q, at::Tensor *k, at::Tensor *v, at::Tensor *starts_q, at::Tensor *starts_k,
+                int64_t longest_q, int64_t longest_k, at::Tensor **y) {
+  return guarded([&] {
+    auto all = at::_flash_attention_forward(*q, *k, *v, *starts_q, *starts_k, longest_q, longest_k, /*dropout_p=*/0.0,
+                                            /*is_causal=*/true, /*return_debug_mask=*/false);
+    *y = new at::Tensor(std::get<0>(all));
   });
 }
 

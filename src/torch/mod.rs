@@ -8,6 +8,7 @@ mod available;
 mod ceiling;
 mod device;
 mod fault;
+mod flash;
 mod fused;
 mod gpu;
 mod heap;
@@ -22,6 +23,7 @@ pub use allocator::Heap;
 pub use ceiling::{products, shortest};
 pub use device::{DEVICES, device, fetch, named_device, send, test_device, test_device_name};
 pub use fault::{Fault, catching, report_panics};
+pub use flash::Flash;
 pub use fused::{
     Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,
 };

@@ -223,7 +223,7 @@ fn what_cannot_be_steered_is_said() {
             &["--layer", "0", "--between", &rows, &rows],
             &["rows.jsonl, line 2: expected a text in `response` or `text`"],
         ),
-        (&["--layer", "0", "--between", &empty, &rows], &["empty.jsonl has no rows"]),
+        (&["--layer", "0", "--between", &empty, &rows], &["empty.jsonl: no row has tokens to look at"]),
         (&["--layer", "0", "--file", &rows], &["rows.jsonl is damaged or was not fetched completely"]),
         (&["--layer", "0", "--file", &weights, "--tensor", "model.norm.wight"], &["did you mean `model.norm.weight`?"]),
         (

@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use ppo_train::bad;
 use ppo_train::model::Policy;
 use ppo_train::rollout::Writer;
-use ppo_train::sae::{Hook, Residuals, Sae, Text, read, texts};
+use ppo_train::sae::{Columns, Hook, Residuals, Sae, Text, read, texts};
 use ppo_train::terminal::{self, counted};
 use std::path::{Path, PathBuf};
 use tch::Kind;
@@ -81,7 +81,8 @@ impl Reader {
     /// The texts of a file.
     pub fn texts(&self, file: &Path, how: &Texts) -> Result<Vec<Text>> {
         let limit = how.context.min(self.policy.config.max_position_embeddings as usize);
-        let (all, without) = texts(file, &how.column, how.prompt_column.as_deref(), &self.writer.tokenizer, limit)?;
+        let columns = Columns { text: &[&how.column], prompt: how.prompt_column.as_deref(), every_prompt: true };
+        let (all, without) = texts(file, columns, &self.writer.tokenizer, limit)?;
         if without > 0 {
             let (rows, shown) = (counted(without, "row"), file.display());
             terminal::warn(&format!("note: {rows} of {shown} without tokens among the first {limit} left out"));
