@@ -132,6 +132,7 @@ impl<'a> Bench<'a> {
         let sequences: Vec<Sequence> = sequences.collect();
         let all: Vec<&Sequence> = sequences.iter().collect();
         let batch = Batch::new(&all, ppo.micro_batch_tokens, self.models.actor.model.device(), &Solo);
+        let batch = batch.packed(ppo.packing || self.models.actor.model.decoder.prefers_rows());
         let estimates = estimate(&self.models, &batch, temperature, &mut clock)?;
         let scored = Scored {
             scores: &(0..all.len()).map(|i| (i % 2) as f32).collect::<Vec<_>>(),

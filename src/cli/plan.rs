@@ -50,7 +50,8 @@ pub struct Plan {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = count())]
     nodes: usize,
     /// Memory of a GPU in GiB, or, if the device is the CPU, of a machine, to show whether the plan fits and what would
-    /// make it fit (default: this machine's memory, or that of its GPU).
+    /// make it fit (default, if the device is `cpu`: this machine's memory; otherwise that of
+    /// its GPU, if there is one).
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
     /// Add the time of a step on 1 to 64 GPUs, computed for a machine: h100, a100, h200, here (its rates are measured),
@@ -101,7 +102,7 @@ impl Plan {
         if let Some(other) = &self.against {
             return self.differences(&plan, other);
         }
-        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or(Devices::of(&plan).memory);
+        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or_else(|| Devices::of(&plan).memory);
         let Self { processes, nodes, .. } = self;
         if nodes > processes {
             return Err(bad!(

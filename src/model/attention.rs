@@ -125,9 +125,10 @@ pub struct Branches {
 
 impl Branches {
     /// For a row `x` [1, T, H] that consists of these branches.
-    pub fn new(x: &Tensor, all: &[Branch]) -> Self {
+    pub fn new(x: &Tensor, all: &[Branch], head_dim: i64) -> Self {
         let longest = all.iter().map(|b| b.own.end - b.own.start + b.prefix.end - b.prefix.start).max().unwrap_or(0);
-        Self { all: all.to_vec(), products: products_are_faster(x, longest), flash: Flash::new(x, all) }
+        let flash = Flash::takes(x, head_dim).then(|| Flash::new(all, x.device()));
+        Self { all: all.to_vec(), products: products_are_faster(x, longest), flash }
     }
 
     /// Of each token its position in its own sequence, [1, T].
@@ -146,7 +147,7 @@ impl Attend for Branches {
             return new.attend_in_a_row(&self.all).unsqueeze(0);
         }
         let (queries, all) = (new.queries(1.0), new.key_values());
-        if let Some(flash) = self.flash.as_ref().filter(|_| Flash::has(new.head_dim)) {
+        if let Some(flash) = &self.flash {
             let in_a_row = |x: &Tensor| x.squeeze_dim(0).transpose(0, 1); // [T, heads, D]
             let mixed = flash.attend(&in_a_row(&queries), &in_a_row(&all.keys), &in_a_row(&all.values));
             return mixed.flatten(1, 2).unsqueeze(0);

@@ -11,7 +11,7 @@ use super::nn::{Linear, RmsNorm};
 use super::rope::{Rope, Rotation};
 use super::tap::Tap;
 use super::weights::{Scope, Weights};
-use crate::torch::{Branch, is_fused, recompute, swiglu};
+use crate::torch::{Branch, Flash, is_fused, recompute, swiglu};
 use tch::{Kind, Tensor};
 
 /// Sequences as a pass reads them.
@@ -106,6 +106,7 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: RmsNorm,
     rope: Rope,
+    head_dim: i64,
     /// Keep only each layer's input for the backward pass, which computes the layer again.
     pub gradient_checkpointing: bool,
 }
@@ -123,6 +124,7 @@ impl Decoder {
             layers: layers.map(|i| Layer::new(config, i, at.pp("layers").pp(i))).collect(),
             norm: RmsNorm::new(config, at.pp("norm")),
             rope: Rope::new(config, weights.flat().device()),
+            head_dim: config.head_dim,
             gradient_checkpointing: false,
         }
     }
@@ -134,8 +136,14 @@ impl Decoder {
             layers: self.layers.iter().map(|layer| layer.with(Linear::packed)).collect(),
             norm: self.norm.shallow_clone(),
             rope: self.rope.shallow_clone(),
+            head_dim: self.head_dim,
             gradient_checkpointing: false,
         }
+    }
+
+    /// Whether sequences in one row are the faster way on a GPU: where one call attends for all of them.
+    pub fn prefers_rows(&self) -> bool {
+        Flash::takes(&self.embed_tokens, self.head_dim)
     }
 
     /// Hidden states after the last norm, [B, T, H], of whole sequences: token ids [B, T], padded on the right.
@@ -162,7 +170,7 @@ impl Decoder {
     /// `forward` for a row [1, T] that consists of these branches.
     pub fn forward_branches(&self, ids: &Tensor, all: &[Branch]) -> Tensor {
         let x = self.embed(ids);
-        let branches = Branches::new(&x, all);
+        let branches = Branches::new(&x, all, self.head_dim);
         self.run(x, &Branches::positions(all, ids.device()), &branches, &mut ())
     }
 

@@ -105,7 +105,8 @@ fn figures(hidden: &Tensor, lm_head: &Linear, targets: &Tensor, temperature: f64
         return if entropies { Tensor::stack(&[log_probs, all], 0) } else { log_probs.unsqueeze(0) };
     }
     let logits = lm_head.forward(hidden).to_kind(Kind::Float);
-    let all = (logits / temperature).log_softmax(-1, Kind::Float); // [n, V]
+    let logits = if temperature == 1.0 { logits } else { logits / temperature };
+    let all = logits.log_softmax(-1, Kind::Float); // [n, V]
     let log_probs = all.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1);
     match entropies {
         true => Tensor::stack(&[log_probs, -(all.exp() * &all).sum_dim_intlist(-1, false, Kind::Float)], 0),

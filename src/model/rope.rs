@@ -5,7 +5,7 @@
 
 use super::config::ModelConfig;
 use super::config_file::Llama3Scaling;
-use crate::torch::{is_fused, split};
+use crate::torch::{fuses, is_fused, split};
 use std::f64::consts::PI;
 use tch::{Device, Kind, Tensor};
 
@@ -34,7 +34,7 @@ impl Rope {
     /// The rotation of tokens at `positions` [B, T], or [1, T] if all rows have the same; in the compute `kind`.
     pub fn rotation(&self, positions: &Tensor, kind: Kind) -> Rotation {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies; // [B, T, D/2]
-        if is_fused(&angles) {
+        if fuses(angles.device(), kind) {
             return Rotation { cos: angles.cos(), sin: angles.sin() };
         }
         let angles = Tensor::cat(&[&angles, &angles], -1).unsqueeze(1); // [B, 1, T, D]

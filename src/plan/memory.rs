@@ -43,7 +43,9 @@
 //! to, by returning free memory between micro-batches (`torch::trim`).
 //!
 //! A micro-batch is assumed to be full and to hold only response tokens, which is nearly true with short prompts. Not
-//! counted: the CUDA context and kernel workspaces, fragmentation on a GPU, batches of token ids.
+//! counted: batches of token ids; on a GPU the CUDA context, kernel workspaces, graphs of kernels, fragmentation, and
+//! the keys and values of a prompt that a row without padding repeats for each response, 2 K D w and as much for their
+//! gradients.
 
 use super::Plan;
 use crate::dist;

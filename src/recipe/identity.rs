@@ -7,10 +7,11 @@ use toml::Value;
 
 /// Sections and keys that may change when a run is resumed: how long it runs, what it shows and keeps, where it is
 /// computed and in parts of what size. Any other change would make it a different experiment.
-pub const MAY_CHANGE: [&str; 15] = [
+pub const MAY_CHANGE: [&str; 17] = [
     "name",
     "ppo.steps",
     "ppo.micro_batch_tokens",
+    "ppo.packing",
     "sft.micro_batch_tokens",
     "rollout.batch",
     "evaluation",
@@ -20,6 +21,7 @@ pub const MAY_CHANGE: [&str; 15] = [
     "logging",
     "machine.attention",
     "machine.device",
+    "machine.graphs",
     "machine.peak_tflops",
     "machine.threads",
     "memory",

@@ -1,8 +1,9 @@
 //! The key-value cache of one batch: static buffers, every row's next token in the same slot.
 //!
 //! Prompts of different lengths are right-aligned, so that a decoding step writes one slot of all rows in place; the
-//! slots before a row's prompt are masked by a bias of -inf. On a CPU a loop of ours reads the cache instead, from each
-//! row's first slot on, and rows that are no longer decoded stay where they are: nothing is copied.
+//! slots before a row's prompt, and those to come, are masked by a bias of -inf. On a CPU a loop of ours reads the
+//! cache instead, from each row's first slot on, and rows that are no longer decoded stay where they are: nothing is
+//! copied.
 //!
 //! Shapes: P prompts, R rows (samples of prompts), T slots, W slots of the prompts, N query heads, K key-value heads,
 //! D head dimension.
@@ -16,11 +17,13 @@ pub struct KvCache {
     /// For each layer [R, K, T, D]; if `fused`, keys are a view of [R, K, D, T], in which those of one dimension are
     /// neighbours.
     layers: Vec<KeyValues>,
-    /// 0 or -inf, [R, 1, 1, 1, T].
+    /// 0 where a row's tokens are, elsewhere -inf, [R, 1, 1, 1, T]; unless `fused`.
     mask: Tensor,
-    /// The first `filled` slots, a view of `mask`.
+    /// The slots that steps attend to, a view of the mask's first.
     bias: Tensor,
     filled: i64,
+    /// The newest slot, [1], for steps that the host does not count; unless `fused`.
+    slot: Tensor,
     /// Whether `attend_one` reads the cache.
     fused: bool,
     /// Of each row that is decoded, where it is in the layers and its first slot, [B] each; if `fused`.
@@ -45,13 +48,15 @@ impl KvCache {
         let keys = || if fused { zeros(turned).transpose(2, 3) } else { zeros(plain) };
         let layers = (0..config.num_hidden_layers).map(|_| KeyValues { keys: keys(), values: zeros(plain) }).collect();
         let shift = on_device(lengths, device).neg() + width; // [P]
-        let empty = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0).lt_tensor(&shift.unsqueeze(1)); // [P, T]
+        let slot = Tensor::arange(slots, (Kind::Int64, device)).unsqueeze(0);
+        let empty = slot.lt_tensor(&shift.unsqueeze(1)).logical_or(&slot.ge(width)); // [P, T]
         let mask = Tensor::zeros(empty.size(), (kind, device)).masked_fill(&empty, f64::NEG_INFINITY);
         let mask = mask.repeat_interleave_self_int(samples, 0, None).view([rows, 1, 1, 1, slots]);
         let place = Tensor::arange(rows, (Kind::Int64, device));
         let rows = Row { place, start: shift.repeat_interleave_self_int(samples, 0, None) };
         let bias = mask.narrow(4, 0, width);
-        Self { layers, bias, mask, filled: width, fused, rows, shift, samples }
+        let slot = on_device(&[width - 1], device);
+        Self { layers, bias, mask, filled: width, slot, fused, rows, shift, samples }
     }
 
     /// The cache as a prefill fills it: `prompts` right-padded prompts, from the prompt `first` on.
@@ -62,10 +67,27 @@ impl KvCache {
         Prefill { cache: self, rows: [first * self.samples, prompts * self.samples], token }
     }
 
-    /// Opens the next slot for a decoding step.
-    pub fn advance(&mut self) {
+    /// Opens the next slot for a decoding step, which attends to the slots so far; or, if it is not counted here but by
+    /// `count`, to the first `extent`: as many or more, of which those to come are masked.
+    pub fn advance(&mut self, extent: Option<i64>) {
+        if extent.is_none() {
+            self.count();
+        }
+        if !self.fused {
+            self.slot += 1;
+            let _ = self.mask.index_fill_(4, &self.slot, 0.0);
+            self.bias = self.mask.narrow(4, 0, extent.unwrap_or(self.filled));
+        }
+    }
+
+    /// Counts a slot that the host has not opened itself.
+    pub fn count(&mut self) {
         self.filled += 1;
-        self.bias = self.mask.narrow(4, 0, self.filled);
+    }
+
+    /// Slots so far, and slots in all.
+    pub fn slots(&self) -> (i64, i64) {
+        (self.filled, self.mask.size()[4])
     }
 
     /// Keeps only the rows of these indices [R'].
@@ -79,7 +101,6 @@ impl KvCache {
             *layer = KeyValues { keys: pick(&layer.keys), values: pick(&layer.values) };
         }
         self.mask = pick(&self.mask);
-        self.bias = self.mask.narrow(4, 0, self.filled);
     }
 }
 
@@ -93,9 +114,10 @@ impl Attend for KvCache {
             return attend_one(&new, &layer.keys.transpose(2, 3), &layer.values, &self.rows, self.filled - 1);
         }
         let (queries, new) = (new.queries(new.scale()), new.key_values());
+        let extent = self.bias.size()[4];
         let put = |all: &Tensor, new: &Tensor| {
-            all.narrow(2, self.filled - 1, 1).copy_(new);
-            all.narrow(2, 0, self.filled) // [R, K, filled, D]
+            let _ = all.shallow_clone().index_copy_(2, &self.slot, new);
+            all.narrow(2, 0, extent) // [R, K, extent, D]
         };
         let all = KeyValues { keys: put(&layer.keys, &new.keys), values: put(&layer.values, &new.values) };
         masked_attention(&queries, &all, &self.bias)
@@ -130,17 +152,21 @@ mod tests {
     use super::*;
     use crate::model::{Head, ModelConfig, Steer, Weights};
     use crate::torch::{padded, test_device, to_host};
+    use tch::Device;
 
     /// Prompts of uneven length, two rows each, and three more tokens per row; with a constant that
     /// is added after the first layer, which must act the same.
     #[test]
     fn prefill_and_steps_are_the_full_forward() {
-        for fused in [true, false] {
-            prefill_and_steps(fused);
+        // The slots to come make no difference.
+        for (fused, extent) in [(true, None), (false, None), (false, Some(7))] {
+            if !fused || test_device() == Device::Cpu {
+                prefill_and_steps(fused, extent);
+            }
         }
     }
 
-    fn prefill_and_steps(fused: bool) {
+    fn prefill_and_steps(fused: bool, extent: Option<i64>) {
         let config = ModelConfig::from_json(
             r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 16, "hidden_size": 8, "intermediate_size": 12,
                 "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
@@ -164,7 +190,7 @@ mod tests {
         }
         let start = on_device(&lengths, test_device()).repeat_interleave_self_int(2, 0, None); // [R]
         for t in 0..3 {
-            cache.advance();
+            cache.advance(extent);
             let tokens = on_device(&new.map(|row| row[t]), test_device()).repeat([3]); // [R]
             let hidden = policy.decoder.step(&tokens, &(&start + t as i64), &cache, &mut steer);
             for row in 0..6 {

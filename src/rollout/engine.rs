@@ -2,21 +2,20 @@
 //!
 //! What a row draws depends only on its own random stream, never on the batch it is in. Ended rows leave the batch as
 //! soon as they make up an eighth of it. The host fetches the tokens at every step on a CPU, where that costs nothing,
-//! and at every eighth step on a GPU; tokens that a row drew after its end are then dropped.
+//! and at every eighth step on a GPU (`FarAway`); tokens that a row drew after its end are then dropped.
 
-use super::cache::KvCache;
+use super::batch::{Batch, Start};
 use super::constraint::Constraint;
+use super::far_away::FarAway;
 use super::sampler::Sampling;
 use super::steering::Steering;
-use crate::model::{Policy, Steer};
-use crate::torch::{ids_to_host, on_device, padded, to_host, trim};
-use rand::RngExt;
+use crate::model::Policy;
+use crate::torch::{ids_to_host, is_fused, on_device, to_host};
 use rand::rngs::ChaCha8Rng;
-use std::iter::repeat_n;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-/// Prompt tokens, padding included, per prefill: bounds its working memory.
-pub const PREFILL_TOKENS: usize = 16_384;
+/// Tokens of each row that are drawn before the host looks at them, where it is far away.
+const INTERVAL: usize = 8;
 
 /// Steps of decoding after which the weights are packed. That takes the time of a few steps, which only rollouts of
 /// many get back; how many a rollout will have is not known, but where there were many there are likely to be more.
@@ -108,12 +107,31 @@ impl Engine<'_> {
         stream: impl Fn(usize) -> ChaCha8Rng,
         watch: &mut impl FnMut(&[Response]),
     ) -> Vec<Response> {
-        let interval = if self.policy.device() == Device::Cpu || held.is_some() { 1 } else { 8 };
-        let max = self.stop.max_tokens;
+        let (policy, max_tokens) = (self.policy, self.stop.max_tokens);
+        let start = Start { policy, max_tokens, steering: self.steering, goes_on: self.goes_on };
         let mut responses = vec![Response::default(); prompts.len() * samples];
-        let start = Batch::start(self, prompts, samples, first, stream);
-        let Some((mut batch, mut hidden)) = start else { return responses };
-        let mut pending = Vec::with_capacity(interval);
+        if let Some((batch, hidden)) = Batch::start(&start, prompts, samples, first, stream) {
+            // Where a constraint does not ask for every token, and looking at one is not free, the host keeps away.
+            if held.is_some() || is_fused(policy.weights.flat()) {
+                self.draw_nearby(decoding, batch, hidden, (first, held), &mut responses, watch);
+            } else {
+                self.draw_far_away(batch, hidden, first, &mut responses, watch);
+            }
+        }
+        responses
+    }
+
+    /// Draws tokens of which the host sees each before the next.
+    fn draw_nearby(
+        &self,
+        decoding: &mut Decoding,
+        mut batch: Batch,
+        mut hidden: Tensor,
+        (first, held): (usize, &mut Option<Constraint>),
+        responses: &mut [Response],
+        watch: &mut impl FnMut(&[Response]),
+    ) {
+        let max = self.stop.max_tokens;
         for t in 0..max {
             let uniform = batch.uniforms.select(1, t as i64);
             let policy = decoding.next();
@@ -123,37 +141,56 @@ impl Engine<'_> {
                 logits = constraint.mask(&logits, batch.rows.iter().map(|row| first + row), max - t - 1);
             }
             let (mut tokens, log_probs) = self.sampling.pick(&logits, self.vocabulary, &uniform);
-            pending.push((tokens.shallow_clone(), log_probs));
-            let last = t + 1 == max;
-            if last || pending.len() == interval {
-                self.fetch(&mut pending, &batch.rows, (first, held), &mut responses);
-                watch(&responses);
-                let live: Vec<i64> =
-                    (0..batch.rows.len() as i64).filter(|&i| !responses[batch.rows[i as usize]].terminated).collect();
-                if last || live.is_empty() || !(self.goes_on)() {
-                    break;
-                }
-                if live.len() * 8 <= batch.rows.len() * 7 {
-                    tokens = batch.keep(&live, &tokens);
-                }
+            self.take((&tokens, &log_probs), &batch.rows, (first, held), responses);
+            watch(responses);
+            let live = live(&batch.rows, responses);
+            if t + 1 == max || live.is_empty() || !(self.goes_on)() {
+                break;
             }
-            hidden = batch.step(policy, &tokens);
+            if few(&live, &batch.rows) {
+                let index = on_device(&live, tokens.device());
+                batch.keep(&live, &index);
+                tokens = tokens.index_select(0, &index);
+            }
+            hidden = batch.step(policy, &tokens, None);
         }
-        responses
     }
 
-    /// Moves the `pending` steps, (tokens, log-probs) [B] each, to the host and into the responses of `rows`.
-    fn fetch(
+    /// Draws tokens of which the host sees several at a time.
+    fn draw_far_away(
         &self,
-        pending: &mut Vec<(Tensor, Tensor)>,
+        batch: Batch,
+        hidden: Tensor,
+        first: usize,
+        responses: &mut [Response],
+        watch: &mut impl FnMut(&[Response]),
+    ) {
+        let max = self.stop.max_tokens;
+        let mut far = FarAway::new((self.policy, &self.sampling, self.vocabulary), batch, hidden, max);
+        while far.drawn() < max {
+            let count = INTERVAL.min(max - far.drawn());
+            let (tokens, log_probs) = far.draw(count);
+            self.take((&tokens, &log_probs), far.rows(), (first, &mut None), responses);
+            watch(responses);
+            let live = live(far.rows(), responses);
+            if live.is_empty() || !(self.goes_on)() {
+                break;
+            }
+            if few(&live, far.rows()) {
+                far.keep(&live);
+            }
+        }
+    }
+
+    /// Moves tokens and their log-probs, [B] of one step or [steps, B], to the host and into the responses of `rows`.
+    fn take(
+        &self,
+        (tokens, log_probs): (&Tensor, &Tensor),
         rows: &[usize],
         (first, held): (usize, &mut Option<Constraint>),
         responses: &mut [Response],
     ) {
-        let (tokens, log_probs): (Vec<_>, Vec<_>) = pending.drain(..).unzip();
-        let tokens = ids_to_host(&Tensor::stack(&tokens, 0)); // [steps, B]
-        let log_probs = to_host(&Tensor::stack(&log_probs, 0)); // [steps, B]
-        for (i, (&token, &log_prob)) in tokens.iter().zip(&log_probs).enumerate() {
+        for (i, (token, log_prob)) in ids_to_host(tokens).into_iter().zip(to_host(log_probs)).enumerate() {
             let row = rows[i % rows.len()];
             let response = &mut responses[row];
             if !response.terminated {
@@ -164,6 +201,16 @@ impl Engine<'_> {
             }
         }
     }
+}
+
+/// The places among `rows` of those whose responses have not ended.
+fn live(rows: &[usize], responses: &[Response]) -> Vec<i64> {
+    (0..rows.len() as i64).filter(|&i| !responses[rows[i as usize]].terminated).collect()
+}
+
+/// Whether so many rows have ended that the others go on by themselves.
+fn few(live: &[i64], rows: &[usize]) -> bool {
+    live.len() * 8 <= rows.len() * 7
 }
 
 /// The policy for single tokens, whose weights are packed once many steps have been decoded.
@@ -185,97 +232,63 @@ impl Decoding<'_> {
     }
 }
 
-/// The rows being decoded.
-struct Batch {
-    /// Which response each row extends.
-    rows: Vec<usize>,
-    /// The position of each row's next token in its sequence, [B].
-    positions: Tensor,
-    /// One random number in [0, 1) for each token to come, [B, max].
-    uniforms: Tensor,
-    cache: KvCache,
-    /// What is added to each row.
-    steer: Option<Steer>,
-}
-
-impl Batch {
-    /// Reads the prompts; returns the rows, which extend the responses from the number `first` on, and the hidden
-    /// states [B, H] that predict their first tokens, or nothing if it shall not go on.
-    fn start(
-        engine: &Engine,
-        prompts: &[impl AsRef<[i64]>],
-        samples: usize,
-        first: usize,
-        stream: impl Fn(usize) -> ChaCha8Rng,
-    ) -> Option<(Self, Tensor)> {
-        let (policy, max, device) = (engine.policy, engine.stop.max_tokens, engine.policy.device());
-        let rows: Vec<usize> = (0..prompts.len() * samples).collect();
-        let steer = engine.steering.map(|steering| steering.rows(first..first + rows.len(), policy));
-        let steered_from = engine.steering.and_then(Steering::prompt_from);
-        // Responses share what their prompt's tokens became, unless these are steered: each then has its own.
-        let (copies, samples) = if steered_from.is_some() { (samples, 1) } else { (1, samples) };
-        let prompts: Vec<&[i64]> = prompts.iter().flat_map(|prompt| repeat_n(prompt.as_ref(), copies)).collect();
-        let repeat = |x: Tensor| x.repeat_interleave_self_int(samples as i64, 0, None);
-
-        let lengths: Vec<i64> = prompts.iter().map(|prompt| prompt.len() as i64).collect();
-        let cache = KvCache::new(policy, &lengths, samples as i64, max as i64);
-        let longest = lengths.iter().copied().max().unwrap_or(0).max(1) as usize;
-        let together = (PREFILL_TOKENS / longest).max(1);
-        let parts: Option<Vec<Tensor>> = prompts
-            .chunks(together)
-            .zip(lengths.chunks(together))
-            .enumerate()
-            .map(|(i, (prompts, lengths))| {
-                if i > 0 && !(engine.goes_on)() {
-                    return None;
-                }
-                let (first, count) = ((i * together) as i64, prompts.len() as i64);
-                let steer = steer.as_ref().zip(steered_from);
-                let mut steer = steer.map(|(steer, from)| steer.part(first, count, from as i64));
-                let prefill = cache.prefill(first, count);
-                let hidden = policy.decoder.prefill(&padded(prompts, device), &prefill, &mut steer); // [b, t, H]
-                let width = hidden.size()[1];
-                let last: Vec<i64> = lengths.iter().zip(0..).map(|(length, row)| row * width + length - 1).collect();
-                Some(hidden.flatten(0, 1).index_select(0, &on_device(&last, device))) // [b, H]
-            })
-            .collect();
-        let hidden = Tensor::cat(&parts?, 0); // [P, H]
-        let lengths = on_device(&lengths, device); // [P]
-
-        let mut uniforms = Vec::with_capacity(rows.len() * max);
-        for &row in &rows {
-            let mut rng = stream(row);
-            uniforms.extend((0..max).map(|_| rng.random::<f32>()));
-        }
-        let uniforms = on_device(&uniforms, device).view([rows.len() as i64, max as i64]);
-        Some((Self { rows, positions: repeat(lengths), uniforms, cache, steer }, repeat(hidden)))
-    }
-
-    /// Reads one token per row, [B]; returns the hidden states [B, H] that predict the next.
-    fn step(&mut self, policy: &Policy, tokens: &Tensor) -> Tensor {
-        self.cache.advance();
-        let hidden = policy.decoder.step(tokens, &self.positions, &self.cache, &mut self.steer);
-        self.positions += 1;
-        hidden
-    }
-
-    /// Drops all rows except those of the indices `live`; returns their tokens, from `tokens` [B].
-    fn keep(&mut self, live: &[i64], tokens: &Tensor) -> Tensor {
-        self.rows = live.iter().map(|&i| self.rows[i as usize]).collect();
-        let index = on_device(live, tokens.device());
-        self.cache.keep(&index);
-        self.positions = self.positions.index_select(0, &index);
-        self.uniforms = self.uniforms.index_select(0, &index);
-        self.steer = self.steer.as_ref().map(|steer| steer.pick(&index));
-        trim();
-        tokens.index_select(0, &index)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Head, ModelConfig, Weights};
+    use crate::rng::{self, Purpose};
+    use crate::torch::{own_stream, test_device};
+    use tch::Device;
+
+    /// Rows that end at different tokens, prompts of different lengths, more slots than a graph attends to at once;
+    /// with graphs on a GPU, elsewhere in float64, which has no loops of its own.
+    #[test]
+    fn tokens_are_the_same_from_near_and_far() {
+        std::thread::spawn(|| tch::no_grad(near_and_far)).join().unwrap();
+    }
+
+    fn near_and_far() {
+        let device = test_device();
+        own_stream(device).unwrap();
+        let config = ModelConfig::from_json(
+            r#"{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 24, "hidden_size": 16, "intermediate_size": 24,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+                "rope_theta": 1e4, "max_position_embeddings": 512, "tie_word_embeddings": true,
+                "initializer_range": 0.5}"#,
+        )
+        .unwrap();
+        let kind = if device == Device::Cpu { Kind::Double } else { Kind::Float };
+        let policy = Policy::new(&config, Weights::random(&config, Head::Language, kind, device, 5).unwrap());
+        let prompts = [vec![3i64, 1, 4, 1], vec![5], (0..120).map(|i| i % 24).collect()];
+        let engine = Engine {
+            policy: &policy,
+            sampling: Sampling::plain(),
+            stop: Stop {
+                ends: &|row, ids| ids.len() > 3 + 7 * row && ids.ends_with(&[row as i64 % 24]),
+                max_tokens: 150,
+            },
+            vocabulary: 20,
+            batch: 0,
+            goes_on: &|| true,
+            steering: None,
+        };
+        let stream = |row: usize| rng::stream(5, Purpose::Rollout, 0, row as u64);
+        let how = Start { policy: &policy, max_tokens: 150, steering: None, goes_on: &|| true };
+        let start = || Batch::start(&how, &prompts, 4, 0, stream).unwrap();
+        let mut near = vec![Response::default(); 12];
+        let mut decoding = Decoding { plain: &policy, packed: None, steps: 0 };
+        let (batch, hidden) = start();
+        engine.draw_nearby(&mut decoding, batch, hidden, (0, &mut None), &mut near, &mut |_| ());
+        let mut far = vec![Response::default(); 12];
+        let (batch, hidden) = start();
+        engine.draw_far_away(batch, hidden, 0, &mut far, &mut |_| ());
+        assert!(near.iter().any(|response| response.terminated) && near.iter().any(|r| r.ids.len() == 150));
+        for (near, far) in near.iter().zip(&far) {
+            assert_eq!((&near.ids, near.terminated), (&far.ids, far.terminated));
+            let worst = near.log_probs.iter().zip(&far.log_probs).map(|(n, f)| (n - f).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{worst}");
+        }
+    }
 
     #[test]
     fn weights_are_packed_once_many_tokens_were_decoded() {

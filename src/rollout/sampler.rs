@@ -36,7 +36,9 @@ impl Sampling {
         if is_fused(logits) && !truncated {
             return sample(logits, limit, 1.0 / self.temperature, (!self.greedy).then_some(uniform));
         }
-        let log_probs = (logits.to_kind(Kind::Float) / self.temperature).log_softmax(-1, Kind::Float); // [B, V]
+        let logits = logits.to_kind(Kind::Float);
+        let logits = if self.temperature == 1.0 { logits } else { logits / self.temperature };
+        let log_probs = logits.log_softmax(-1, Kind::Float); // [B, V]
         let allowed = log_probs.narrow(1, 0, limit);
         let tokens = if self.greedy {
             allowed.argmax(-1, true)

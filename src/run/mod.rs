@@ -29,7 +29,7 @@ use crate::plan::{Disk, Plan, held, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
-use crate::torch::{catching, choose_kernels, return_large_blocks, trim_above};
+use crate::torch::{catching, choose_kernels, own_stream, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
 use crate::train::interrupted::Interrupted;
 use crate::train::learner::Models;
@@ -62,7 +62,10 @@ fn launch_one(plan: &Plan, resume: bool, with: (&Stop, &dyn Comm), shared: Optio
 
 /// Makes the process one that computes as the recipe says.
 pub fn use_machine(plan: &Plan) -> Result<()> {
-    plan.device()?;
+    let device = plan.device()?;
+    if plan.recipe.machine.graphs {
+        own_stream(device)?;
+    }
     choose_kernels(plan.recipe.machine.tf32, plan.kernels())?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();

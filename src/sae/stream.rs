@@ -43,19 +43,20 @@ pub struct Columns<'a> {
     pub prompt: Option<&'a str>,
     /// Whether every row must have it.
     pub every_prompt: bool,
+    /// Whether special tokens written out in a text are these, as in what a model wrote, and not text.
+    pub special: bool,
 }
 
 /// Reads the texts of a file (.jsonl, .json or .parquet), each after its prompt, whose tokens are not looked at.
 /// Without a prompt the first token is not: what a model makes of it is the same in every text, and many times as large
 /// as anything else (arXiv:2402.17762).
 ///
-/// Texts are cut after `limit` tokens; of those that have none left, how many there are is returned. Special tokens
-/// written out in them are text.
+/// Texts are cut after `limit` tokens; of those that have none left, how many there are is returned.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read, a row without the columns, a file without a text that has tokens.
 pub fn texts(file: &Path, columns: Columns, tokenizer: &Tokenizer, limit: usize) -> Result<(Vec<Text>, usize)> {
-    let Columns { text, prompt, every_prompt } = columns;
+    let Columns { text, prompt, every_prompt, special } = columns;
     let names: Vec<&str> = text.iter().copied().chain(prompt).collect();
     let (mut all, mut without) = (vec![], 0);
     for row in rows::read(file, &names).bad_input()? {
@@ -68,7 +69,8 @@ pub fn texts(file: &Path, columns: Columns, tokenizer: &Tokenizer, limit: usize)
         if let (true, Some(name), None) = (every_prompt, prompt, before) {
             return Err(lacks(&[name]));
         }
-        let (before, own) = (tokenizer.encode_prompt(before.unwrap_or_default())?, tokenizer.encode_plain(own)?);
+        let before = tokenizer.encode_prompt(before.unwrap_or_default())?;
+        let own = if special { tokenizer.encode(own) } else { tokenizer.encode_plain(own) }?;
         let first = before.len().max(1);
         let mut ids = [before, own].concat();
         ids.truncate(limit);

@@ -3,7 +3,7 @@
 use super::autoencoder::{Activation, Sae, Scaling};
 use super::files::{CONFIG, Hook, WEIGHTS};
 use crate::checkpoint::{place, save_tensors, write_text};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 use std::path::Path;
 
@@ -51,6 +51,7 @@ pub fn write(dir: &Path, sae: &Sae, hook: &Hook) -> Result<()> {
         ("b_dec", &sae.decoder_bias / factor),
     ];
     tensors.extend(thresholds.map(|thresholds| ("threshold", thresholds.shallow_clone())));
+    ensure!(!dir.exists(), "{} is there already", dir.display());
     place(dir, |unfinished| {
         save_tensors(&unfinished.join(WEIGHTS), &tensors)?;
         write_text(&unfinished.join(CONFIG), &serde_json::to_string_pretty(&config)?)

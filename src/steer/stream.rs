@@ -20,7 +20,7 @@ use tch::Kind;
 /// # Errors
 /// Bad input: a file that cannot be read or has no rows; a row without a text.
 pub fn passages(path: &Path, tokenizer: &Tokenizer, most_tokens: usize) -> Result<Vec<Text>> {
-    let columns = Columns { text: &["response", "text"], prompt: Some("prompt"), every_prompt: false };
+    let columns = Columns { text: &["response", "text"], prompt: Some("prompt"), every_prompt: false, special: true };
     Ok(texts(path, columns, tokenizer, most_tokens)?.0)
 }
 

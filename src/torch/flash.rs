@@ -6,9 +6,11 @@
 //!
 //! Shapes: T tokens of the row, S keys of all branches, N query heads, K key-value heads, D head dimension.
 
+use super::fault::catching;
 use super::fused::{Branch, made, raw};
 use super::gpu::on_device;
 use std::ffi::c_char;
+use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
@@ -73,21 +75,18 @@ pub struct Flash {
 }
 
 impl Flash {
-    /// For the branches that a row `x` [1, T, H] consists of, if the kernel can do that.
-    pub fn new(x: &Tensor, branches: &[Branch]) -> Option<Self> {
-        let device = x.device();
+    /// Whether the kernel takes rows `x` with heads of `d` numbers, on this GPU, and may be used.
+    pub fn takes(x: &Tensor, d: i64) -> bool {
+        let fits = matches!(x.device(), Device::Cuda(_)) && x.kind() == Kind::BFloat16;
         // SAFETY: it reads a setting of libtorch's.
-        let can = matches!(device, Device::Cuda(_)) && x.kind() == Kind::BFloat16 && unsafe { ppo_flash_is_allowed() };
-        can.then(|| {
-            let Places { keys, starts, longest } = Places::of(branches);
-            let keys = keys.map(|keys| on_device(&keys, device));
-            Self { keys, starts: starts.map(|starts| on_device(&starts, device)), longest }
-        })
+        fits && d % 8 == 0 && d <= LARGEST_HEAD && unsafe { ppo_flash_is_allowed() } && works(x.device())
     }
 
-    /// Whether the kernel has heads of `d` numbers.
-    pub fn has(d: i64) -> bool {
-        d % 8 == 0 && d <= LARGEST_HEAD
+    /// For the branches that a row consists of.
+    pub fn new(branches: &[Branch], device: Device) -> Self {
+        let Places { keys, starts, longest } = Places::of(branches);
+        let keys = keys.map(|keys| on_device(&keys, device));
+        Self { keys, starts: starts.map(|starts| on_device(&starts, device)), longest }
     }
 
     /// Causal attention of each branch after its prefix: [T, N, D] for `queries` [T, N, D], not scaled, and `keys` and
@@ -104,6 +103,16 @@ impl Flash {
         let [y] = made(|[y]| unsafe { ppo_flash(qkv[0], qkv[1], qkv[2], starts_q, starts_k, longest_q, longest_k, y) });
         y
     }
+}
+
+/// Whether a GPU has the kernel, which older ones than Ampere do not: tried once.
+fn works(device: Device) -> bool {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    *WORKS.get_or_init(|| {
+        let x = Tensor::ones([1, 1, 8], (Kind::BFloat16, device));
+        let flash = Flash::new(&[Branch { prefix: 0..0, own: 0..1 }], device);
+        catching(|| Ok(tch::no_grad(|| flash.attend(&x, &x, &x)))).is_ok()
+    })
 }
 
 impl Clone for Flash {
@@ -172,7 +181,10 @@ mod tests {
     fn the_kernel_attends_as_products_do() {
         let branches = branches();
         let [q, k, v] = drawn(Kind::BFloat16, test_device()).map(|x| x.set_requires_grad(true));
-        let Some(flash) = Flash::new(&q, &branches) else { return assert_eq!(test_device(), Device::Cpu) };
+        if !Flash::takes(&q, 8) {
+            return assert_eq!(test_device(), Device::Cpu);
+        }
+        let flash = Flash::new(&branches, q.device());
         let found = flash.attend(&q, &k, &v).flatten(1, 2);
         let (found_host, expected) = (to_host(&found.detach()), to_host(&expected(&branches)));
         let worst = found_host.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);

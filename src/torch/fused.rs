@@ -51,7 +51,12 @@ unsafe extern "C" {
 
 /// Whether the operations of this module can take `x`.
 pub fn is_fused(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::BFloat16)
+    fuses(x.device(), x.kind())
+}
+
+/// Whether they can take tensors of a kind on a device.
+pub fn fuses(device: Device, kind: Kind) -> bool {
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16)
 }
 
 /// The pointer that the shim reads, which it does not keep.

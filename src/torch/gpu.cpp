@@ -10,14 +10,38 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
+#include <cstddef>
 #include <map>
 #include <string>
+
+// What is used here of libtorch's graphs, whose own header needs CUDA's, over more bytes than they have. Where libtorch
+// has no CUDA, neither has it these functions.
+enum cudaStreamCaptureMode : int;
+
+namespace at::cuda {
+struct CUDAGraph {
+  __attribute__((weak)) explicit CUDAGraph(bool keep_graph);
+  __attribute__((weak)) ~CUDAGraph();
+  __attribute__((weak)) void capture_begin(c10::MempoolId_t pool, cudaStreamCaptureMode mode);
+  __attribute__((weak)) void capture_end();
+  __attribute__((weak)) void replay();
+  __attribute__((weak)) c10::MempoolId_t pool();
+
+private:
+  alignas(16) std::byte inside[4096];
+};
+} // namespace at::cuda
 
 namespace {
 namespace kineto = torch::autograd::profiler;
 using torch::profiler::impl::ActivityType;
 
+using at::cuda::CUDAGraph;
+
 at::Device gpu(int64_t index) { return {at::kCUDA, static_cast<c10::DeviceIndex>(index)}; }
+
+// Other threads may do on the GPU what they like while one records.
+constexpr auto this_thread = static_cast<cudaStreamCaptureMode>(1);
 } // namespace
 
 extern "C" {
@@ -38,7 +62,6 @@ char *ppo_device_memory(int64_t device, int64_t out[4]) {
 // Bytes of memory that a GPU has.
 char *ppo_device_capacity(int64_t device, int64_t *out) {
   return guarded([&] {
-    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(gpu(device));
     *out = c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(gpu(device).index()).second;
   });
 }
@@ -59,6 +82,46 @@ char *ppo_switches(bool tf32, bool flash, bool memory_efficient, bool cudnn) {
     context.setSDPUseCuDNN(cudnn);
   });
 }
+
+// Makes another stream than the default one this thread's current one on a GPU, after all that it was given before.
+char *ppo_own_stream(int64_t device) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl cuda(at::kCUDA);
+    cuda.setDevice(gpu(device));
+    auto before = cuda.getStream(gpu(device));
+    if (before != cuda.getDefaultStream(gpu(device))) return;
+    cuda.synchronizeStream(before);
+    cuda.exchangeStream(cuda.getStreamFromGlobalPool(gpu(device)));
+  });
+}
+
+// Whether this thread's current stream can be recorded.
+bool ppo_can_record(int64_t device) {
+  if (!ppo_has_cuda()) return false;
+  c10::impl::VirtualGuardImpl cuda(at::kCUDA);
+  return cuda.getStream(gpu(device)) != cuda.getDefaultStream(gpu(device));
+}
+
+// From here to ppo_graph_end what this thread gives to a GPU is recorded in the graph `out`, which may use the memory
+// of the graph `before`.
+char *ppo_graph_begin(int64_t device, CUDAGraph *before, CUDAGraph **out) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(gpu(device));
+    auto graph = std::make_unique<CUDAGraph>(false);
+    graph->capture_begin(before ? before->pool() : c10::MempoolId_t{0, 0}, this_thread);
+    *out = graph.release();
+  });
+}
+
+char *ppo_graph_end(CUDAGraph *graph) {
+  return guarded([&] { graph->capture_end(); });
+}
+
+char *ppo_graph_replay(CUDAGraph *graph) {
+  return guarded([&] { graph->replay(); });
+}
+
+void ppo_graph_free(CUDAGraph *graph) { delete graph; }
 
 // Whether FlashAttention may be used.
 bool ppo_flash_is_allowed() { return at::globalContext().userEnabledFlashSDP(); }
@@ -87,7 +150,8 @@ char *ppo_kernels_begin() {
 char *ppo_kernels_end(void *state, void (*take)(void *, const char *, int64_t, double)) {
   return guarded([&] {
     std::map<std::string, std::pair<int64_t, double>> spent;
-    for (const auto &event : kineto::disableProfiler()->events()) {
+    auto result = kineto::disableProfiler();
+    for (const auto &event : result->events()) {
       if (event.deviceType() != at::kCUDA) continue;
       auto &[calls, seconds] = spent[event.name()];
       calls++;

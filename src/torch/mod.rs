@@ -11,6 +11,7 @@ mod fault;
 mod flash;
 mod fused;
 mod gpu;
+mod graph;
 mod heap;
 mod machine;
 #[cfg(feature = "nccl")]
@@ -25,9 +26,10 @@ pub use device::{DEVICES, device, fetch, named_device, send, test_device, test_d
 pub use fault::{Fault, catching, report_panics};
 pub use flash::Flash;
 pub use fused::{
-    Branch, NewToken, Row, add_norm, attend, attend_one, is_fused, norm, sample, split, swiglu, vocabulary,
+    Branch, NewToken, Row, add_norm, attend, attend_one, fuses, is_fused, norm, sample, split, swiglu, vocabulary,
 };
 pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_capacity, device_memory, has_cuda, on_device, wait_for};
+pub use graph::{Graph, own_stream};
 pub use heap::{
     Held, has_room, keep_freed_memory, make_room, most_resident_bytes, resident_bytes, return_large_blocks, trim,
     trim_above,

@@ -1,7 +1,7 @@
 //! How long each operation of libtorch takes: on a CPU between its call and its return, on a GPU while its kernels run.
 
 use super::{checked, wait_for};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +61,9 @@ impl Profile {
     /// What libtorch says.
     pub fn read(mut self) -> Result<Vec<Operation>> {
         wait_for(self.device);
-        self.stop()
+        let all = self.stop()?;
+        ensure!(self.device == Device::Cpu || !all.is_empty(), "the kernels of the GPU could not be watched");
+        Ok(all)
     }
 
     fn stop(&mut self) -> Result<Vec<Operation>> {

@@ -75,7 +75,7 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
         // What did the models expect?
         let sequences: Vec<&Sequence> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
         let batch = Batch::new(&sequences, trainer.micro_tokens, trainer.models.actor.model.device(), comm);
-        let batch = batch.under(pulse);
+        let batch = batch.packed(ppo.packing || trainer.models.actor.model.decoder.prefers_rows()).under(pulse);
         let estimate = || estimate(&trainer.models, &batch, temperature, &mut clock);
         let estimates = estimated.map_or_else(estimate, Ok)?;
         let gap = Gap::between(&rollouts, &estimates.old);

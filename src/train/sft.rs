@@ -113,7 +113,9 @@ impl WarmStart<'_> {
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
-            let batch = Batch::new(&order, micro_tokens, learner.model.device(), comm).packed(sft.packing).under(pulse);
+            let batch = Batch::new(&order, micro_tokens, learner.model.device(), comm)
+                .packed(sft.packing || learner.model.decoder.prefers_rows())
+                .under(pulse);
             for mini in batch.minis(sft.batch) {
                 done += 1;
                 let mut record = Record::new(Stage::Sft, done as u64);

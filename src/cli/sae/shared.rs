@@ -81,7 +81,8 @@ impl Reader {
     /// The texts of a file.
     pub fn texts(&self, file: &Path, how: &Texts) -> Result<Vec<Text>> {
         let limit = how.context.min(self.policy.config.max_position_embeddings as usize);
-        let columns = Columns { text: &[&how.column], prompt: how.prompt_column.as_deref(), every_prompt: true };
+        let columns =
+            Columns { text: &[&how.column], prompt: how.prompt_column.as_deref(), every_prompt: true, special: false };
         let (all, without) = texts(file, columns, &self.writer.tokenizer, limit)?;
         if without > 0 {
             let (rows, shown) = (counted(without, "row"), file.display());

@@ -133,9 +133,14 @@ pub struct Machine {
     /// Whether products of float32 on a GPU may round their factors to TF32, which is faster.
     #[serde(default)]
     pub tf32: bool,
-    /// Which fused kernel libtorch may use for attention over whole sequences.
+    /// Which fused kernel may be used for attention over whole sequences. In rows without padding (`ppo.packing`) a GPU
+    /// uses FlashAttention with `auto` and `flash`.
     #[serde(default)]
     pub attention: Attention,
+    /// Whether what draws a token on a GPU is recorded as a graph of kernels, which is then started as a whole. Not run
+    /// on a GPU yet.
+    #[serde(default)]
+    pub graphs: bool,
     /// 10^12 operations per second of the device's products at their best, of which MFU is a share (default: the data
     /// sheet's for an A100, H100 SXM or H200 SXM, otherwise measured after the first step).
     #[schemars(range(min = 0.001, max = 1e6))]
