@@ -11,8 +11,9 @@ use tch::{Cuda, Device, Kind, Tensor};
 const MOST_ALIKE: &str = "a100";
 /// How long each rate is measured.
 const TIME: Duration = Duration::from_millis(400);
-/// The share of the products' rate that a CPU reaches in a step, and of its memory's: assumptions, like those of GPUs.
-const PRODUCTS_SHARE: f64 = 0.6;
+/// The share of the products' rate that a CPU reaches in a step, and of its memory's: fitted to a step of SmolLM2 on
+/// two cores (docs/clusters.md).
+const PRODUCTS_SHARE: f64 = 0.9;
 const MEMORY_SHARE: f64 = 1.0;
 
 impl Machine {

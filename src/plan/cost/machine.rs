@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_inline_default::serde_inline_default;
 use std::path::Path;
 
-/// A kind of machine with some GPUs, or with a CPU alone. The peaks are those of data sheets; the shares are
-/// assumptions.
+/// A kind of machine with some GPUs, or with a CPU alone. The peaks are those of data sheets; shares and what the host
+/// does are fitted to the steps of a 3B model on one H200 (docs/clusters.md), and for other machines assumptions.
 #[serde_inline_default]
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +43,7 @@ pub struct Machine {
     #[schemars(range(min = 0.01, max = 1.0))]
     pub memory_share: f64,
     /// Microseconds that starting a kernel takes.
-    #[serde_inline_default(5.0)]
+    #[serde_inline_default(6.0)]
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub launch_us: f64,
     /// Between the devices of a machine, each way, GB per second and device.
@@ -76,7 +76,7 @@ pub(super) const KNOWN: [(&str, &str, &[&str]); 3] = [
     (
         "h100",
         "name = 'H100 80 GB SXM'\nmemory_gb = 80\nbfloat16_tflops = 989\nfloat32_tflops = 67\nmemory_gb_s = 3350\n\
-         link_gb_s = 450\nhost_gb_s = 50\n",
+         link_gb_s = 450\nhost_gb_s = 50\nhost_memory_gb_s = 100\nproducts_share = 0.6\n",
         &["NVIDIA H100 80GB HBM3"],
     ),
     (
@@ -88,7 +88,7 @@ pub(super) const KNOWN: [(&str, &str, &[&str]); 3] = [
     (
         "h200",
         "name = 'H200 141 GB SXM'\nmemory_gb = 141\nbfloat16_tflops = 989\nfloat32_tflops = 67\nmemory_gb_s = 4800\n\
-         link_gb_s = 450\nhost_gb_s = 50\n",
+         link_gb_s = 450\nhost_gb_s = 50\nhost_memory_gb_s = 100\nproducts_share = 0.6\n",
         &["NVIDIA H200"],
     ),
 ];

@@ -161,22 +161,34 @@ impl Tokens {
     fn of(sequences: f64, length: f64) -> Self {
         Self { all: sequences * length, pairs: sequences * length * (length + 1.0) / 2.0 }
     }
+
+    /// Prompts and responses, `together` of which read their prompt once.
+    fn read(sequences: f64, Lengths { prompt, response, .. }: Lengths, together: f64) -> Self {
+        let (prompts, responses) = (Self::of(sequences / together, prompt), Self::of(sequences, response));
+        Self {
+            all: prompts.all + responses.all,
+            pairs: prompts.pairs + responses.pairs + sequences * response * prompt,
+        }
+    }
 }
 
 /// The stages of a PPO step in the order of the loop.
 pub fn stages(plan: &Plan, ppo: &Ppo, lengths: Lengths, processes: usize) -> Vec<Stage> {
     let shape = &Shape::of(plan);
     let share = |count: usize| count.div_ceil(processes) as f64;
-    let length = lengths.prompt + lengths.response;
-    let micro_batches = |sequences: f64| (sequences * length / ppo.micro_batch_tokens as f64).ceil().max(1.0);
+    let on_host = plan.recipe.machine.device != "cpu";
+    // In one row, as `train::layout` has them.
+    let packed = !on_host || ppo.packing || shape.w < 4.0;
+    let together = if packed { plan.recipe.rollout.samples_per_prompt as f64 } else { 1.0 };
+    let read = |sequences: f64| Tokens::read(sequences, lengths, together);
+    let micro_batches = |read: Tokens| (read.all / ppo.micro_batch_tokens as f64).ceil().max(1.0);
     let scored = share(plan.sequences_per_step());
-    let batches = micro_batches(scored);
-    let forward = shape.forward(Tokens::of(scored, length), batches);
+    let batches = micro_batches(read(scored));
+    let forward = shape.forward(read(scored), batches);
     let head = shape.head(scored * lengths.response, false, batches);
     let mut all = vec![rollout(plan, shape, lengths, processes)];
     let scoring = |name, pieces: &[Piece]| Stage { name, pieces: pieces.to_vec(), ..Stage::default() };
     all.push(scoring("old_log_prob", &[forward, head]));
-    let on_host = plan.recipe.machine.device != "cpu";
     if ppo.needs_reference() {
         let copied = if plan.recipe.memory.offload_reference && on_host { shape.all * shape.w } else { 0.0 };
         all.push(Stage { copied, ..scoring("ref", &[forward, head]) });
@@ -187,11 +199,11 @@ pub fn stages(plan: &Plan, ppo: &Ppo, lengths: Lengths, processes: usize) -> Vec
     let recompute = plan.recipe.memory.gradient_checkpointing;
     let update = |name, updates: usize, size: usize, parameters: f64, learns_words: bool| {
         let (sequences, updates) = (share(size), updates as f64);
-        let batches = micro_batches(sequences);
-        let layers = shape.forward(Tokens::of(sequences, length), batches).by(if recompute { 4.0 } else { 3.0 });
-        let read = sequences * lengths.response;
-        let parts = read / batches * shape.v > VOCABULARY_PART as f64;
-        let head = shape.head(read, true, batches).by(if parts { 4.0 } else { 3.0 });
+        let batches = micro_batches(read(sequences));
+        let layers = shape.forward(read(sequences), batches).by(if recompute { 4.0 } else { 3.0 });
+        let learnt = sequences * lengths.response;
+        let parts = learnt / batches * shape.v > VOCABULARY_PART as f64;
+        let head = shape.head(learnt, true, batches).by(if parts { 4.0 } else { 3.0 });
         let mut stage = optimizer(plan, shape, parameters, batches, processes);
         stage.name = name;
         stage.pieces.push(layers);

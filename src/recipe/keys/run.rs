@@ -137,9 +137,8 @@ pub struct Machine {
     /// uses FlashAttention with `auto` and `flash`.
     #[serde(default)]
     pub attention: Attention,
-    /// Whether what draws a token on a GPU is recorded as a graph of kernels, which is then started as a whole. Not run
-    /// on a GPU yet.
-    #[serde(default)]
+    /// Whether what draws a token on a GPU is recorded as a graph of kernels, which is then started as a whole.
+    #[serde_inline_default(true)]
     pub graphs: bool,
     /// 10^12 operations per second of the device's products at their best, of which MFU is a share (default: the data
     /// sheet's for an A100, H100 SXM or H200 SXM, otherwise measured after the first step).
