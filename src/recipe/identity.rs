@@ -7,12 +7,13 @@ use toml::Value;
 
 /// Sections and keys that may change when a run is resumed: how long it runs, what it shows and keeps, where it is
 /// computed and in parts of what size. Any other change would make it a different experiment.
-pub const MAY_CHANGE: [&str; 17] = [
+pub const MAY_CHANGE: [&str; 18] = [
     "name",
     "ppo.steps",
     "ppo.micro_batch_tokens",
     "ppo.packing",
     "sft.micro_batch_tokens",
+    "sft.packing",
     "rollout.batch",
     "evaluation",
     "checkpoints",

@@ -173,7 +173,7 @@ impl Engine<'_> {
             self.take((&tokens, &log_probs), far.rows(), (first, &mut None), responses);
             watch(responses);
             let live = live(far.rows(), responses);
-            if live.is_empty() || !(self.goes_on)() {
+            if far.drawn() == max || live.is_empty() || !(self.goes_on)() {
                 break;
             }
             if few(&live, far.rows()) {

@@ -33,6 +33,8 @@ pub struct FarAway<'a> {
     tokens: Tensor,
     log_probs: Tensor,
     recorded: Recorded,
+    /// A graph that is not started any more, whose memory the next one uses.
+    before: Option<Graph>,
 }
 
 /// Whether there is a graph.
@@ -67,6 +69,7 @@ impl<'a> FarAway<'a> {
             tokens: Tensor::zeros(size, (Kind::Int64, device)),
             log_probs: Tensor::zeros(size, (Kind::Float, device)),
             recorded: if possible { Recorded::Not { ready: false } } else { Recorded::Never },
+            before: Graph::left(),
         }
     }
 
@@ -94,7 +97,14 @@ impl<'a> FarAway<'a> {
         let fewer = |all: &Tensor| all.index_select(1, &index);
         (self.tokens, self.log_probs) = (fewer(&self.tokens), fewer(&self.log_probs));
         if !matches!(self.recorded, Recorded::Never) {
-            self.recorded = Recorded::Not { ready: false };
+            self.put_by(Recorded::Not { ready: false });
+        }
+    }
+
+    /// Goes on as `next`; a graph that there was is left for the next one.
+    fn put_by(&mut self, next: Recorded) {
+        if let Recorded::Graph(graph, _) = std::mem::replace(&mut self.recorded, next) {
+            self.before = Some(graph);
         }
     }
 
@@ -116,11 +126,8 @@ impl<'a> FarAway<'a> {
 
     /// Draws a token by a graph that is recorded for it, or without one.
     fn record(&mut self, filled: i64, extent: i64) {
-        let before = match std::mem::replace(&mut self.recorded, Recorded::Never) {
-            Recorded::Graph(before, _) => Some(before),
-            _ => None,
-        };
-        let device = self.policy.device();
+        self.put_by(Recorded::Never);
+        let (device, before) = (self.policy.device(), self.before.take());
         match Graph::record(device, before.as_ref(), || self.pass(extent)) {
             Ok(graph) => {
                 graph.replay();
@@ -143,5 +150,14 @@ impl<'a> FarAway<'a> {
         self.count += 1;
         let next = self.batch.step(self.policy, &tokens, Some(extent));
         self.hidden.copy_(&next);
+    }
+}
+
+impl Drop for FarAway<'_> {
+    fn drop(&mut self) {
+        self.put_by(Recorded::Never);
+        if let Some(graph) = self.before.take() {
+            graph.leave();
+        }
     }
 }

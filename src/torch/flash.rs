@@ -6,7 +6,7 @@
 //!
 //! Shapes: T tokens of the row, S keys of all branches, N query heads, K key-value heads, D head dimension.
 
-use super::fault::catching;
+use super::fault::{Fault, catching};
 use super::fused::{Branch, made, raw};
 use super::gpu::on_device;
 use std::ffi::c_char;
@@ -75,11 +75,16 @@ pub struct Flash {
 }
 
 impl Flash {
+    /// Whether the kernel has heads of `d` numbers.
+    pub fn has(d: i64) -> bool {
+        d % 8 == 0 && d <= LARGEST_HEAD
+    }
+
     /// Whether the kernel takes rows `x` with heads of `d` numbers, on this GPU, and may be used.
     pub fn takes(x: &Tensor, d: i64) -> bool {
         let fits = matches!(x.device(), Device::Cuda(_)) && x.kind() == Kind::BFloat16;
         // SAFETY: it reads a setting of libtorch's.
-        fits && d % 8 == 0 && d <= LARGEST_HEAD && unsafe { ppo_flash_is_allowed() } && works(x.device())
+        fits && Self::has(d) && unsafe { ppo_flash_is_allowed() } && works(x.device())
     }
 
     /// For the branches that a row consists of.
@@ -108,11 +113,19 @@ impl Flash {
 /// Whether a GPU has the kernel, which older ones than Ampere do not: tried once.
 fn works(device: Device) -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
-    *WORKS.get_or_init(|| {
+    if let Some(works) = WORKS.get() {
+        return *works;
+    }
+    let tried = catching(|| {
         let x = Tensor::ones([1, 1, 8], (Kind::BFloat16, device));
         let flash = Flash::new(&[Branch { prefix: 0..0, own: 0..1 }], device);
-        catching(|| Ok(tch::no_grad(|| flash.attend(&x, &x, &x)))).is_ok()
-    })
+        Ok(tch::no_grad(|| flash.attend(&x, &x, &x)))
+    });
+    match tried {
+        // That says nothing of the kernel.
+        Err(error) if Fault::memory(&error).is_some() => false,
+        tried => *WORKS.get_or_init(|| tried.is_ok()),
+    }
 }
 
 impl Clone for Flash {

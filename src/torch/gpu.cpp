@@ -107,9 +107,10 @@ bool ppo_can_record(int64_t device) {
 char *ppo_graph_begin(int64_t device, CUDAGraph *before, CUDAGraph **out) {
   return guarded([&] {
     c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(gpu(device));
-    auto graph = std::make_unique<CUDAGraph>(false);
+    // If it fails, the allocator may know the graph already, which then stays.
+    auto *graph = new CUDAGraph(false);
     graph->capture_begin(before ? before->pool() : c10::MempoolId_t{0, 0}, this_thread);
-    *out = graph.release();
+    *out = graph;
   });
 }
 

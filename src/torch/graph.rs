@@ -1,15 +1,18 @@
 //! Kernels of a GPU that are recorded once and started again together: a graph of CUDA.
 //!
-//! The host needs some 15 microseconds for each operation, and a GPU fewer for most of those that decode a token.
+//! The host needs some 20 microseconds for each operation, and a GPU fewer for most of those that decode a token.
 //! Started as one graph they wait for nothing. What is recorded has the addresses of its tensors, which must stay where
 //! they are; what it allocates meanwhile is its own.
 
 use super::checked;
 use super::fault::{Fault, catching};
 use anyhow::Result;
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::panic::resume_unwind;
 use std::ptr::null_mut;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use tch::Device;
 
 unsafe extern "C" {
@@ -38,10 +41,11 @@ pub fn own_stream(device: Device) -> Result<()> {
 pub struct Graph(*mut c_void);
 
 impl Graph {
-    /// Whether this thread can record what it does on a device.
+    /// Whether this thread can record what it does on a device. Not once a recording has failed in a way that leaves
+    /// libtorch in disorder.
     pub fn is_possible(device: Device) -> bool {
         // SAFETY: it looks at the state of libtorch in this thread.
-        matches!(device, Device::Cuda(index) if unsafe { ppo_can_record(index as i64) })
+        matches!(device, Device::Cuda(index) if !FAILED.load(Relaxed) && unsafe { ppo_can_record(index as i64) })
     }
 
     /// Records what `work` does on a GPU, which is not done yet. The memory of a graph `before`, which is not started
@@ -54,15 +58,30 @@ impl Graph {
         let mut graph = Self(null_mut());
         let before = before.map_or(null_mut(), |before| before.0);
         // SAFETY: the shim fills in a new graph unless it returns a message; `before` lives during the call.
-        checked(unsafe { ppo_graph_begin(index as i64, before, &mut graph.0) })?;
-        let mut recording = Recording(Some(&graph));
-        catching(|| {
+        in_order(checked(unsafe { ppo_graph_begin(index as i64, before, &mut graph.0) }))?;
+        let done = catching(|| {
             work();
             Ok(())
-        })?;
-        recording.end()?;
-        drop(recording);
-        Ok(graph)
+        });
+        // SAFETY: recording has begun, and has not ended.
+        let ended = in_order(checked(unsafe { ppo_graph_end(graph.0) }));
+        if let Err(fault) = ended {
+            // libtorch's allocator still knows it.
+            std::mem::forget(graph);
+            return done.and(Err(fault.into()));
+        }
+        done.map(|()| graph)
+    }
+
+    /// Leaves a graph that is not started any more, for the next one that this thread records after `left`: libtorch
+    /// would not give the memory of a graph that is gone to another.
+    pub fn leave(self) {
+        LEFT.set(Some(self));
+    }
+
+    /// The graph that this thread has left.
+    pub fn left() -> Option<Self> {
+        LEFT.take()
     }
 
     /// Does what was recorded.
@@ -82,21 +101,18 @@ impl Drop for Graph {
     }
 }
 
-/// A graph that is being recorded, until its end or, if something fails before, until it is dropped.
-struct Recording<'a>(Option<&'a Graph>);
+static FAILED: AtomicBool = AtomicBool::new(false);
 
-impl Recording<'_> {
-    fn end(&mut self) -> Result<()> {
-        let Some(graph) = self.0.take() else { return Ok(()) };
-        // SAFETY: recording has begun, and has not ended.
-        Ok(checked(unsafe { ppo_graph_end(graph.0) })?)
-    }
+thread_local! {
+    static LEFT: Cell<Option<Graph>> = const { Cell::new(None) };
 }
 
-impl Drop for Recording<'_> {
-    fn drop(&mut self) {
-        let _ = self.end();
+/// Remembers that beginning or ending a recording has failed.
+fn in_order(done: Result<(), Fault>) -> Result<(), Fault> {
+    if done.is_err() {
+        FAILED.store(true, Relaxed);
     }
+    done
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
     if trainer.state.unevaluated {
         trainer.call(hooks, metrics)?;
     }
+    // All ranks lay sequences out alike, or they would divide them differently.
+    let packed = ppo.packing || !comm.any(!trainer.models.actor.model.decoder.prefers_rows())?;
     for step in trainer.state.step + 1..=ppo.steps {
         pulse.check()?;
         let mut record = Record::new(Stage::Ppo, step as u64);
@@ -75,7 +77,7 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
         // What did the models expect?
         let sequences: Vec<&Sequence> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
         let batch = Batch::new(&sequences, trainer.micro_tokens, trainer.models.actor.model.device(), comm);
-        let batch = batch.packed(ppo.packing || trainer.models.actor.model.decoder.prefers_rows()).under(pulse);
+        let batch = batch.packed(packed).under(pulse);
         let estimate = || estimate(&trainer.models, &batch, temperature, &mut clock);
         let estimates = estimated.map_or_else(estimate, Ok)?;
         let gap = Gap::between(&rollouts, &estimates.old);

@@ -110,12 +110,11 @@ impl WarmStart<'_> {
         let mut progress = Progress::resumed(self.done.steps as u64, total as u64, "warm start");
         let (mut done, mut kept, mut micro_tokens) = (0, Instant::now(), sft.micro_batch_tokens);
         pulse.count(Stage::Sft, self.done.steps, total);
+        let packed = self.packed(&learner.model)?;
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
-            let batch = Batch::new(&order, micro_tokens, learner.model.device(), comm)
-                .packed(sft.packing || learner.model.decoder.prefers_rows())
-                .under(pulse);
+            let batch = Batch::new(&order, micro_tokens, learner.model.device(), comm).packed(packed).under(pulse);
             for mini in batch.minis(sft.batch) {
                 done += 1;
                 let mut record = Record::new(Stage::Sft, done as u64);
@@ -210,10 +209,16 @@ impl WarmStart<'_> {
         explain(error, format!("step {step} of the warm start"), &self.folder.not_finite(Stage::Sft, step), mini, known)
     }
 
+    /// Whether rows stand one after another; all ranks lay them out alike.
+    fn packed(&self, policy: &Policy) -> Result<bool> {
+        Ok(self.sft.packing || !self.comm.any(!policy.decoder.prefers_rows())?)
+    }
+
     /// Mean negative log-prob per response token, in nats.
     fn validation_loss(&self, policy: &Policy) -> Result<f64> {
         let rows: Vec<&Sequence> = self.rows.validation.iter().collect();
-        let batch = Batch::new(&rows, self.sft.micro_batch_tokens, policy.device(), self.comm).under(self.pulse);
+        let batch = Batch::new(&rows, self.sft.micro_batch_tokens, policy.device(), self.comm);
+        let batch = batch.packed(self.packed(policy)?).under(self.pulse);
         Ok(-log_probs(policy, &batch, 1.0)?.mean(Kind::Float).double_value(&[]))
     }
 }

@@ -26,6 +26,7 @@ use crate::model::{Products, VOCABULARY_PART};
 use crate::plan::Plan;
 use crate::recipe::{Ppo, Precision};
 use crate::rollout::PREFILL_TOKENS;
+use crate::torch::Flash;
 
 /// How long sequences are, in tokens.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +179,8 @@ pub fn stages(plan: &Plan, ppo: &Ppo, lengths: Lengths, processes: usize) -> Vec
     let share = |count: usize| count.div_ceil(processes) as f64;
     let on_host = plan.recipe.machine.device != "cpu";
     // In one row, as `train::layout` has them.
-    let packed = !on_host || ppo.packing || shape.w < 4.0;
+    let flash = shape.w < 4.0 && plan.kernels().flash && Flash::has(plan.config.head_dim);
+    let packed = !on_host || ppo.packing || flash;
     let together = if packed { plan.recipe.rollout.samples_per_prompt as f64 } else { 1.0 };
     let read = |sequences: f64| Tokens::read(sequences, lengths, together);
     let micro_batches = |read: Tokens| (read.all / ppo.micro_batch_tokens as f64).ceil().max(1.0);

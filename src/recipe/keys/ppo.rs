@@ -46,8 +46,8 @@ pub struct Ppo {
     #[schemars(range(min = 1))]
     pub micro_batch_tokens: usize,
     /// The sequences of a micro-batch stand one after another instead of being padded to the longest, and a prompt is
-    /// read once for all responses to it; the gradient stays the same. On a CPU, and in bfloat16 on a GPU that has
-    /// FlashAttention, they always do.
+    /// read once for all responses to it; the gradient stays the same. On a CPU, and in bfloat16 on a GPU
+    /// where `machine.attention` lets FlashAttention do it, they always do.
     #[serde(default)]
     pub packing: bool,
     /// Peak learning rate of the actor.

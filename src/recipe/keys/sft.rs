@@ -54,8 +54,8 @@ pub struct Sft {
     #[schemars(range(min = 0.0, max = 1e6))]
     pub grad_clip: f64,
     /// Rows stand one after another in a micro-batch instead of being padded to the longest; each attends to itself
-    /// alone, so the gradient stays the same. On a CPU, and in bfloat16 on a GPU that has FlashAttention, they always
-    /// do.
+    /// alone, so the gradient stays the same. On a CPU, and in bfloat16 on a GPU where
+    /// `machine.attention` lets FlashAttention do it, they always do.
     #[serde(default)]
     pub packing: bool,
     /// Least share of the training rows that can be read and in which the recipe's reward finds an answer; below it a
