@@ -56,7 +56,11 @@ pub fn cost_report(plan: &Plan, machine: &Machine, lengths: Lengths) -> String {
         scaled(exchanged)
     );
     let row = |(at, step): (usize, &Step)| {
-        let of = |name: &str| seconds(step.stages.iter().filter(|cost| cost.stage == name).map(|cost| cost.work).sum());
+        // A sum of nothing is -0.
+        let of = |name: &str| {
+            let own = step.stages.iter().filter(|cost| cost.stage == name).map(|cost| cost.work);
+            seconds(own.sum::<f64>() + 0.0)
+        };
         let scoring = step.stages.iter().filter(|cost| ["old_log_prob", "ref", "values"].contains(&cost.stage));
         let memory = costs.memory[at];
         vec![

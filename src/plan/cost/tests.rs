@@ -142,6 +142,9 @@ fn what_is_printed_is_narrow_and_agrees_with_its_json() {
     let seconds = |key: &str| stages.iter().map(|stage| stage[key].as_f64().unwrap()).sum::<f64>();
     assert!(near(seconds("work_seconds") + seconds("exchange_seconds"), steps[3]["seconds"].as_f64().unwrap(), 1e-9));
     assert_eq!(steps[1]["memory_bytes"], crate::plan::peak(&crate::plan::estimate(&plan, 2)).1);
+    // A stage that there is none of takes no time, which is not negative.
+    let shared = bench.load(bench.good(), &["ppo.critic=shared"]).unwrap();
+    assert!(!cost_report(&shared, &machine, LENGTHS).contains("-0"));
     let none = bench.load(bench.good(), &["ppo=unset"]).unwrap();
     assert!(cost_report(&none, &machine, LENGTHS).contains("no PPO step"));
 }
