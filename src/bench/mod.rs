@@ -21,7 +21,7 @@ use crate::recipe::Ppo;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Engine, Response, Sampling, Stop};
 use crate::torch::{Profile, device_memory, most_resident_bytes};
-use crate::train::batch::{Batch, Sequence};
+use crate::train::batch::{Batch, Sequence, in_rows};
 use crate::train::clock::Clock;
 use crate::train::estimates::estimate;
 use crate::train::experience::{Scored, experience};
@@ -112,7 +112,8 @@ impl<'a> Bench<'a> {
             if let Some(done) = profile.take() {
                 spent.add(stage, done.read()?);
             }
-            profile = Some(Profile::start(device)?);
+            // Nothing comes after the last one.
+            profile = STAGES.last().is_some_and(|last| *last != stage).then(|| Profile::start(device)).transpose()?;
             Ok(())
         })?;
         Ok(spent)
@@ -132,7 +133,7 @@ impl<'a> Bench<'a> {
         let sequences: Vec<Sequence> = sequences.collect();
         let all: Vec<&Sequence> = sequences.iter().collect();
         let batch = Batch::new(&all, ppo.micro_batch_tokens, self.models.actor.model.device(), &Solo);
-        let batch = batch.packed(ppo.packing || self.models.actor.model.decoder.prefers_rows());
+        let batch = batch.packed(in_rows(ppo.packing, &self.models.actor.model.decoder, &Solo)?);
         let estimates = estimate(&self.models, &batch, temperature, &mut clock)?;
         let scored = Scored {
             scores: &(0..all.len()).map(|i| (i % 2) as f32).collect::<Vec<_>>(),

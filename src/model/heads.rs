@@ -9,7 +9,7 @@ use super::config::ModelConfig;
 use super::decoder::{Decoder, Tokens};
 use super::nn::Linear;
 use super::weights::{Head, Weights};
-use crate::torch::{cpu_multiplies_bfloat16, has_room, is_fused, recompute, vocabulary};
+use crate::torch::{Packed, has_room, is_fused, recompute, vocabulary};
 use tch::{Device, Kind, Tensor};
 
 /// A language model: decoder and vocabulary head over their weights.
@@ -45,9 +45,8 @@ impl Policy {
     /// and faster. None if it would not be (`torch::Packed`), or if there is no room for it (`torch::has_room`).
     pub fn packed(&self) -> Option<Self> {
         let flat = self.weights.flat();
-        let gains = flat.device() == Device::Cpu && flat.kind() == Kind::BFloat16 && cpu_multiplies_bfloat16();
         let bytes = flat.numel() * flat.kind().elt_size_in_bytes();
-        (gains && has_room(bytes as u64)).then(|| self.with_packed_weights())
+        (Packed::helps(flat) && has_room(bytes as u64)).then(|| self.with_packed_weights())
     }
 
     fn with_packed_weights(&self) -> Self {

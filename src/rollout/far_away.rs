@@ -2,8 +2,9 @@
 //! token needs nothing of the host, and on a GPU one graph of kernels draws each.
 //!
 //! Decided: a graph attends to the slots up to the next multiple of `SLOTS`, of which those to come are masked, and is
-//! recorded anew for the next multiple, and when rows leave. Before each recording a token is drawn without a graph, so
-//! that libraries have what they need. If recording fails, tokens are drawn one kernel after another.
+//! recorded anew for the next multiple, and when rows leave. At first, and after rows have left, a token is drawn
+//! without a graph, so that libraries have what they need. If recording fails, tokens are drawn one kernel after
+//! another.
 //!
 //! Shapes: B rows, H hidden.
 

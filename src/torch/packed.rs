@@ -29,11 +29,14 @@ const ROWS: i64 = 32;
 pub struct Packed(Tensor);
 
 impl Packed {
-    /// The weight packed, if products with it are then faster: bfloat16 on a CPU that multiplies it. None also if there
-    /// is no memory for it.
+    /// Whether products with weights like this one are faster once it is packed: bfloat16 on a CPU that multiplies it.
+    pub fn helps(weight: &Tensor) -> bool {
+        weight.device() == Device::Cpu && weight.kind() == Kind::BFloat16 && cpu_multiplies_bfloat16()
+    }
+
+    /// The weight packed, if that helps. None also if there is no memory for it.
     pub fn of(weight: &Tensor) -> Option<Self> {
-        let faster = weight.device() == Device::Cpu && weight.kind() == Kind::BFloat16 && cpu_multiplies_bfloat16();
-        if !faster {
+        if !Self::helps(weight) {
             return None;
         }
         let mut out = null_mut();

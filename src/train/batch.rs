@@ -7,7 +7,7 @@ use super::layout::Layout;
 pub use super::layout::Sequence;
 use super::pulse::Pulse;
 use crate::dist::{Comm, share_of};
-use crate::model::Tokens;
+use crate::model::{Decoder, Tokens};
 use crate::terminal;
 use crate::torch::{Fault, catching, on_device, trim};
 use anyhow::Result;
@@ -15,6 +15,15 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
+
+/// Whether sequences stand in a single row: if that is `wanted`, or the faster way for the decoders of all ranks, which
+/// must lay them out alike to divide them alike.
+///
+/// # Errors
+/// Those of `Comm::sum`.
+pub fn in_rows(wanted: bool, decoder: &Decoder, comm: &dyn Comm) -> Result<bool> {
+    Ok(wanted || !comm.any(!decoder.prefers_rows())?)
+}
 
 /// The sequences of a step, the same on every rank, and how the work on them is divided.
 pub struct Batch<'a> {

@@ -3,7 +3,7 @@
 //! Episodes are responses, actions are tokens, and the reward comes at the last one. Each step writes responses to
 //! fresh prompts, grades them, asks the models what they expected, and learns.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Sequence, in_rows};
 use super::choices::decay;
 use super::clock::Clock;
 use super::estimates::{Estimates, Gap, estimate};
@@ -51,8 +51,7 @@ fn steps(trainer: &mut Trainer, metrics: &mut Metrics, hooks: &mut [Box<dyn Hook
     if trainer.state.unevaluated {
         trainer.call(hooks, metrics)?;
     }
-    // All ranks lay sequences out alike, or they would divide them differently.
-    let packed = ppo.packing || !comm.any(!trainer.models.actor.model.decoder.prefers_rows())?;
+    let packed = in_rows(ppo.packing, &trainer.models.actor.model.decoder, comm)?;
     for step in trainer.state.step + 1..=ppo.steps {
         pulse.check()?;
         let mut record = Record::new(Stage::Ppo, step as u64);

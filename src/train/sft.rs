@@ -1,6 +1,6 @@
 //! The warm start: supervised fine-tuning with the loss on the responses only.
 
-use super::batch::{Batch, Sequence};
+use super::batch::{Batch, Sequence, in_rows};
 use super::descent::{OptimizerStep, Sums, descend};
 use super::estimates::log_probs;
 use super::learner::Learner;
@@ -110,7 +110,7 @@ impl WarmStart<'_> {
         let mut progress = Progress::resumed(self.done.steps as u64, total as u64, "warm start");
         let (mut done, mut kept, mut micro_tokens) = (0, Instant::now(), sft.micro_batch_tokens);
         pulse.count(Stage::Sft, self.done.steps, total);
-        let packed = self.packed(&learner.model)?;
+        let packed = in_rows(sft.packing, &learner.model.decoder, comm)?;
         for epoch in 0..sft.epochs {
             let mut order: Vec<&Sequence> = rows.train.iter().collect();
             order.shuffle(&mut rng::stream(self.seed, Purpose::Shuffle, epoch as u64, 0));
@@ -134,7 +134,7 @@ impl WarmStart<'_> {
                     }
                 }
                 if done % steps_per_epoch == 0 && !rows.validation.is_empty() {
-                    match self.validation_loss(&learner.model) {
+                    match self.validation_loss(&learner.model, packed) {
                         Ok(loss) => record.set("sft/val_loss", loss),
                         Err(error) if error.is::<Stopped>() => {
                             let figures = record.scalars().map(|(name, value)| (name.to_string(), value)).collect();
@@ -209,16 +209,11 @@ impl WarmStart<'_> {
         explain(error, format!("step {step} of the warm start"), &self.folder.not_finite(Stage::Sft, step), mini, known)
     }
 
-    /// Whether rows stand one after another; all ranks lay them out alike.
-    fn packed(&self, policy: &Policy) -> Result<bool> {
-        Ok(self.sft.packing || !self.comm.any(!policy.decoder.prefers_rows())?)
-    }
-
     /// Mean negative log-prob per response token, in nats.
-    fn validation_loss(&self, policy: &Policy) -> Result<f64> {
+    fn validation_loss(&self, policy: &Policy, packed: bool) -> Result<f64> {
         let rows: Vec<&Sequence> = self.rows.validation.iter().collect();
         let batch = Batch::new(&rows, self.sft.micro_batch_tokens, policy.device(), self.comm);
-        let batch = batch.packed(self.packed(policy)?).under(self.pulse);
+        let batch = batch.packed(packed).under(self.pulse);
         Ok(-log_probs(policy, &batch, 1.0)?.mean(Kind::Float).double_value(&[]))
     }
 }
