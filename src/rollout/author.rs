@@ -2,7 +2,8 @@
 //! template, if it has one.
 
 use super::constraint::Constraint;
-use super::engine::{Engine, Response};
+use super::engine::Engine;
+use super::progress::Response;
 use super::vocabulary::Vocabulary;
 use super::writer::Writer;
 use crate::grammar::Grammar;

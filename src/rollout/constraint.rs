@@ -35,20 +35,18 @@ impl<'a> Constraint<'a> {
         Self { vocabulary, places, masks: HashMap::new() }
     }
 
-    /// Logits [B, V] of the next tokens of `responses` (B), -inf where a token cannot come next; `left` tokens may
-    /// follow it.
-    pub(super) fn mask(&mut self, logits: &Tensor, responses: impl Iterator<Item = usize>, left: usize) -> Tensor {
+    /// Logits [B, V] of the next tokens of `responses` (B), -inf where a token cannot come next, with the number of
+    /// tokens that may follow it; or those of a row that has ended, for which anything can.
+    pub(super) fn mask(&mut self, logits: &Tensor, responses: impl Iterator<Item = (usize, Option<usize>)>) -> Tensor {
         let (width, device) = (logits.size()[1], logits.device());
-        let masks: Vec<Tensor> = responses.map(|response| self.forbidden(response, left, width, device)).collect();
+        let masks = responses.map(|(response, left)| self.forbidden(response, left, width, device));
+        let masks: Vec<Tensor> = masks.collect();
         logits.masked_fill(&Tensor::stack(&masks, 0), f64::NEG_INFINITY)
     }
 
-    fn forbidden(&mut self, response: usize, left: usize, width: i64, device: Device) -> Tensor {
+    fn forbidden(&mut self, response: usize, left: Option<usize>, width: i64, device: Device) -> Tensor {
+        let Some(left) = left else { return Tensor::zeros([width], (Kind::Bool, device)) };
         let place = &self.places[response];
-        if place.is_complete() {
-            // The row has ended and waits to leave the batch: whatever it draws is dropped.
-            return Tensor::zeros([width], (Kind::Bool, device));
-        }
         if self.masks.len() >= KEPT {
             self.masks.clear();
         }

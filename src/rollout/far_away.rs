@@ -2,35 +2,37 @@
 //! token needs nothing of the host, and on a GPU one graph of kernels draws each.
 //!
 //! Decided: a graph attends to the slots up to the next multiple of `SLOTS`, of which those to come are masked, and is
-//! recorded anew for the next multiple, and when rows leave. At first, and after rows have left, a token is drawn
-//! without a graph, so that libraries have what they need. If recording fails, tokens are drawn one kernel after
-//! another.
+//! recorded anew for the next multiple, and when rows leave; not when they get other responses. At first, and after
+//! rows have left, a token is drawn without a graph, so that libraries have what they need. If recording fails, tokens
+//! are drawn one kernel after another.
 //!
 //! Shapes: B rows, H hidden.
 
 use super::batch::Batch;
+use super::progress::{Drawing, Progress};
 use super::sampler::Sampling;
 use crate::model::Policy;
 use crate::terminal;
 use crate::torch::{Graph, on_device};
+use std::ops::Range;
 use tch::{Kind, Tensor};
+
+/// Tokens of each row that are drawn before the host looks at them.
+const INTERVAL: usize = 8;
 
 /// Slots of the cache by which what a graph attends to grows.
 const SLOTS: i64 = 128;
 
-/// Rows that are drawn from the same policy.
+/// Rows whose tokens are drawn several at a time.
 pub struct FarAway<'a> {
     policy: &'a Policy,
     sampling: &'a Sampling,
     /// Ids from here on are never drawn.
     vocabulary: i64,
-    batch: Batch,
-    /// The states that predict the next token, [B, H].
-    hidden: Tensor,
-    /// How many tokens of each row have been drawn, on the host, and [1] on the device.
-    drawn: usize,
+    batch: Batch<'a>,
+    /// How many tokens of each row have been drawn since the host looked, [1].
     count: Tensor,
-    /// What has been drawn and its log-probs, [most, B] each.
+    /// These tokens and their log-probs, [INTERVAL, B] each.
     tokens: Tensor,
     log_probs: Tensor,
     recorded: Recorded,
@@ -49,56 +51,20 @@ enum Recorded {
 }
 
 impl<'a> FarAway<'a> {
-    /// For tokens that `policy` draws in the manner of `sampling` among the first ids of its vocabulary: rows whose
-    /// states `hidden` [B, H] predict their first tokens, of `most` tokens at most.
-    pub fn new(
-        (policy, sampling, vocabulary): (&'a Policy, &'a Sampling, i64),
-        batch: Batch,
-        hidden: Tensor,
-        most: usize,
-    ) -> Self {
-        let (device, size) = (policy.device(), [most as i64, batch.rows.len() as i64]);
+    /// For tokens that `policy` draws in the manner of `sampling` among the first ids of its vocabulary.
+    pub fn new((policy, sampling, vocabulary): (&'a Policy, &'a Sampling, i64), batch: Batch<'a>) -> Self {
+        let (device, size) = (policy.device(), [INTERVAL as i64, batch.rows.len() as i64]);
         let possible = Graph::is_possible(device);
         Self {
             policy,
             sampling,
             vocabulary,
             batch,
-            hidden,
-            drawn: 0,
             count: on_device(&[0i64], device),
             tokens: Tensor::zeros(size, (Kind::Int64, device)),
             log_probs: Tensor::zeros(size, (Kind::Float, device)),
             recorded: if possible { Recorded::Not { ready: false } } else { Recorded::Never },
             before: Graph::left(),
-        }
-    }
-
-    pub fn drawn(&self) -> usize {
-        self.drawn
-    }
-
-    /// Which response each row extends.
-    pub fn rows(&self) -> &[usize] {
-        &self.batch.rows
-    }
-
-    /// Draws `count` tokens of each row: these and their log-probs, [count, B] each.
-    pub fn draw(&mut self, count: usize) -> (Tensor, Tensor) {
-        (0..count).for_each(|_| self.draw_one());
-        let newest = |all: &Tensor| all.narrow(0, (self.drawn - count) as i64, count as i64);
-        (newest(&self.tokens), newest(&self.log_probs))
-    }
-
-    /// Drops all rows except those of the indices `live`.
-    pub fn keep(&mut self, live: &[i64]) {
-        let index = on_device(live, self.policy.device());
-        self.batch.keep(live, &index);
-        self.hidden = self.hidden.index_select(0, &index);
-        let fewer = |all: &Tensor| all.index_select(1, &index);
-        (self.tokens, self.log_probs) = (fewer(&self.tokens), fewer(&self.log_probs));
-        if !matches!(self.recorded, Recorded::Never) {
-            self.put_by(Recorded::Not { ready: false });
         }
     }
 
@@ -110,23 +76,22 @@ impl<'a> FarAway<'a> {
     }
 
     fn draw_one(&mut self) {
-        let (filled, all) = self.batch.cache.slots();
-        let extent = ((filled / SLOTS + 1) * SLOTS).min(all);
+        let (needed, all) = self.batch.slots();
+        let extent = (((needed - 1) / SLOTS + 1) * SLOTS).min(all);
         match &self.recorded {
-            Recorded::Never => self.pass(filled + 1),
+            Recorded::Never => self.pass(needed),
             Recorded::Not { ready: false } => {
                 self.pass(extent);
                 self.recorded = Recorded::Not { ready: true };
             }
-            Recorded::Graph(graph, reach) if *reach == extent => graph.replay(),
-            _ => self.record(filled, extent),
+            Recorded::Graph(graph, reach) if *reach >= extent => graph.replay(),
+            _ => self.record(needed, extent),
         }
-        self.batch.cache.count();
-        self.drawn += 1;
+        self.batch.count();
     }
 
     /// Draws a token by a graph that is recorded for it, or without one.
-    fn record(&mut self, filled: i64, extent: i64) {
+    fn record(&mut self, needed: i64, extent: i64) {
         self.put_by(Recorded::Never);
         let (device, before) = (self.policy.device(), self.before.take());
         match Graph::record(device, before.as_ref(), || self.pass(extent)) {
@@ -136,21 +101,47 @@ impl<'a> FarAway<'a> {
             }
             Err(error) => {
                 terminal::warn(&format!("note: tokens are drawn without a graph of kernels: {error:#}"));
-                self.pass(filled + 1);
+                self.pass(needed);
             }
         }
     }
 
     /// One token of each row. Nothing here depends on the host but the `extent` that the cache attends to.
     fn pass(&mut self, extent: i64) {
-        let uniform = self.batch.uniforms.index_select(1, &self.count).squeeze_dim(1);
-        let logits = self.policy.logits(&self.hidden);
-        let (tokens, log_probs) = self.sampling.pick(&logits, self.vocabulary, &uniform);
+        let logits = self.policy.logits(&self.batch.hidden);
+        let (tokens, log_probs) = self.sampling.pick(&logits, self.vocabulary, &self.batch.uniforms());
         let _ = self.tokens.index_copy_(0, &self.count, &tokens.unsqueeze(0));
         let _ = self.log_probs.index_copy_(0, &self.count, &log_probs.unsqueeze(0));
         self.count += 1;
-        let next = self.batch.step(self.policy, &tokens, Some(extent));
-        self.hidden.copy_(&next);
+        self.batch.read(self.policy, &tokens, extent);
+    }
+}
+
+impl Drawing for FarAway<'_> {
+    fn rows(&self) -> &[usize] {
+        &self.batch.rows
+    }
+
+    fn draw(&mut self, progress: &mut Progress) -> (Tensor, Tensor) {
+        let count = progress.most_left(&self.batch.rows).min(INTERVAL);
+        let _ = self.count.zero_();
+        (0..count).for_each(|_| self.draw_one());
+        let drawn = |all: &Tensor| all.narrow(0, 0, count as i64);
+        (drawn(&self.tokens), drawn(&self.log_probs))
+    }
+
+    fn keep(&mut self, live: &[i64]) {
+        let index = on_device(live, self.policy.device());
+        self.batch.keep(live, &index);
+        let fewer = |all: &Tensor| all.index_select(1, &index);
+        (self.tokens, self.log_probs) = (fewer(&self.tokens), fewer(&self.log_probs));
+        if !matches!(self.recorded, Recorded::Never) {
+            self.put_by(Recorded::Not { ready: false });
+        }
+    }
+
+    fn replace(&mut self, rows: &[usize], prompts: Range<usize>) -> bool {
+        self.batch.replace(rows, prompts)
     }
 }
 

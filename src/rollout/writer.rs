@@ -1,6 +1,7 @@
 //! A model folder that writes text: its tokenizer, its ends, and the engine around its weights.
 
-use super::engine::{Engine, Response, Stop};
+use super::engine::Engine;
+use super::progress::{Response, Stop};
 use super::sampler::Sampling;
 use super::vocabulary::Vocabulary;
 use crate::model::{Head, ModelConfig, Policy, Weights, missing_files};

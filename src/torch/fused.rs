@@ -43,8 +43,7 @@ unsafe extern "C" {
         keys: Raw,
         values: Raw,
         place: Raw,
-        start: Raw,
-        slot: i64,
+        slot: Raw,
         y: *mut Raw,
     ) -> *mut c_char;
 }
@@ -151,19 +150,13 @@ pub struct NewToken<'a> {
     pub rotation: [&'a Tensor; 2],
 }
 
-/// Which row of a cache each row of a batch has, and its first slot there, [B] each.
-pub struct Row {
-    pub place: Tensor,
-    pub start: Tensor,
-}
-
-/// Rotates queries and keys, puts keys and values in `slot` of the caches [R, K, D, slots] and [R, K, slots, D], and
-/// attends to the slots of each row from its first to there: [B, 1, N * D].
-pub fn attend_one(new: &NewToken, keys: &Tensor, values: &Tensor, rows: &Row, slot: i64) -> Tensor {
+/// Rotates queries and keys, puts keys and values in slot `slot` [B] of the rows `place` [B] of the caches
+/// [R, K, D, slots] and [R, K, slots, D], and attends to the slots of each row up to there: [B, 1, N * D].
+pub fn attend_one(new: &NewToken, keys: &Tensor, values: &Tensor, place: &Tensor, slot: &Tensor) -> Tensor {
     let NewToken { queries, keys: k, values: v, rotation: [cos, sin] } = new;
     let [y] = made(|[y]| unsafe {
         let (q, k, v, cos, sin) = (raw(queries), raw(k), raw(v), raw(cos), raw(sin));
-        ppo_attend_one(q, k, v, cos, sin, raw(keys), raw(values), raw(&rows.place), raw(&rows.start), slot, y)
+        ppo_attend_one(q, k, v, cos, sin, raw(keys), raw(values), raw(place), raw(slot), y)
     });
     y
 }

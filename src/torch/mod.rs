@@ -26,7 +26,7 @@ pub use device::{DEVICES, device, fetch, named_device, send, test_device, test_d
 pub use fault::{Fault, catching, report_panics};
 pub use flash::Flash;
 pub use fused::{
-    Branch, NewToken, Row, add_norm, attend, attend_one, fuses, is_fused, norm, sample, split, swiglu, vocabulary,
+    Branch, NewToken, add_norm, attend, attend_one, fuses, is_fused, norm, sample, split, swiglu, vocabulary,
 };
 pub use gpu::{DeviceMemory, Kernels, choose_kernels, device_capacity, device_memory, has_cuda, on_device, wait_for};
 pub use graph::{Graph, own_stream};

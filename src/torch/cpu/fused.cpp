@@ -353,17 +353,21 @@ char *ppo_sample(Tensor *logits0, int64_t limit, double scale, Tensor *uniform0,
 }
 
 char *ppo_attend_one(Tensor *q0, Tensor *k0, Tensor *v0, Tensor *cos0, Tensor *sin0, Tensor *keys, Tensor *values,
-                     Tensor *place0, Tensor *start0, int64_t slot, Tensor **y) {
+                     Tensor *place0, Tensor *slot0, Tensor **y) {
   return guarded([&] {
     RECORD_FUNCTION("ppo::attend_one", std::vector<c10::IValue>());
     Tensor q = plain(*q0), k = plain(*k0), v = plain(*v0), cos = plain(*cos0), sin = plain(*sin0);
-    Tensor place = plain(*place0), start = plain(*start0);
+    Tensor place = plain(*place0), slot = plain(*slot0);
     TORCH_CHECK(keys->is_contiguous() && values->is_contiguous(), "the cache has gaps");
     int64_t rows = q.size(0), heads = values->size(1), slots = values->size(2), d = values->size(3), n = q.size(-1) / d;
+    for (int64_t row = 0; row < rows; row++) {
+      int64_t at = slot.const_data_ptr<int64_t>()[row];
+      TORCH_CHECK(0 <= at && at < slots, "a row of the cache has no slot ", at);
+    }
     Tensor mixed = at::empty_like(q);
-    parallel(rows * heads, n / heads * (slot + 1) * d / 4, [&](ppo::Range range) {
-      loops.attend_one(is_half(q), range, n, heads, d, slots, slot, place.const_data_ptr<int64_t>(),
-                       start.const_data_ptr<int64_t>(), data(q), data(k), data(v), floats(cos), floats(sin),
+    parallel(rows * heads, n / heads * slots * d / 4, [&](ppo::Range range) {
+      loops.attend_one(is_half(q), range, n, heads, d, slots, place.const_data_ptr<int64_t>(),
+                       slot.const_data_ptr<int64_t>(), data(q), data(k), data(v), floats(cos), floats(sin),
                        keys->mutable_data_ptr(), values->mutable_data_ptr(),
                        mixed.mutable_data_ptr());
     });

@@ -388,19 +388,19 @@ template <typename F> void in_groups(int64_t count, F &&body) {
   }
 }
 
-void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t slots, int64_t slot,
-                const int64_t *place, const int64_t *start, const void *q, const void *new_k, const void *new_v,
-                const float *cos, const float *sin, void *keys, void *values, void *y) {
+void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t slots, const int64_t *place,
+                const int64_t *slot, const void *q, const void *new_k, const void *new_v, const float *cos,
+                const float *sin, void *keys, void *values, void *y) {
   by_kind(half, [&](auto kind) {
     using T = decltype(kind);
     int64_t group = n / k, rotated = d / 2;
-    std::vector<float> queries(group * d), scores(group * (slot + 1)), mixed(group * d);
+    std::vector<float> queries(group * d), scores(group * slots), mixed(group * d);
     float scale = 1.0f / std::sqrt(float(d));
     for (int64_t pair = pairs.first; pair < pairs.last; pair++) {
-      int64_t row = pair / k, head = pair % k, first = start[row], count = slot + 1 - first;
+      int64_t row = pair / k, head = pair % k, count = slot[row] + 1;
       const float *c = cos + row * rotated, *s = sin + row * rotated;
       int64_t cache = (place[row] * k + head) * slots * d;
-      T *key = TO(T, keys) + cache + first, *value = TO(T, values) + cache + first * d;
+      T *key = TO(T, keys) + cache, *value = TO(T, values) + cache;
       {
         const T *from = AS(T, new_k) + pair * d, *other = AS(T, new_v) + pair * d;
         T *to = key + count - 1; // keys are columns
@@ -424,10 +424,10 @@ void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t
         }
       }
       in_groups(group, [&](auto size, int64_t g) {
-        products<size>(count, d, queries.data() + g * d, d, key, slots, scores.data() + g * (slot + 1), slot + 1);
+        products<size>(count, d, queries.data() + g * d, d, key, slots, scores.data() + g * slots, slots);
       });
       for (int64_t g = 0; g < group; g++) {
-        float *e = scores.data() + g * (slot + 1), most = largest(e, count), total = 0;
+        float *e = scores.data() + g * slots, most = largest(e, count), total = 0;
 #pragma omp simd reduction(+ : total)
         for (int64_t j = 0; j < count; j++) {
           e[j] = exponential(e[j] - most);
@@ -438,7 +438,7 @@ void attend_one(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t
         for (int64_t j = 0; j < count; j++) e[j] *= share;
       }
       in_groups(group, [&](auto size, int64_t g) {
-        products<size>(d, count, scores.data() + g * (slot + 1), slot + 1, value, d, mixed.data() + g * d, d);
+        products<size>(d, count, scores.data() + g * slots, slots, value, d, mixed.data() + g * d, d);
       });
       T *out = TO(T, y) + (row * n + head * group) * d;
 #pragma omp simd

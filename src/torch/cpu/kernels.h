@@ -45,11 +45,10 @@ struct Kernels {
                  const float *uniform, int64_t *token, float *log_prob);
   // One token of each row attends. Its queries [n * d] and keys [k * d] are turned by the cos and sin [d / 2] of the
   // row, its keys and values are put in slot `slot` of its caches, [k, d, slots] and [k, slots, d], which are number
-  // `place` of all, and the queries attend to the slots from `start` to there. Work is divided by pairs: row * k + key
-  // head.
-  void (*attend_one)(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t slots, int64_t slot,
-                     const int64_t *place, const int64_t *start, const void *q, const void *new_k, const void *new_v,
-                     const float *cos, const float *sin, void *keys, void *values, void *y);
+  // `place` of all, and the queries attend to the slots up to there. Work is divided by pairs: row * k + key head.
+  void (*attend_one)(bool half, Range pairs, int64_t n, int64_t k, int64_t d, int64_t slots, const int64_t *place,
+                     const int64_t *slot, const void *q, const void *new_k, const void *new_v, const float *cos,
+                     const float *sin, void *keys, void *values, void *y);
 };
 
 const Kernels &kernels();
