@@ -5,6 +5,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use ppo_train::endpoint::{Budget, Cache, Refusal, Settings, body_over};
+use ppo_train::plan::use_device;
+use ppo_train::recipe::Machine;
 use ppo_train::rollout::Manner;
 use ppo_train::run::signals;
 use ppo_train::teacher::{self, Job, Kind, Prompts, Source, Teacher, Wanted};
@@ -217,7 +219,7 @@ impl Dialogues {
                 seed,
                 batch: self.batch as usize,
                 precision: self.precision,
-                device: None,
+                device: Some(use_device(&Machine::default())?),
             };
             return Ok((Box::new(teacher::Local::open(dir, manner, Arc::clone(stop))?), None));
         }

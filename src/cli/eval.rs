@@ -84,7 +84,7 @@ impl Eval {
             None => Environment::of(&plan)?,
         };
         let evaluated = torch::catching(|| {
-            let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
+            let policy = Policy::new(&plan.config, plan.weights(&model, plan::use_device(&plan.recipe.machine)?)?);
             evaluate(&policy, &plan, &env, self.split, self.problems, self.decoding, &Pulse::unwatched())
         });
         let result = evaluated.map_err(|error| plan::with_relief(&plan, error))?;

@@ -5,6 +5,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use ppo_train::checkpoint::ensure_whole;
+use ppo_train::plan::use_device;
+use ppo_train::recipe::Machine;
 use ppo_train::rng::{self, Purpose};
 use ppo_train::rollout::{Response, Writer};
 use ppo_train::terminal::harmless;
@@ -57,7 +59,7 @@ impl Generate {
         let writer = Writer::open(&self.model, &self.stop, self.max_tokens)?;
         let prompt = if self.chat { chat(&self.model, &self.prompt)? } else { self.prompt.clone() };
         let ids = writer.prompt(&prompt)?;
-        let policy = writer.policy(self.precision, None)?;
+        let policy = writer.policy(self.precision, Some(use_device(&Machine::default())?))?;
         let stream = |_, sample: usize| rng::stream(self.seed, Purpose::Rollout, 0, sample as u64);
         let prompt_ids = ids.clone();
         let (mut read, mut shown, mut write) = (0, String::new(), writer.tokenizer.streaming(writer.ends.tokens()));

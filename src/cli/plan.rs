@@ -49,13 +49,13 @@ pub struct Plan {
     /// The machines that the processes are on, as many on each.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = count())]
     nodes: usize,
-    /// Memory of a GPU in GiB, or, if the device is the CPU, of a machine, to show whether the plan fits and what would
-    /// make it fit (default, if the device is `cpu`: this machine's memory; otherwise that of
-    /// its GPU, if there is one).
+    /// Memory of a GPU in GiB, or, if the device is `cpu`, of a machine, to show whether the plan fits and what would
+    /// make it fit (default: the memory of this machine's GPU, or its own if the device is the CPU). With it `auto`
+    /// means a GPU, whatever this machine has.
     #[arg(long, value_name = "GIB", value_parser = gib)]
     memory: Option<f64>,
     /// Add the time of a step on 1 to 64 GPUs, computed for a machine: h100, a100, h200, here (its rates are measured),
-    /// or a TOML file (docs/clusters.md).
+    /// or a TOML file (docs/clusters.md). With it `auto` means that machine's device.
     #[arg(long, value_name = "MACHINE", num_args = 0..=1, require_equals = true, default_missing_value = "h100")]
     cost: Option<String>,
     /// Tokens of a response on average, for --cost (default: all that it may have).
@@ -102,14 +102,12 @@ impl Plan {
         if let Some(other) = &self.against {
             return self.differences(&plan, other);
         }
-        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or_else(|| Devices::of(&plan).memory);
         let Self { processes, nodes, .. } = self;
         if nodes > processes {
             return Err(bad!(
                 "{processes} processes cannot be on {nodes} machines: expected --processes COUNT of more"
             ));
         }
-        let devices = Devices { processes, nodes, memory };
         if let Some(missing) = plan.missing_weights() {
             terminal::warn(&format!("note: {missing}"));
         }
@@ -119,6 +117,14 @@ impl Plan {
         }
         let prompt = env.prompt(Split::Train, 0)?;
         let machine = self.cost.as_deref().map(|name| Machine::named(name, &plan)).transpose()?;
+        // Memory that is given is that of another machine's GPU.
+        let gpus = machine.as_ref().map(|machine| machine.gpu).or(self.memory.map(|_| true));
+        let plan = match gpus {
+            Some(gpus) => plan.elsewhere(gpus),
+            None => plan,
+        };
+        let memory = self.memory.map(|gib| (gib * f64::from(1 << 30)) as u64).or_else(|| Devices::of(&plan).memory);
+        let devices = Devices { processes, nodes, memory };
         let longest = plan.recipe.rollout.max_response_tokens as f64;
         let response = self.response_tokens.map_or(longest, |tokens| tokens as f64);
         if response > longest {

@@ -143,7 +143,7 @@ impl Steer {
         let strengths = self.strengths()?;
         let env = Environment::of(&plan)?;
         let measured = torch::catching(|| {
-            let policy = Policy::new(&plan.config, plan.weights(&model, plan.device()?)?);
+            let policy = Policy::new(&plan.config, plan.weights(&model, plan::use_device(&plan.recipe.machine)?)?);
             let residuals = Residuals { policy: &policy, layer };
             self.measure(&residuals, &plan, &env, feature.as_ref(), &strengths)
         });

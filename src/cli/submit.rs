@@ -5,7 +5,7 @@ use super::plan::{Looked, look};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use ppo_train::cluster::{Job, Site, manifest, script, shell};
+use ppo_train::cluster::{Job, Site, manifest, outside, script, shell};
 use ppo_train::files::{program_path, write_file};
 use ppo_train::plan::{Disk, Plan};
 use ppo_train::run::{Seeds, check_seeds};
@@ -61,7 +61,7 @@ impl Submit {
     pub fn run(self) -> Result<()> {
         let plan = self.recipe.load()?;
         let site = self.site.as_deref().map(Site::read).transpose()?.unwrap_or_default();
-        self.check(&plan)?;
+        self.check(&plan, &site)?;
         let job = self.job(&plan, &site)?;
         let (path, text) = match self.kubernetes {
             true => (job.beside("yaml"), manifest(&job, &site)?),
@@ -97,7 +97,7 @@ impl Submit {
     }
 
     /// Refuses what would end the runs at their start, as far as it can be seen from here.
-    fn check(&self, plan: &Plan) -> Result<()> {
+    fn check(&self, plan: &Plan, site: &Site) -> Result<()> {
         let Looked { lack, prepared, .. } = look(plan)?;
         if let (Some(prepared), Some(sft)) = (&prepared, &plan.recipe.sft) {
             prepared.check(plan, sft)?;
@@ -111,6 +111,8 @@ impl Submit {
             }
         }
         if self.kubernetes {
+            // Whether the image has it is not known here.
+            outside(&plan.recipe, site).iter().for_each(|what| terminal::warn(&format!("warning: {what}")));
             return Ok(());
         }
         check_seeds(plan, &self.seeds)?;

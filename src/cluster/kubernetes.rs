@@ -6,6 +6,8 @@
 
 use super::quote::{shell, text};
 use super::{Job, Kubernetes, Site};
+use crate::recipe::Recipe;
+use crate::recipe::identity::leaves;
 use crate::{BadInput, bad};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -67,16 +69,35 @@ pub fn manifest(job: &Job, site: &Site) -> Result<String> {
     Ok(format!("{head}\n{}---\n{}", shown(&recipe)?, shown(&work)?))
 }
 
-/// Refuses run folders that are not in the volume, and would be gone with their pod. `out` is relative to `mount`.
-fn in_volume(out: &Path, mount: &str) -> Result<(), BadInput> {
+/// The keys of a recipe that name what is not in the volume, a sentence for each: pods have it only if the image does.
+pub fn outside(recipe: &Recipe, site: &Site) -> Vec<String> {
+    let Some(Kubernetes { mount, .. }) = &site.kubernetes else { return vec![] };
+    let sentence = |(key, value): (String, toml::Value)| {
+        // As a path every other text, such as a name or a URL, is one in the volume.
+        let path = value.as_str().filter(|path| !is_in(Path::new(path), mount))?;
+        Some(format!(
+            "`{key}` is {path}, which is not in the volume, at {mount} in the pods: unless the image has it, every run \
+             ends at its start"
+        ))
+    };
+    leaves(recipe).into_iter().filter_map(sentence).collect()
+}
+
+/// Whether a path, relative to `mount`, is in the volume there.
+fn is_in(path: &Path, mount: &str) -> bool {
     let mut found = PathBuf::new();
-    for part in Path::new(mount).join(out).components() {
+    for part in Path::new(mount).join(path).components() {
         match part {
             Component::ParentDir => drop(found.pop()),
             part => found.push(part),
         }
     }
-    if found.starts_with(mount) {
+    found.starts_with(mount)
+}
+
+/// Refuses run folders that are not in the volume, and would be gone with their pod. `out` is relative to `mount`.
+fn in_volume(out: &Path, mount: &str) -> Result<(), BadInput> {
+    if is_in(out, mount) {
         return Ok(());
     }
     let out = out.display();
@@ -216,6 +237,27 @@ mod tests {
         ] {
             assert_eq!(in_volume(Path::new(out), "/work").is_ok(), inside, "{out}");
         }
+    }
+
+    #[test]
+    fn what_a_recipe_names_outside_the_volume_is_told() {
+        let text = "name = \"x\"\nrollout.stop = [\"/end\"]\nprompt.template = \"/opt/own.jinja\"\n\
+                    [model]\npath = \"models/m\"\ntokenizer = \"../t\"\n\
+                    [task]\nkind = \"countdown\"\ntrain_file = \"/work/a\"\ntest_file = \"b\"\n\
+                    [hooks.persona.judge]\nkind = \"local\"\npath = \"/work/../judge\"\n\
+                    [hooks.distinct.judge]\nkind = \"endpoint\"\nurl = \"https://example.org/v1\"\nmodel = \"m\"\n";
+        let (recipe, _) = crate::recipe::read_text("a recipe", text, &[]).unwrap();
+        let site: Site = toml::from_str("[kubernetes]\nimage = \"i\"\nclaim = \"c\"\n").unwrap();
+        let said = outside(&recipe, &site);
+        let expected = [
+            "`hooks.persona.judge.path` is /work/../judge, ",
+            "`model.tokenizer` is ../t, ",
+            "`prompt.template` is /opt/own.jinja, ",
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        assert!(said.iter().zip(expected).all(|(said, expected)| said.starts_with(expected)), "{said:?}");
+        assert!(said[0].contains("not in the volume, at /work in the pods"), "{said:?}");
+        assert!(outside(&recipe, &Site::default()).is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod quote;
 mod site;
 mod slurm;
 
-pub use kubernetes::manifest;
+pub use kubernetes::{manifest, outside};
 pub use quote::shell;
 pub use site::{HEAD, Kubernetes, Site, Slurm};
 pub use slurm::script;

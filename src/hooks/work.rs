@@ -10,10 +10,9 @@ use crate::bad;
 use crate::checkpoint::{Checkpoint, RunFolder, write_folder};
 use crate::dist::Solo;
 use crate::model::Policy;
-use crate::plan::Plan;
+use crate::plan::{Plan, use_device};
 use crate::recipe::Hooks;
 use crate::recipe::spelling::nearest;
-use crate::torch;
 use crate::train::pulse::Pulse;
 use crate::train::stop::Stop;
 use anyhow::{Context, Result};
@@ -112,8 +111,7 @@ fn policy(plan: &Plan, checkpoint: &Checkpoint) -> Result<Policy> {
 
 /// The hooks' device.
 fn device(plan: &Plan) -> Result<Device> {
-    let (hooks, machine) = (&plan.recipe.hooks, &plan.recipe.machine);
-    Ok(torch::device(hooks.device.as_ref().unwrap_or(&machine.device))?)
+    use_device(&plan.recipe.hooks_machine())
 }
 
 /// The steps of a run that have a checkpoint, its start as step 0.

@@ -27,7 +27,7 @@ impl Devices {
     /// One process, with this machine's memory or, if it is there, with that of its GPU.
     pub fn of(plan: &Plan) -> Self {
         let gpu = || plan.device().ok().and_then(device_capacity);
-        let memory = if on_cpu(plan) { Some(installed()) } else { gpu() };
+        let memory = if plan.on_cpu() { Some(installed()) } else { gpu() };
         Self { processes: 1, nodes: 1, memory }
     }
 
@@ -45,13 +45,8 @@ impl Devices {
     /// The phase in which a plan needs the most of `memory`, and the bytes.
     pub fn peak(self, plan: &Plan) -> (Phase, u64) {
         let parts = estimate(plan, self.processes);
-        if on_cpu(plan) { peak_on_node(&parts, self.per_node()) } else { peak(&parts) }
+        if plan.on_cpu() { peak_on_node(&parts, self.per_node()) } else { peak(&parts) }
     }
-}
-
-/// Whether the processes on a machine share its memory.
-pub(super) fn on_cpu(plan: &Plan) -> bool {
-    plan.recipe.machine.device == "cpu"
 }
 
 /// Bytes of memory of this machine.
@@ -137,7 +132,7 @@ fn relief(plan: &Plan) -> String {
     let quarter_less = (bytes as f64 * 0.75 / SHARE) as u64;
     let memory = devices.memory.unwrap_or(quarter_less).min(quarter_less);
     let whose = match devices.per_node() {
-        several if several > 1 && on_cpu(plan) => format!(" for the {several} processes on a machine"),
+        several if several > 1 && plan.on_cpu() => format!(" for the {several} processes on a machine"),
         _ => String::new(),
     };
     let most = gib(bytes);
@@ -166,6 +161,15 @@ const ALTERATIONS: [(&str, Alter); 9] = [
     ("memory.offload_optimizer", |plan| switch_on(&mut plan.recipe.memory.offload_optimizer)),
     ("memory.divide_gradients", |plan| switch_on(&mut plan.recipe.memory.divide_gradients)),
     ("memory.offload_reference", |plan| switch_on(&mut plan.recipe.memory.offload_reference)),
+    ("ppo.micro_batch_tokens", |plan| {
+        let (longest, most) = (plan.max_sequence_tokens(), plan.max_tokens_per_step());
+        halve(&mut plan.recipe.ppo.as_mut()?.micro_batch_tokens, longest, most)
+    }),
+    ("sft.micro_batch_tokens", |plan| {
+        let sft = plan.recipe.sft.as_mut().filter(|sft| sft.from.is_none())?;
+        halve(&mut sft.micro_batch_tokens, sft.context, sft.batch * sft.context)
+    }),
+    // The last of the sizes: in updates fewer rows save no more than their graphs.
     ("rollout.batch", |plan| {
         let samples = plan.recipe.rollout.samples_per_prompt;
         let rows = match plan.recipe.rollout.batch {
@@ -175,14 +179,6 @@ const ALTERATIONS: [(&str, Alter); 9] = [
         let half = rows / 2 / samples * samples;
         plan.recipe.rollout.batch = half;
         (half > 0).then(|| half.to_string())
-    }),
-    ("ppo.micro_batch_tokens", |plan| {
-        let (longest, most) = (plan.max_sequence_tokens(), plan.max_tokens_per_step());
-        halve(&mut plan.recipe.ppo.as_mut()?.micro_batch_tokens, longest, most)
-    }),
-    ("sft.micro_batch_tokens", |plan| {
-        let sft = plan.recipe.sft.as_mut().filter(|sft| sft.from.is_none())?;
-        halve(&mut sft.micro_batch_tokens, sft.context, sft.batch * sft.context)
     }),
     ("ppo.critic", |plan| {
         let ppo = plan.recipe.ppo.as_mut().filter(|ppo| ppo.critic_is_separate())?;

@@ -16,8 +16,12 @@
 //!   at a time, in rollouts or in an evaluation, whichever has more.
 //! - packed weights, on a CPU in bfloat16: P w, the actor's once more while it decodes.
 //! - decoding work, whichever is more: one layer of the prefill, (4 H + 3 N D + 4 I) w per prompt token (nothing is
-//!   kept for a gradient), and its keys and values, for at most 16,384 tokens at a time; or one step's logits, rows x V
-//!   in float32 five times (scores, scaled, log-softmax, probabilities, their sum).
+//!   kept for a gradient), and its keys and values, for at most 16,384 tokens at a time; or a decoding step.
+//! - decoding step, of each row whichever is more: its logits, V in float32 five times (scores, scaled, log-softmax,
+//!   probabilities, their sum); or one layer as in the prefill, with the scores of attention over all slots of the
+//!   cache and their softmax, 2 N w per slot.
+//! - graphs of kernels, on a GPU with `machine.graphs`: a decoding step once more, since what a graph makes is in
+//!   memory of its own. Each graph leaves it to the next, and no other phase gets it.
 //! - activations: what autograd keeps of a micro-batch without recomputation. Per token and layer: the inputs and
 //!   outputs of the two norms 4 H w; queries, keys and values as the fused attention kernel reads them (keys and values
 //!   repeated for all heads) and its output 4 N D w, with its log-sum-exp 4 N; in the MLP the gate, its silu, the up
@@ -30,9 +34,10 @@
 //!   bfloat16 the scores before they become float32; on a CPU the scores alone, w, whose gradient takes their place. If
 //!   tokens x V exceeds 2^25, it is done in parts of that size.
 //! - hooks beside training, if they are on the run's device: another copy of the weights, the KV cache of the sequences
-//!   that a hook decodes at a time, and one step's logits for them; or, if that is more, a local judge's model with the
-//!   same of its own, since it is loaded when the policy is gone. A judge is taken to read at most 1,500 tokens of
-//!   questions and twice the tokens of the prompt and the response, which its own tokenizer cuts otherwise.
+//!   that a hook decodes at a time, a decoding step of theirs, and graphs; or, if that is more, a local judge's model
+//!   with the same of its own, since it is loaded when the policy is gone, but without graphs, since a grammar looks at
+//!   every token. A judge is taken to read at most 1,500 tokens of questions and twice the tokens of the prompt and the
+//!   response, which its own tokenizer cuts otherwise.
 //! - scoring work: one layer's share of a micro-batch, (4 H + 3 N D + 4 I) w per token, and its logits.
 //!
 //! Of several processes each holds all models, its part of the optimizers' states (P divided by the processes, rounded
@@ -43,9 +48,8 @@
 //! to, by returning free memory between micro-batches (`torch::trim`).
 //!
 //! A micro-batch is assumed to be full and to hold only response tokens, which is nearly true with short prompts. Not
-//! counted: batches of token ids; on a GPU the CUDA context, kernel workspaces, graphs of kernels, fragmentation, and
-//! the keys and values of a prompt that a row without padding repeats for each response, 2 K D w and as much for their
-//! gradients.
+//! counted: batches of token ids; on a GPU the CUDA context, kernel workspaces, fragmentation, and the keys and values
+//! of a prompt that a row without padding repeats for each response, 2 K D w and as much for their gradients.
 
 use super::Plan;
 use crate::dist;
@@ -53,7 +57,7 @@ use crate::model::{ModelConfig, PRODUCTS_TOKENS, VOCABULARY_PART};
 use crate::recipe::{Judge, Precision};
 use crate::rollout::PREFILL_TOKENS;
 use crate::task::settings;
-use crate::torch::Held;
+use crate::torch::{Held, named_device};
 use Phase::{ActorUpdate, CriticUpdate, Rollout, Scoring, WarmStart};
 
 /// A phase of a run, with its own memory use.
@@ -95,7 +99,7 @@ const STEP: &[Phase] = &[Rollout, Scoring, ActorUpdate, CriticUpdate];
 /// The parts of a plan in each of so many processes; the formulas are at the top of this file.
 pub fn estimate(plan: &Plan, processes: usize) -> Vec<Part> {
     let mut parts = tensors(plan, processes);
-    if plan.recipe.machine.device == "cpu" {
+    if plan.on_cpu() {
         add_program(&mut parts, gaps(plan));
     }
     parts
@@ -116,7 +120,7 @@ fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
     let summed = if memory.divide_gradients { 4.0 / processes as f64 } else { 4.0 };
     let gradient = if half { w + summed } else { w };
     // On a CPU there is nothing to offload to.
-    let host = recipe.machine.device != "cpu";
+    let host = !plan.on_cpu();
     let offloaded = memory.offload_optimizer && host;
     // Moments, and master weights, of the first process's part, which is the largest.
     let optimizer = |parameters: f64| {
@@ -189,19 +193,23 @@ fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
         _ => (sequences.min(batch / samples * samples), problems.min(batch)),
     };
     let prompts = (rows / samples).max(evaluated) as f64;
-    let rows = rows.max(evaluated) as f64;
+    let decoded = Decoded { rows: rows.max(evaluated), tokens: plan.max_sequence_tokens() };
     // Packed for decoding, if the CPU multiplies bfloat16.
     if !host && half {
         part("packed weights", parameters * w, &[Rollout]);
     }
-    part("KV cache", rows * plan.max_sequence_tokens() as f64 * layers * 2.0 * kv * w, &[Rollout]);
+    part("KV cache", cache(config, w, decoded), &[Rollout]);
     let width = recipe.rollout.max_prompt_tokens as f64;
     let prefill = (prompts * width).min((PREFILL_TOKENS as f64).max(width))
         * ((4.0 * h + 3.0 * q + 4.0 * i) + layers * 2.0 * kv)
         * w;
-    part("decoding work", prefill.max(rows * v * 20.0), &[Rollout]);
+    part("decoding work", prefill.max(decoding_step(config, w, decoded)), &[Rollout]);
+    let graphs = |decoded| if host && recipe.machine.graphs { decoding_step(config, w, decoded) } else { 0.0 };
+    if graphs(decoded) > 0.0 {
+        part("graphs of kernels", graphs(decoded), STEP);
+    }
 
-    let policy = hooks(plan).map_or(0.0, |hooks| decoding(plan, config, w, hooks));
+    let policy = hooks(plan).map_or(0.0, |hooks| decoding(plan, config, w, hooks) + graphs(hooks));
     let local = |judge: &Judge| local_judge(plan, judge);
     // The judge of personas is loaded when the policy is gone, that of `distinct` beside it.
     let persona = recipe.hooks.persona.as_ref().map_or(0.0, |hook| local(&hook.judge));
@@ -223,29 +231,41 @@ fn tensors(plan: &Plan, processes: usize) -> Vec<Part> {
     parts
 }
 
-/// The sequences that a hook decodes at a time, and their greatest length.
+/// Sequences that are decoded at a time, and their greatest length.
 #[derive(Clone, Copy)]
-struct Beside {
+struct Decoded {
     rows: usize,
     tokens: usize,
 }
 
-/// Bytes of a model that only decodes: weights, on a CPU in bfloat16 twice, KV cache, one step's logits.
-fn decoding(plan: &Plan, config: &ModelConfig, w: f64, beside: Beside) -> f64 {
-    let copies = if plan.recipe.machine.device == "cpu" && w < 4.0 { 2.0 } else { 1.0 };
+/// Bytes of the KV cache.
+fn cache(config: &ModelConfig, w: f64, decoded: Decoded) -> f64 {
     let kv = (config.num_key_value_heads * config.head_dim) as f64;
-    let (rows, layers) = (beside.rows as f64, config.num_hidden_layers as f64);
-    let cache = rows * beside.tokens as f64 * layers * 2.0 * kv * w;
-    config.parameters() as f64 * w * copies + cache + rows * config.vocab_size as f64 * 20.0
+    decoded.rows as f64 * decoded.tokens as f64 * config.num_hidden_layers as f64 * 2.0 * kv * w
+}
+
+/// Bytes that a decoding step makes at once.
+fn decoding_step(config: &ModelConfig, w: f64, decoded: Decoded) -> f64 {
+    let (h, v, i) = (config.hidden_size as f64, config.vocab_size as f64, config.intermediate_size as f64);
+    let n = config.num_attention_heads as f64;
+    let layer = 4.0 * h + 3.0 * n * config.head_dim as f64 + 4.0 * i + 2.0 * n * decoded.tokens as f64;
+    decoded.rows as f64 * (20.0 * v).max(layer * w)
+}
+
+/// Bytes of a model that only decodes: weights, on a CPU in bfloat16 twice, KV cache, a decoding step.
+fn decoding(plan: &Plan, config: &ModelConfig, w: f64, decoded: Decoded) -> f64 {
+    let copies = if plan.on_cpu() && w < 4.0 { 2.0 } else { 1.0 };
+    config.parameters() as f64 * w * copies + cache(config, w, decoded) + decoding_step(config, w, decoded)
 }
 
 /// Whether hooks are on the run's device.
 fn are_here(plan: &Plan) -> bool {
-    plan.recipe.hooks.device.as_ref().is_none_or(|device| *device == plan.recipe.machine.device)
+    let recipe = &plan.recipe;
+    named_device(&recipe.hooks_machine().device) == named_device(&recipe.machine.device)
 }
 
 /// What the policy decodes in hooks; nothing if there are none, or they are on another device.
-fn hooks(plan: &Plan) -> Option<Beside> {
+fn hooks(plan: &Plan) -> Option<Decoded> {
     let (hooks, rollout) = (&plan.recipe.hooks, &plan.recipe.rollout);
     let together = |all: usize| if hooks.batch == 0 { all } else { all.min(hooks.batch) };
     let persona = hooks.persona.iter().map(|hook| (together(hook.traces), plan.max_sequence_tokens()));
@@ -257,7 +277,7 @@ fn hooks(plan: &Plan) -> Option<Beside> {
     let distinct = hooks.distinct.iter().map(|hook| (together(hook.traces), plan.max_sequence_tokens()));
     let all = persona.chain(transfer).chain(distinct).filter(|_| are_here(plan));
     let most = all.reduce(|(rows, tokens), (more, longer)| (rows.max(more), tokens.max(longer)));
-    most.map(|(rows, tokens)| Beside { rows, tokens })
+    most.map(|(rows, tokens)| Decoded { rows, tokens })
 }
 
 /// Tokens of a judge's instructions and of its longest question, with some to spare.
@@ -273,7 +293,7 @@ fn local_judge(plan: &Plan, judge: &Judge) -> f64 {
     let context = usize::try_from(config.max_position_embeddings).unwrap_or(usize::MAX);
     let tokens = (QUESTIONS + 2 * plan.max_sequence_tokens() + judge.max_tokens).min(context);
     let w = if judge.precision == Precision::Bfloat16 { 2.0 } else { 4.0 };
-    decoding(plan, &config, w, Beside { rows: judge.batch, tokens })
+    decoding(plan, &config, w, Decoded { rows: judge.batch, tokens })
 }
 
 /// Bytes that each process of a run on a CPU may hold before it returns free memory: between micro-batches with half

@@ -16,7 +16,7 @@ pub use cost::{Lengths, Machine, cost_json, cost_report, measured_peak};
 pub use disk::{Disk, FAILED, WAITING};
 pub use fit::{Devices, Fit, fit, with_relief};
 pub use memory::{Part, Phase, estimate, held, on_host, peak, total};
-pub use models::kind_of;
+pub use models::{kind_of, use_device};
 pub use report::{json, report};
 
 use crate::BadInput;

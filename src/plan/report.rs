@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::disk::Disk;
-use super::fit::{Devices, fit, on_cpu};
+use super::fit::{Devices, fit};
 use super::memory::{PROGRAM_AND_GAPS, Part, Phase, estimate, on_host, peak, total};
 use crate::model::{Family, ModelConfig};
 use crate::recipe::{KlIn, Recipe, SftData};
@@ -31,7 +31,12 @@ pub fn report(plan: &Plan, devices: Devices) -> String {
         1 => "1 CPU thread".to_string(),
         count => format!("{count} CPU threads"),
     };
-    line("device", format!("{}, {}, {threads}", recipe.machine.device, word(&recipe.machine.precision)));
+    let device = match (recipe.machine.device.as_str(), plan.on_cpu()) {
+        ("auto", true) => "auto (here the CPU)",
+        ("auto", false) => "auto (here a GPU)",
+        (named, _) => named,
+    };
+    line("device", format!("{device}, {}, {threads}", word(&recipe.machine.precision)));
     line("task", task(recipe));
     line("prompt", format!("template {}", recipe.prompt.template));
     let reward = &recipe.reward;
@@ -244,7 +249,7 @@ fn verdict(out: &mut String, plan: &Plan, devices: Devices) {
         let Devices { processes, nodes, .. } = devices;
         let on = if nodes > 1 { format!(" on {nodes} machines") } else { String::new() };
         let _ = writeln!(out, "  {processes} processes{on}, which divide the sequences and the optimizers' states");
-        if on_cpu(plan) {
+        if plan.on_cpu() {
             let (phase, bytes) = devices.peak(plan);
             let _ = writeln!(out, "  on a machine with {}: {} ({})", devices.per_node(), size(bytes), phase.name());
         }
@@ -312,7 +317,7 @@ pub fn json(plan: &Plan, devices: Devices) -> Value {
             "processes": devices.processes,
             "nodes": devices.nodes,
             "host_bytes": on_host(&parts) * devices.per_node() as u64,
-            "node_bytes": on_cpu(plan).then(|| devices.peak(plan).1),
+            "node_bytes": plan.on_cpu().then(|| devices.peak(plan).1),
             "device_bytes": devices.memory,
             "fits": fit(plan, devices).map(|fit| fit.fits()),
         },

@@ -63,30 +63,33 @@ pub fn differences(before: &Recipe, now: &Recipe) -> Vec<Difference> {
     keys.sort();
     keys.dedup();
     keys.into_iter()
-        .filter(|key| before.get(*key) != now.get(*key))
-        .map(|key| Difference { key: key.clone(), before: before.get(key).cloned(), now: now.get(key).cloned() })
+        .map(|key| {
+            let shown = |leaves: &BTreeMap<String, Value>| leaves.get(key).map(Value::to_string);
+            Difference { key: key.clone(), before: shown(&before), now: shown(&now) }
+        })
+        .filter(|difference| difference.before != difference.now)
         .collect()
 }
 
-/// Every key that is not a section, as `section.key`, with its value as TOML.
-fn leaves(recipe: &Recipe) -> BTreeMap<String, String> {
-    fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+/// Every key that is not a section, as `section.key`, with its value.
+pub fn leaves(recipe: &Recipe) -> BTreeMap<String, Value> {
+    fn collect(path: &str, value: Value, found: &mut BTreeMap<String, Value>) {
         match value {
             Value::Table(table) => {
                 for (key, value) in table {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let path = if path.is_empty() { key } else { format!("{path}.{key}") };
                     collect(&path, value, found);
                 }
             }
             value => {
-                found.insert(path.into(), value.to_string());
+                found.insert(path.into(), value);
             }
         }
     }
     let mut found = BTreeMap::new();
     // Cannot fail: a plan has already written the recipe out as text.
     if let Ok(value) = Value::try_from(recipe) {
-        collect("", &value, &mut found);
+        collect("", value, &mut found);
     }
     found
 }

@@ -25,11 +25,11 @@ use crate::dist::{self, Comm, agree};
 use crate::env::Environment;
 use crate::hooks;
 use crate::metrics::{Logs, Metrics, Stage};
-use crate::plan::{Disk, Plan, held, with_relief};
+use crate::plan::{Disk, Plan, held, use_device, with_relief};
 use crate::recipe::identity::{Difference, MAY_CHANGE, differences};
 use crate::recipe::{self, Sft};
 use crate::terminal;
-use crate::torch::{catching, choose_kernels, own_stream, return_large_blocks, trim_above};
+use crate::torch::{catching, return_large_blocks, trim_above};
 use crate::train::hook::{End, State};
 use crate::train::interrupted::Interrupted;
 use crate::train::learner::Models;
@@ -62,15 +62,11 @@ fn launch_one(plan: &Plan, resume: bool, with: (&Stop, &dyn Comm), shared: Optio
 
 /// Makes the process one that computes as the recipe says.
 pub fn use_machine(plan: &Plan) -> Result<()> {
-    let device = plan.device()?;
-    if plan.recipe.machine.graphs {
-        own_stream(device)?;
-    }
-    choose_kernels(plan.recipe.machine.tf32, plan.kernels())?;
+    use_device(&plan.recipe.machine)?;
     if plan.recipe.memory.return_freed {
         return_large_blocks();
     }
-    if plan.recipe.machine.device == "cpu" {
+    if plan.on_cpu() {
         trim_above(held(plan, dist::processes().unwrap_or(1)));
     }
     let wanted = Some(plan.recipe.machine.threads).filter(|threads| *threads > 0);

@@ -6,6 +6,7 @@ use crate::checkpoint::ensure_whole;
 use crate::hash::number;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Author, Manner};
+use crate::torch::own_stream;
 use anyhow::Result;
 use serde_json::Value;
 use std::path::Path;
@@ -59,7 +60,9 @@ impl Teacher for Local {
             let index = number(request.prompt.as_bytes());
             rng::stream(self.author.manner().seed, Purpose::Rollout, request.attempt, index)
         };
-        let responses = match self.author.write(&prompts, None, stream) {
+        // It is not the thread that loaded the weights which asks.
+        let ready = self.author.manner().device.map_or(Ok(()), own_stream);
+        let responses = match ready.and_then(|()| self.author.write(&prompts, None, stream)) {
             Ok(responses) => responses,
             Err(error) => return requests.iter().map(|_| Err(Refusal::Unusable(format!("{error:#}")))).collect(),
         };

@@ -83,14 +83,14 @@ char *ppo_switches(bool tf32, bool flash, bool memory_efficient, bool cudnn) {
   });
 }
 
-// Makes another stream than the default one this thread's current one on a GPU, after all that it was given before.
+// Makes another stream than the default one this thread's current one on a GPU, once all that any thread gave to the
+// GPU is done.
 char *ppo_own_stream(int64_t device) {
   return guarded([&] {
     c10::impl::VirtualGuardImpl cuda(at::kCUDA);
     cuda.setDevice(gpu(device));
-    auto before = cuda.getStream(gpu(device));
-    if (before != cuda.getDefaultStream(gpu(device))) return;
-    cuda.synchronizeStream(before);
+    if (cuda.getStream(gpu(device)) != cuda.getDefaultStream(gpu(device))) return;
+    cuda.synchronizeDevice(gpu(device).index());
     cuda.exchangeStream(cuda.getStreamFromGlobalPool(gpu(device)));
   });
 }

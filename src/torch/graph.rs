@@ -25,7 +25,7 @@ unsafe extern "C" {
 }
 
 /// Gives this thread a stream of its own on a GPU, from now on, since what is given to the default one cannot be
-/// recorded. On a CPU nothing.
+/// recorded. What any thread gave to the GPU before is done by then. On a CPU nothing.
 ///
 /// # Errors
 /// What libtorch says.

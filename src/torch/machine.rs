@@ -1,9 +1,10 @@
 //! What this machine computes with. Where two machines differ in it, the same numbers may be rounded differently.
 
-use super::{capability, version};
+use super::{capability, named_device, version};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use tch::Device;
 
 /// The machine as a run's results depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct Machine {
     pub threads: usize,
     /// As a recipe names it.
     pub device: String,
-    /// The models of the GPUs.
+    /// The models of the GPUs, unless the device is the CPU.
     pub gpus: Vec<String>,
     pub processor: String,
     /// The instructions that libtorch's own kernels use: DEFAULT, AVX2, AVX512, ...
@@ -57,7 +58,7 @@ impl Machine {
             libtorch: version(),
             threads: tch::get_num_threads().max(1) as usize,
             device: device.to_string(),
-            gpus: if device == "cpu" { vec![] } else { gpus() },
+            gpus: if named_device(device) == Some(Device::Cpu) { vec![] } else { gpus() },
             processor: field(&["model name", "CPU part"]).unwrap_or_else(|| "unknown".into()),
             capability: capability(),
             features,

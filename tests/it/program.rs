@@ -218,6 +218,10 @@ fn the_other_commands_work() {
     assert_eq!(plan["first_prompt"]["ids"].as_array().unwrap().len() as u64, plan["first_prompt"]["tokens"]);
     let small = stdout(&run(0, &["plan", SMOKE, "--memory", "0.001", "--processes", "2"]));
     assert!(small.contains("IT DOES NOT FIT") && small.contains("first prompt, "), "{small}");
+    // Memory that is given is that of a GPU, wherever the plan is made.
+    let other = ["plan", SMOKE, "--set", "machine.device=auto", "--memory", "80", "--json"];
+    let other = support::json(&run(0, &other));
+    assert_eq!((&other["memory"]["node_bytes"], &other["recipe"]["machine"]["device"]), (&json!(null), &json!("cuda")));
     let costly = support::json(&run(0, &["plan", SMOKE, "--cost=a100", "--response-tokens", "7", "--json"]));
     assert_eq!(costly["cost"]["tokens"]["response"], 7.0);
     assert!(costly["cost"]["steps"][6]["seconds"].as_f64().unwrap() > 0.0);

@@ -120,7 +120,7 @@ fn a_manifest_is_written_for_kubernetes() {
     let keys = "gpus = 1\n[kubernetes]\nimage = \"lab/ppo:1\"\nclaim = \"work\"\n";
     fs::write(&site, format!("{keys}mount = {:?}\n", dir.path())).unwrap();
     let (site, out) = (site.to_str().unwrap(), out.to_str().unwrap());
-    // The weights are on the volume, not here.
+    // The weights are not here, and in the volume the pods would not find them either.
     let model = tempfile::tempdir().unwrap();
     let sets = without_weights(model.path());
     let submit = ["submit", SMOKE, "--kubernetes", "--out", out, "--seeds", "1..3", "--site", site];
@@ -130,6 +130,8 @@ fn a_manifest_is_written_for_kubernetes() {
     assert!(printed.starts_with(&text) && printed.contains(&format!("kubectl apply -f {out}.yaml")), "{printed}");
     assert!(text.contains("completions: 3\n") && text.contains("random_weights = false\n"), "{text}");
     assert!(note.contains("note: ") && note.contains("model.safetensors"), "{note}");
+    let place = format!("warning: `model.path` is {}, which is not in the volume", model.path().display());
+    assert!(note.contains(&place) && note.matches("warning: ").count() == 1, "{note}");
 }
 
 /// A folder with a script and the programs it calls, all with names that a shell could misread.

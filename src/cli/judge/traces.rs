@@ -6,11 +6,12 @@ use clap::Args;
 use ppo_train::hooks::judges::{Panel, panel};
 use ppo_train::hooks::persona::{self, JUDGED, Judged, Lacking};
 use ppo_train::judge::{Auc, Trace, figures, separate, words};
+use ppo_train::plan::use_device;
 use ppo_train::recipe::{self, Recipe};
 use ppo_train::run::signals;
 use ppo_train::stats::{Figure, RESAMPLES};
 use ppo_train::terminal::{figure, interval, table};
-use ppo_train::{OrBadInput, bad, rows, torch};
+use ppo_train::{OrBadInput, bad, rows};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -93,8 +94,7 @@ impl Traces {
 
 /// The judge, on the device of a recipe's hooks.
 fn open(recipe: &Recipe, judge: &recipe::Judge, answers: &Path) -> Result<Panel> {
-    let device = torch::device(recipe.hooks.device.as_ref().unwrap_or(&recipe.machine.device))?;
-    panel(judge, answers, device, &signals::watch()?.0)
+    panel(judge, answers, use_device(&recipe.hooks_machine())?, &signals::watch()?.0)
 }
 
 fn read(file: &Path, column: &str) -> Result<Vec<Trace>> {

@@ -13,8 +13,8 @@
 //! - the vocabulary, bytes per response token: scores to float32, divided by the temperature, log-softmax, and in an
 //!   update the entropy; backward twice that.
 //! - decoding: every step of a batch reads the layers, the head and the rows' keys and values so far, and makes one
-//!   step's log-probs, probabilities and their running sum. Rows that have ended leave, so that on average there are
-//!   mean / longest of them.
+//!   step's log-probs, probabilities and their running sum. Rows that have ended make room for others, and leave when
+//!   there are none, so that of a step decoded at once there are mean / longest on average.
 //! - an optimizer step: per weight of the process's own part, gradient, master weight and two moments read, the
 //!   latter three written, float32; the norm reads the gradient once; the new weights are written and read. In
 //!   bfloat16 the gradient of every micro-batch is added to a float32 sum. With `memory.offload_optimizer` the part's
@@ -34,7 +34,7 @@ pub struct Lengths {
     pub prompt: f64,
     /// Of a response, on average.
     pub response: f64,
-    /// Of the longest response, for which the others of a batch wait.
+    /// Of the longest response, for which the others wait.
     pub longest: f64,
 }
 
@@ -177,7 +177,7 @@ impl Tokens {
 pub fn stages(plan: &Plan, ppo: &Ppo, lengths: Lengths, processes: usize) -> Vec<Stage> {
     let shape = &Shape::of(plan);
     let share = |count: usize| count.div_ceil(processes) as f64;
-    let on_host = plan.recipe.machine.device != "cpu";
+    let on_host = !plan.on_cpu();
     // In one row, as `train::layout` has them.
     let flash = shape.w < 4.0 && plan.kernels().flash && Flash::has(plan.config.head_dim);
     let packed = !on_host || ppo.packing || flash;
@@ -228,18 +228,21 @@ fn rollout(plan: &Plan, shape: &Shape, lengths: Lengths, processes: usize) -> St
     let rollout = &plan.recipe.rollout;
     let samples = rollout.samples_per_prompt;
     let prompts = rollout.prompts_per_step.div_ceil(processes);
-    let together = if rollout.batch == 0 { prompts } else { (rollout.batch / samples).clamp(1, prompts) };
-    let batches = prompts.div_ceil(together) as f64;
-    let rows = (prompts * samples) as f64 / batches * (lengths.response / lengths.longest);
+    let all = (prompts * samples) as f64;
+    let together = if rollout.batch == 0 { prompts } else { (rollout.batch / samples).clamp(1, prompts) } * samples;
+    // A response takes the place of another that has ended, an eighth of them at a time.
+    let steps = lengths.longest.max(all * lengths.response / together as f64);
+    let rows = all * lengths.response / steps;
+    let prefills = 1.0 + 8.0 * (all / together as f64 - 1.0);
     let read = Tokens::of(prompts as f64, lengths.prompt);
-    let prefill = shape.forward(read, (read.all / PREFILL_TOKENS as f64).ceil().max(batches));
+    let prefill = shape.forward(read, (read.all / PREFILL_TOKENS as f64).ceil().max(prefills));
     let context = lengths.prompt + lengths.response / 2.0;
     let cached = rows * context * shape.layers * 2.0 * shape.kv * shape.w;
     let head = shape.head(rows, false, 1.0);
     // Each row's new token attends to what is cached.
     let layers = shape.forward(Tokens { all: rows, pairs: rows * context }, 1.0);
     let step = Piece {
-        times: batches * lengths.longest,
+        times: steps,
         operations: layers.operations + head.operations,
         weights: layers.weights + head.weights,
         // Probabilities, and their running sum.
@@ -257,7 +260,7 @@ fn optimizer(plan: &Plan, shape: &Shape, parameters: f64, batches: f64, processe
     // Added to the sum and made zero again.
     let added = if half { 2.0 * w + 8.0 } else { 0.0 };
     let opened = if half { w + 4.0 } else { w };
-    let offloaded = plan.recipe.memory.offload_optimizer && plan.recipe.machine.device != "cpu";
+    let offloaded = plan.recipe.memory.offload_optimizer && !plan.on_cpu();
     let step = own * (28.0 + w);
     let gathered = Piece { times: batches, traffic: parameters * added, ..Piece::default() };
     let stepped = parameters * (opened + w) + own * 4.0 + if offloaded { 0.0 } else { step };

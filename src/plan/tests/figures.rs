@@ -6,7 +6,8 @@ use crate::plan::memory::PROGRAM_AND_GAPS;
 #[test]
 fn memory_adds_up() {
     let bench = Bench::new();
-    let plan = bench.load(bench.good(), &["machine.precision=bfloat16", "ppo.micro_batch_tokens=128"]).unwrap();
+    let sets = ["machine.device=cuda", "machine.precision=bfloat16", "ppo.micro_batch_tokens=128"];
+    let plan = bench.load(bench.good(), &sets).unwrap();
     let parts = estimate(&plan, 1);
     let bytes = |name: &str, phase: Phase| {
         parts.iter().filter(|p| p.name == name && p.phases.contains(&phase)).map(|p| p.bytes).sum::<u64>()
@@ -18,6 +19,9 @@ fn memory_adds_up() {
     assert_eq!(bytes("reference weights", Phase::WarmStart), 0);
     // 64 sequences of 64 tokens, 2 layers, keys and values of 2 heads of 16, 2 bytes.
     assert_eq!(bytes("KV cache", Phase::Rollout), 64 * 64 * 2 * 2 * 32 * 2);
+    // One step's logits, whose memory graphs keep.
+    let graphs = Phase::ALL.map(|phase| bytes("graphs of kernels", phase));
+    assert_eq!(graphs, [0, 1, 1, 1, 1].map(|held| held * 64 * 512 * 20));
     let layer = (4 * 64 + 4 * 64 + 4 * 128) * 2 + 4 * 4 + 8;
     assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * layer + 2 * 64 * 2));
     assert_eq!(bytes("logits", Phase::ActorUpdate), 128 * 512 * 22);
@@ -49,17 +53,21 @@ fn memory_adds_up() {
         assert_eq!(bytes("activations", Phase::ActorUpdate), 128 * (2 * 64 * 2 + layer + 2 * 64 * 2));
         let program = bytes(PROGRAM_AND_GAPS, Phase::Scoring);
         assert!(if device == "cpu" { program > 300 << 20 } else { program == 0 }, "{program}");
+        assert_eq!(bytes("graphs of kernels", Phase::Scoring) > 0, device == "cuda");
     }
 
     // A hook has its own copy of the weights and its own cache, unless it is on another device.
-    let hooks = ["machine.precision=bfloat16", "hooks.persona.traces=8", "hooks.batch=4"];
+    let hooks = ["machine.device=cuda", "machine.precision=bfloat16", "hooks.persona.traces=8", "hooks.batch=4"];
     let beside = |sets: &[&str]| {
         let parts = estimate(&bench.load(bench.good(), sets).unwrap(), 1);
         parts.iter().find(|part| part.name == "hooks beside training").map(|part| part.bytes)
     };
-    assert_eq!(beside(&hooks), Some(2 * p + 4 * 64 * 2 * 2 * 32 * 2 + 4 * 512 * 20));
-    assert_eq!(beside(&[&hooks[..], &["machine.device=cuda", "hooks.device=cpu"]].concat()), None);
-    assert_eq!(beside(&hooks[..1]), None);
+    let (own, step) = (2 * p + 4 * 64 * 2 * 2 * 32 * 2, 4 * 512 * 20);
+    assert_eq!(beside(&hooks), Some(own + 2 * step));
+    assert_eq!(beside(&[&hooks[..], &["machine.graphs=false"]].concat()), Some(own + step));
+    assert_eq!(beside(&[&hooks[..], &["hooks.device=cuda:0"]].concat()), Some(own + 2 * step));
+    assert_eq!(beside(&[&hooks[..], &["hooks.device=cpu"]].concat()), None);
+    assert_eq!(beside(&hooks[..2]), None);
     // A local judge is loaded when the policy is gone: 4 replies of at most 1,500 + 2 x 64 + 100 tokens, or as many as
     // it reads, in bfloat16 unless its own key says otherwise.
     let path = format!("hooks.persona.judge.path={}", plan.recipe.model.path.display());
@@ -72,6 +80,45 @@ fn memory_adds_up() {
     let parts = estimate(&plan, 1);
     assert!(parts.iter().all(|p| !p.name.starts_with("critic") && !p.name.starts_with("reference")));
     assert!(parts.iter().any(|p| p.name == "actor optimizer" && p.bytes == 8 * plan.config.parameters()));
+}
+
+/// Long sequences and few words: the scores of attention and their softmax are more than a step's logits.
+#[test]
+fn a_decoding_step_is_its_logits_or_the_inside_of_a_layer() {
+    let bench = Bench::new();
+    let sets = ["machine.device=cuda", "machine.precision=float32", "rollout.batch=4"];
+    let mut plan = bench.load(bench.good(), &sets).unwrap();
+    let graphs = |plan: &Plan| {
+        let parts = estimate(plan, 1);
+        parts.iter().find(|part| part.name == "graphs of kernels").map(|part| part.bytes)
+    };
+    assert_eq!(graphs(&plan), Some(4 * 512 * 20));
+    plan.config.vocab_size = 16;
+    assert_eq!(graphs(&plan), Some(4 * (4 * 64 + 3 * 64 + 4 * 128 + 2 * 4 * 64) * 4));
+    plan.recipe.machine.graphs = false;
+    assert_eq!(graphs(&plan), None);
+}
+
+/// `auto` is what this machine has, unless the plan is for others.
+#[test]
+fn auto_is_this_machine_s_device_or_that_of_others() {
+    let bench = Bench::new();
+    let sets = ["memory.offload_optimizer=true", "hooks.persona.traces=8", "hooks.device=auto"];
+    let load = |device: &str| bench.load(bench.good(), &[&sets[..], &[device]].concat()).unwrap();
+    let [cpu, gpu] = [false, true].map(|gpus| {
+        let plan = load(if gpus { "machine.device=cuda" } else { "machine.device=cpu" }).elsewhere(gpus);
+        assert_eq!(plan.on_cpu(), !gpus);
+        estimate(&plan, 1)
+    });
+    let auto = load("machine.device=auto");
+    let has_gpu = tch::Cuda::is_available();
+    assert_eq!((auto.on_cpu(), &estimate(&auto, 1)), (!has_gpu, if has_gpu { &gpu } else { &cpu }));
+    let devices = Devices::of(&auto);
+    let here = if has_gpu { "auto (here a GPU)" } else { "auto (here the CPU)" };
+    assert!(devices.memory.is_some() && report(&auto, devices).contains(here));
+    for (gpus, expected) in [(true, gpu), (false, cpu)] {
+        assert_eq!(estimate(&auto.clone().elsewhere(gpus), 1), expected);
+    }
 }
 
 /// What each of several processes holds, counted anew; and what all of a machine hold together.

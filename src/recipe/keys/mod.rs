@@ -72,6 +72,12 @@ impl Recipe {
         self.sft.as_ref().filter(|sft| sft.from.is_none())
     }
 
+    /// The machine as hooks use it: on a device of their own, if they have one.
+    pub fn hooks_machine(&self) -> Machine {
+        let device = self.hooks.device.as_ref().unwrap_or(&self.machine.device).clone();
+        Machine { device, ..self.machine.clone() }
+    }
+
     /// Seed of the warm start's rows and their order.
     pub fn warm_start_seed(&self) -> u64 {
         self.sft.as_ref().and_then(|sft| sft.seed).unwrap_or(self.seed)

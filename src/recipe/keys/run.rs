@@ -39,7 +39,8 @@ pub struct Rollout {
     /// Strings that end a response, besides the end tokens of model and tokenizer; what follows one is cut off.
     #[serde(default)]
     pub stop: Vec<String>,
-    /// Sequences decoded at a time (0: all of a step); affects memory and speed, never a response.
+    /// Sequences decoded at a time (0: all of a step); one that has ended makes room for another. Affects memory and
+    /// speed, never a response.
     #[serde(default)]
     pub batch: usize,
 }
