@@ -30,7 +30,7 @@ const MANY: f64 = 0.1;
 /// A trace with what was said about it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Judged {
-    /// Of the problem in the validation split.
+    /// Of the problem in its split, which is the validation split in hooks.
     pub index: usize,
     pub problem: String,
     pub text: String,
@@ -100,27 +100,8 @@ pub fn judge(
     let evaluation = evaluate(&policy, plan, &env, Split::Validation, settings.traces, Decoding::Sampled, pulse)?;
     drop(policy);
     let (judge, embedder) = open()?;
-    let trace = |(prompt, rollout): (&Prompt, &Rollout)| Trace {
-        problem: in_words(&env.task.variables(prompt.split, prompt.index)),
-        text: rollout.text.clone(),
-    };
-    let traces: Vec<Trace> = evaluation.prompts.iter().zip(&evaluation.rollouts).map(trace).collect();
-    let judgements = judge.judge(&traces)?;
-    let all = traces.into_iter().zip(&evaluation.rollouts).zip(judgements).enumerate();
-    let mut judged: Vec<Judged> = all
-        .map(|(index, ((trace, rollout), judgement))| {
-            let grade = &rollout.grade;
-            Judged {
-                index,
-                tokens: rollout.sequence.response.len(),
-                reward: grade.reward,
-                accuracy: grade.accuracy,
-                format: grade.format,
-                verdict: grade.reason.clone(),
-                ..Judged::new(trace, judgement)
-            }
-        })
-        .collect();
+    let responses: Vec<_> = evaluation.prompts.iter().zip(&evaluation.rollouts).collect();
+    let mut judged = judged_by(judge.as_ref(), &env, &responses)?;
     let lacking = complete(&mut judged, embedder.as_ref(), settings.max_missing)?;
     write(&folder.join(JUDGED), &judged)?;
     let figures = judge::figures(&judged.iter().map(Judged::view).collect::<Vec<_>>(), RESAMPLES);
@@ -135,6 +116,33 @@ pub fn judge(
         notes: [notes(judge.as_ref(), embedder.as_ref()), lacking.parts].concat(),
         figures,
     })
+}
+
+/// Lets a judge read responses to problems, all of them in one call.
+///
+/// # Errors
+/// Those of the judge.
+pub fn judged_by(judge: &dyn Judge, env: &Environment, responses: &[(&Prompt, &Rollout)]) -> Result<Vec<Judged>> {
+    let trace = |(prompt, rollout): &(&Prompt, &Rollout)| Trace {
+        problem: in_words(&env.task.variables(prompt.split, prompt.index)),
+        text: rollout.text.clone(),
+    };
+    let traces: Vec<Trace> = responses.iter().map(trace).collect();
+    let judgements = judge.judge(&traces)?;
+    let all = traces.into_iter().zip(responses).zip(judgements);
+    let one = |((trace, (prompt, rollout)), judgement): ((Trace, &(&Prompt, &Rollout)), _)| {
+        let grade = &rollout.grade;
+        Judged {
+            index: prompt.index,
+            tokens: rollout.sequence.response.len(),
+            reward: grade.reward,
+            accuracy: grade.accuracy,
+            format: grade.format,
+            verdict: grade.reason.clone(),
+            ..Judged::new(trace, judgement)
+        }
+    };
+    Ok(all.map(one).collect())
 }
 
 /// What a result depends on besides the checkpoint.

@@ -5,9 +5,8 @@
 //! `ppo-train eval` draws them.
 
 use super::direction::Direction;
+use crate::Stopped;
 use crate::env::{Environment, Prompt};
-use crate::judge::Judgement;
-use crate::judge::lexical::judgement;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::recipe::Decoding;
@@ -29,6 +28,8 @@ pub struct Setting<'a> {
     pub layer: usize,
     /// From which token on those of prompts are steered too; none: only those of responses are.
     pub prompt_from: Option<usize>,
+    /// Asked between tokens whether to go on.
+    pub goes_on: &'a dyn Fn() -> bool,
 }
 
 /// One way to answer all problems.
@@ -46,21 +47,20 @@ pub struct Condition {
 pub struct Answers {
     pub condition: Condition,
     pub rollouts: Vec<Rollout>,
-    /// What the lexical judge says about each.
-    pub judgements: Vec<Judgement>,
 }
 
 impl Setting<'_> {
-    /// Lets all conditions answer all problems, and shows `take` the answers under one after another.
+    /// Lets all conditions answer all problems, and gives `take` the answers under some conditions at a time, in their
+    /// order.
     ///
     /// # Errors
-    /// Bad input: directions that do not fit the model. Those of `take`.
+    /// Bad input: directions that do not fit the model. `Stopped` if `goes_on` says no. Those of `take`.
     pub fn answer(
         &self,
         prompts: &[Prompt],
         directions: &[Direction],
         conditions: &[Condition],
-        mut take: impl FnMut(Answers) -> Result<()>,
+        mut take: impl FnMut(Vec<Answers>) -> Result<()>,
     ) -> Result<()> {
         let rollout = &self.plan.recipe.rollout;
         // A batch holds whole prompts, each with all conditions of a group. No response depends on how many there are.
@@ -83,20 +83,24 @@ impl Setting<'_> {
                 stop: Stop { ends: &|_, ids| self.env.ends_at(ids), max_tokens: rollout.max_response_tokens },
                 vocabulary: self.env.tokenizer.vocab_size().min(self.plan.config.vocab_size),
                 batch: batch.max(group.len()),
-                goes_on: &|| true,
+                goes_on: self.goes_on,
                 steering: is_steered.then_some(&steering),
             };
             let ids: Vec<&[i64]> = prompts.iter().map(|prompt| &*prompt.ids).collect();
             let stream = |problem: usize, _| rng::stream(self.plan.recipe.seed, Purpose::Evaluation, 0, problem as u64);
             let responses = engine.generate(&ids, group.len(), stream, |_| ());
-            let mut columns: Vec<Vec<Rollout>> = group.iter().map(|_| Vec::with_capacity(prompts.len())).collect();
+            if !(self.goes_on)() {
+                return Err(Stopped("nothing is kept but what an endpoint answered, with --answers").into());
+            }
+            let empty = |condition: &Condition| Answers {
+                condition: *condition,
+                rollouts: Vec::with_capacity(prompts.len()),
+            };
+            let mut answers: Vec<Answers> = group.iter().map(empty).collect();
             for (at, rollout) in grade(self.env, prompts, responses)?.into_iter().enumerate() {
-                columns[at % group.len()].push(rollout);
+                answers[at % group.len()].rollouts.push(rollout);
             }
-            for (condition, rollouts) in group.iter().zip(columns) {
-                let judgements = rollouts.iter().map(|rollout| judgement(&rollout.text)).collect();
-                take(Answers { condition: *condition, rollouts, judgements })?;
-            }
+            take(answers)?;
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ fn an_autoencoder_is_trained_and_says_what_traces_activate() {
     let close = (contexts[0]["activation"].as_f64().unwrap() - most["max"].as_f64().unwrap()).abs();
     assert!(close < 1e-5 && contexts[0]["tokens"].as_array().unwrap().len() <= 5);
 
-    // Steered along, beside two that are active as often.
+    // Steered along, beside two that are active as often and as strongly.
     let along = ["steer", MODEL, "--recipe", SMOKE, "--sae", &out, "--feature", &feature, "--problems", "4", "--json"];
     let more = ["--figures", &figures, "--controls", "2", "--unit", "activation", "--strengths", "1"];
     let report = json(&run(0, &[&along[..], &more].concat()));
@@ -89,7 +89,7 @@ fn an_autoencoder_is_trained_and_says_what_traces_activate() {
     assert!(named.starts_with(&format!("feature {feature} of ")) && (factor - most).abs() < 1e-5 * most, "{report}");
     assert_eq!(
         (&report["layer"], &report["controls"]["of"]),
-        (&json!(1), &json!("other features that are active about as often"))
+        (&json!(1), &json!("other features that are active about as often and as strongly"))
     );
     let too_many = error(2, &[&along[..], &["--figures", &figures, "--controls", "64"]].concat());
     assert!(too_many.contains("other features can be matched"), "{too_many}");

@@ -1,6 +1,9 @@
 //! `ppo-train steer`, and a direction that is planted and found again.
 
+use crate::judge::right;
 use crate::judge_local::model;
+use crate::server::Manner::{Say, Status};
+use crate::server::{Seen, Server};
 use crate::support::{SMOKE, json, run, stdout};
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
 use ppo_train::rollout::{Engine, Sampling, Steering, Stop};
@@ -9,7 +12,7 @@ use ppo_train::steer::{Direction, difference_of_means, mean_norm};
 use ppo_train::torch::{on_device, test_device};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -96,6 +99,10 @@ fn a_planted_direction_is_found_again() {
     assert_eq!(error, "d: all its numbers are 0, which is no direction");
 }
 
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
 fn lines(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -122,11 +129,12 @@ fn strengths_are_held_against_0_and_random_directions() {
         &saved,
         "--json",
     ]));
-    let number = |value: &Value| value.as_f64().unwrap();
     assert_eq!(
         (&report["scale"]["unit"], &report["layer"], &report["problems"]),
         (&"norm".into(), &0.into(), &5.into())
     );
+    // A recipe without [hooks.persona] has the lexical judge, to which nothing is missing.
+    assert_eq!((&report["judged_by"], &report["judge"]["kind"]), (&"the lexical judge".into(), &"lexical".into()));
     let residual = number(&report["scale"]["residual_norm"]);
     let conditions = report["conditions"].as_array().unwrap();
     let of = |key: &str| conditions.iter().map(|row| number(&row[key])).collect::<Vec<_>>();
@@ -135,7 +143,7 @@ fn strengths_are_held_against_0_and_random_directions() {
     assert!((of("added")[2] - 2.0 * residual).abs() < 1e-5 * residual);
     let figures = |row: usize| conditions[row]["figures"].as_array().unwrap();
     assert_eq!(figures(2).len(), 12);
-    assert!(figures(1).iter().all(|figure| figure.get("against").is_none()));
+    assert!(figures(1).iter().all(|figure| figure.get("against").is_none() && figure["n"] == 5));
     assert!(figures(2).iter().all(|figure| number(&figure["against"]["p"]) <= number(&figure["against"]["p_holm"])));
     let controls = report["controls"]["rows"].as_array().unwrap();
     assert_eq!(controls.len(), 2 * 12);
@@ -174,7 +182,7 @@ fn strengths_are_held_against_0_and_random_directions() {
     let raw = format!("--strengths={}", of("factor")[2]);
     let page = stdout(&steer(&["--file", &saved, &raw, "--traces", &again]));
     assert!(page.contains("a strength of 1 is the direction as it is (unit `raw`): it adds 1"), "{page}");
-    assert!(page.contains("## Behaviours") && !page.contains("## Controls"), "{page}");
+    assert!(page.contains("by the lexical judge") && !page.contains("## Controls"), "{page}");
     let text = |row: &Value| row["text"].as_str().unwrap().to_string();
     let raw_texts = |path: &str| lines(Path::new(path))[5..].iter().map(text).collect::<Vec<_>>();
     assert_eq!(raw_texts(&again), texts(2.0));
@@ -200,6 +208,118 @@ fn strengths_are_held_against_0_and_random_directions() {
     assert!((one.cosine(&other) + 1.0).abs() < 1e-6);
 }
 
+/// A judge behind an endpoint refuses the answers to one problem, and says nothing of use about the conversation in
+/// those to another: both are missing, which is not 0.
+#[test]
+fn what_a_judge_does_not_say_is_missing() {
+    let dir = model(3);
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (folder, traces, answers) = (at("model"), at("traces.jsonl"), at("answers"));
+    let steer = |code: i32, more: &[&str]| {
+        let along = ["steer", &folder, "--recipe", SMOKE, "--layer", "0", "--random", "--unit", "norm"];
+        let over = ["--strengths=-0.5,0.5", "--controls", "1", "--problems", "5", "--decoding", "sampled"];
+        run(code, &[&along[..], &over, &["--traces", &traces], more].concat())
+    };
+    let rows = || lines(Path::new(&traces));
+    let texts = |rows: &[Value]| rows.iter().map(|row| row["text"].clone()).collect::<Vec<_>>();
+    steer(0, &[]);
+    let lexical = rows();
+    let problem = |index: usize| lexical[index]["problem"].as_str().unwrap().to_string();
+    let (refused, muddled) = (problem(1), problem(2));
+    let server = Server::start(move |_, seen: &Seen| {
+        let is_about = |problem: &str| seen.prompt().contains(&format!("\n{problem}\n"));
+        let asks_for = |key: &str| seen.prompt().contains(&format!("{{\"{key}\": "));
+        match () {
+            () if is_about(&refused) => Status(400, "", "{\"error\": \"too long\"}".into()),
+            () if is_about(&muddled) && asks_for("question_answering") => Say("I would rather not.".into()),
+            () if asks_for("perspectives") => {
+                Say(json!({ "perspectives": [{ "expertise": "sums", "bfi": vec![3; 10] }] }).to_string())
+            }
+            () => Say(right(seen)),
+        }
+    });
+    let url = format!("hooks.persona.judge.url={}", server.url);
+    let sets = ["hooks.persona.judge.kind=endpoint", "hooks.persona.judge.model=tiny", &url];
+    let mut judge: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    judge.extend(["--answers", &answers]);
+    let report = json(&steer(0, &[&judge[..], &["--json"]].concat()));
+    assert_eq!((&report["judged_by"], &report["judge"]["model"]), (&"tiny behind an endpoint".into(), &"tiny".into()));
+
+    // Strengths and problems of the direction, then those of a control. Where nobody speaks, nothing is asked.
+    let rows = rows();
+    assert_eq!((rows.len(), texts(&rows)), (5 * (3 + 2), texts(&lexical)));
+    let (mut missing, mut partly) = (0, 0);
+    for row in rows.iter().filter(|row| row["judgement"]["perspectives"] != json!([])) {
+        let judgement = &row["judgement"];
+        match row["index"].as_u64().unwrap() {
+            1 => {
+                assert_eq!(
+                    (&row["missing"], judgement),
+                    (&"conversational: status 400: too long".into(), &Value::Null)
+                );
+                missing += 1;
+            }
+            index => {
+                let all = json!([1, 1, 1, 1]);
+                let conversational = if index == 2 { &Value::Null } else { &all };
+                assert_eq!((&judgement["cognitive"], &judgement["conversational"]), (&all, conversational));
+                partly += usize::from(index == 2);
+            }
+        }
+    }
+    assert!(missing > 0 && partly > 0, "{missing} {partly}");
+    let said = format!("{} of 25 traces judged, {missing} missing: conversational: status 400: too long", 25 - missing);
+    let notes: Vec<&str> = report["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect();
+    assert!(notes.contains(&said.as_str()) && notes.iter().any(|note| note.starts_with("the judge: ")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains(&format!("conversational: missing in {partly} of "))), "{notes:?}");
+
+    // Figures are those of the answers that the judge speaks of.
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    for (part, name) in [("conversational", "question_answering"), ("cognitive", "verification")] {
+        let name = format!("{part}/{name}/prevalence");
+        let known = |strength: f64| -> Vec<Option<f64>> {
+            let own = rows.iter().filter(|row| row["control"] == false && number(&row["strength"]) == strength);
+            let has = |counts: &Vec<Value>| f64::from(u8::from(counts[0] != 0));
+            own.map(|row| row["judgement"][part].as_array().map(has)).collect()
+        };
+        for row in report["conditions"].as_array().unwrap() {
+            let (strength, figures) = (number(&row["strength"]), row["figures"].as_array().unwrap());
+            assert_eq!((figures.len(), &figures[0]["name"], &figures[0]["n"]), (12, &"accuracy".into(), &5.into()));
+            let figure = figures.iter().find(|figure| figure["name"] == name.as_str()).unwrap();
+            let own: Vec<f64> = known(strength).into_iter().flatten().collect();
+            assert!(figure["n"] == own.len() && (number(&figure["value"]) - mean(&own)).abs() < 1e-12, "{figure}");
+            if strength != 0.0 {
+                let both = known(strength).into_iter().zip(known(0.0));
+                let changes: Vec<f64> = both.filter_map(|(own, zero)| Some(own? - zero?)).collect();
+                let against = &figure["against"];
+                assert_eq!(against["n"], changes.len());
+                assert!((number(&against["difference"]) - mean(&changes)).abs() < 1e-12, "{figure}");
+            }
+        }
+    }
+    let controls = report["controls"]["rows"].as_array().unwrap();
+    assert!(controls.len() == 2 * 12 && controls.iter().all(|row| row["known"] == 1), "{controls:?}");
+    assert!(controls.iter().any(|row| number(&row["n"]) < 5.0 || number(&row["fewest"]) < 5.0), "{controls:?}");
+
+    // What was answered is not asked again; more than may be missing is a failure.
+    let asked = server.seen().len();
+    let failed = steer(1, &[&judge[..], &["--set", "hooks.persona.max_missing=0.01"]].concat());
+    let error = String::from_utf8(failed.stderr).unwrap();
+    assert!(error.contains(&said) && error.contains("hooks.persona.max_missing is 0.01"), "{error}");
+    assert_eq!(server.seen().len() - asked, missing + 2 * partly);
+    let page = stdout(&steer(0, &judge));
+    for part in
+        ["by tiny behind an endpoint", "| problems | at both strengths |", "- what is missing is not 0: ", &said]
+    {
+        assert!(page.contains(part), "{part}\n{page}");
+    }
+
+    // The lines are judged traces, and rows.
+    run(0, &["judge", "--traces", &traces]);
+    run(0, &["judge", "--differ", &traces, &traces]);
+    run(0, &["analyze", &traces, "--model", "tokens ~ strength | index", "--where", "control=false"]);
+}
+
 #[test]
 fn what_cannot_be_steered_is_said() {
     let dir = model(3);
@@ -219,6 +339,7 @@ fn what_cannot_be_steered_is_said() {
         (&["--layer", "0", "--random", "--unit", "norms"], &["[possible values: raw, activation, norm]"]),
         (&["--layer", "0", "--random", "--tensor", "x"], &["--file FILE, which is not given"]),
         (&["--layer", "0", "--random", "--begin"], &["--prompt"]),
+        (&["--layer", "0", "--random", "--set", "hooks.persona=unset"], &["the recipe has no [hooks.persona]"]),
         (
             &["--layer", "0", "--between", &rows, &rows],
             &["rows.jsonl, line 2: expected a text in `response` or `text`"],
