@@ -21,6 +21,7 @@ mod parquet;
 mod problems;
 mod recipe;
 mod reward;
+mod spent;
 mod state;
 mod sums;
 mod template;
@@ -35,7 +36,7 @@ use std::fmt::Display;
 pub type Target = fn(&[u8]);
 
 /// The targets with their names, which are those of their files and of their folders of seeds.
-pub const ALL: [(&str, Target); 27] = [
+pub const ALL: [(&str, Target); 28] = [
     ("autoencoder", autoencoder::run),
     ("chat", chat::run),
     ("claims", claims::run),
@@ -56,6 +57,7 @@ pub const ALL: [(&str, Target); 27] = [
     ("problems", problems::run),
     ("recipe", recipe::run),
     ("reward", reward::run),
+    ("spent", spent::run),
     ("state", state::run),
     ("sums", sums::run),
     ("template", template::run),

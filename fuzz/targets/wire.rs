@@ -1,6 +1,6 @@
-//! What a server answers: a reply, embeddings for each text, or a fault in one line.
+//! What a server answers: a reply, embeddings for each text, or a fault in one line; and always a number of tokens.
 
-use ppo_train::endpoint::{Fault, reply_of, vectors_of};
+use ppo_train::endpoint::{Fault, reply_of, usage_of, vectors_of};
 
 pub fn run(data: &[u8]) {
     super::text(data, |text| {
@@ -10,10 +10,12 @@ pub fn run(data: &[u8]) {
         match vectors_of(text, 2) {
             Err(fault) => one_line(&fault),
             Ok(vectors) => {
-                assert_eq!(vectors.all.len(), 2);
-                assert!(vectors.all.iter().flatten().all(|number| number.is_finite()));
+                assert_eq!(vectors.len(), 2);
+                assert!(vectors.iter().flatten().all(|number| number.is_finite()));
             }
         }
+        let spent = usage_of("/chat/completions", "asked", text);
+        assert!(spent.prompt_tokens > 0 && (spent.completion_tokens > 0 || text.is_empty()));
     });
 }
 

@@ -1,10 +1,12 @@
-//! Which runs belong together. An arm is a set of runs with one recipe apart from its seed; arms may differ in their
-//! warm start. Whatever else differs makes a comparison doubtful, so that it is refused unless the user says otherwise.
+//! Which runs belong together. An arm is a set of runs with one recipe apart from its seed, made of the same data;
+//! arms may differ in the rows of their warm starts. Whatever else differs makes a comparison doubtful, so that it is
+//! refused unless the user says otherwise.
 
+use super::origin::Origin;
 use super::runs::Run;
 use super::spread::{Allowed, BETWEEN, Spread, WITHIN};
+use super::warm_starts::WarmStarts;
 use crate::bad;
-use crate::recipe::Recipe;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -19,19 +21,22 @@ pub struct Arm {
 /// The arms of a comparison, in the order in which they are named, and what to know about them.
 pub struct Arms {
     pub arms: Vec<Arm>,
+    pub warm_starts: WarmStarts,
     pub notes: Vec<String>,
 }
 
 impl Arms {
-    /// Arms from recipes. `forced`: arms that the user has put together, with the places of their runs.
+    /// Arms from recipes, and from what the runs' folders say of their data. `forced`: arms that the user has put
+    /// together, with the places of their runs.
     ///
     /// # Errors
-    /// Bad input: runs that differ in more than arm and seed, with the keys, their values and the runs; a run without
-    /// a recipe.
+    /// Bad input: runs that differ in more than arm and seed, with the keys or hashes, their values and the runs; a run
+    /// without a recipe.
     pub fn of(runs: &[Run], forced: Vec<Arm>, allowed: &Allowed) -> Result<Self> {
-        let recipes = recipes(runs, allowed)?;
-        let everyone = Spread::over(&recipes, &(0..runs.len()).collect::<Vec<_>>());
-        check(runs, &recipes, &everyone, &forced, allowed)?;
+        let origins = origins(runs, allowed)?;
+        let everyone = Spread::over(&origins, &(0..runs.len()).collect::<Vec<_>>());
+        let name = |run: usize| runs[run].name.clone();
+        check(&origins, &everyone, &forced, allowed, name)?;
         let mut arms = forced;
         let named = arms.len();
         for run in 0..runs.len() {
@@ -39,8 +44,8 @@ impl Arms {
                 continue;
             }
             let same = |arm: &Arm| {
-                let pair = [arm.runs[0], run];
-                pair.iter().all(|run| recipes[*run].is_some()) && Spread::over(&recipes, &pair).is_within_an_arm()
+                let all = [&arm.runs[..], &[run]].concat();
+                all.iter().all(|run| origins[*run].is_some()) && Spread::over(&origins, &all).is_within_an_arm()
             };
             match arms[named..].iter().position(same) {
                 Some(at) => arms[named + at].runs.push(run),
@@ -50,38 +55,47 @@ impl Arms {
         label(&mut arms[named..], runs, &everyone);
         distinct(&mut arms);
         let own = |run: usize| arms.iter().find(|arm| arm.runs.contains(&run)).map_or("", |arm| &arm.name).to_string();
-        let mut notes = if arms.len() > 1 { everyone.between(own) } else { vec![] };
-        notes.extend(everyone.rounding(|run| runs[run].name.clone()));
+        let mut notes = vec![];
+        if arms.len() > 1 {
+            notes.extend(everyone.told(own).iter().map(|line| format!("the arms differ in {line}")));
+        }
+        for arm in &arms[..named] {
+            let inner = Spread::over(&origins, &arm.runs).told(name);
+            notes.extend(inner.iter().map(|line| format!("the runs of the arm {} differ in {line}", arm.name)));
+        }
+        notes.extend(everyone.rounding(name));
+        notes.extend(seeds_of_warm_starts(&origins, name));
         notes.extend(repeated_seeds(runs, &arms));
-        Ok(Self { arms, notes })
+        let warm_starts = WarmStarts::of(&origins, own, name);
+        Ok(Self { arms, warm_starts, notes })
     }
 }
 
-fn recipes<'a>(runs: &'a [Run], allowed: &Allowed) -> Result<Vec<Option<&'a Recipe>>> {
-    let recipe = |run: &'a Run| match &run.recipe {
+fn origins(runs: &[Run], allowed: &Allowed) -> Result<Vec<Option<Origin>>> {
+    let origin = |run: &Run| match &run.recipe {
         Err(reason) if !allowed.any => Err(bad!(
             "{} has no recipe that can be read, so nothing shows that it is the same experiment; --any compares it \
              nevertheless\n{reason}",
             run.dir.display()
         )),
-        recipe => Ok(recipe.as_ref().ok()),
+        _ => Ok(Origin::of(run)),
     };
-    runs.iter().map(recipe).collect()
+    runs.iter().map(origin).collect()
 }
 
 /// Refuses runs that differ in more than they may: all of them, and those of an arm that the user has put together.
+/// `name`: of a run.
 fn check(
-    runs: &[Run],
-    recipes: &[Option<&Recipe>],
+    origins: &[Option<Origin>],
     everyone: &Spread,
     forced: &[Arm],
     allowed: &Allowed,
+    name: impl Fn(usize) -> String,
 ) -> Result<()> {
-    let name = |run: usize| runs[run].name.clone();
-    let mut refused = everyone.refused(&[&WITHIN[..], &BETWEEN].concat(), allowed, name);
+    let mut refused = everyone.refused(&[&WITHIN[..], &BETWEEN].concat(), allowed, &name);
     if refused.is_empty() {
         for arm in forced {
-            let inner = Spread::over(recipes, &arm.runs).refused(&WITHIN, allowed, name);
+            let inner = Spread::over(origins, &arm.runs).refused(&WITHIN, allowed, &name);
             refused.extend(inner.into_iter().map(|line| format!("within the arm {}: {line}", arm.name)));
         }
     }
@@ -89,9 +103,13 @@ fn check(
         return Ok(());
     }
     let list: String = refused.iter().map(|line| format!("\n  {line}")).collect();
+    let contents = match everyone.refuses_hashes(allowed) {
+        true => "\na hash is that of a content, though the keys are the same (docs/compare.md)",
+        false => "",
+    };
     let unused: String = everyone.unused(allowed).iter().map(|line| format!("\n{line}")).collect();
     Err(bad!(
-        "the runs differ in more than arm and seed:{list}\n\
+        "the runs differ in more than arm and seed:{list}{contents}\n\
          compare them nevertheless with --allow KEY for each key or its section, or with --any{unused}"
     ))
 }
@@ -130,6 +148,14 @@ fn distinct(arms: &mut [Arm]) {
             arms[at].name = format!("{name} #{number}");
         }
     }
+}
+
+/// Says that the seeds of warm starts differ: then bands may not all be about the same.
+fn seeds_of_warm_starts(origins: &[Option<Origin>], name: impl Fn(usize) -> String) -> Option<String> {
+    let has_warm_start = |run: &usize| origins[*run].as_ref().is_some_and(|origin| origin.has_warm_start);
+    let having: Vec<usize> = (0..origins.len()).filter(has_warm_start).collect();
+    let line = Spread::over(origins, &having).seeds_of_warm_starts(name)?;
+    Some(format!("warm starts differ in {line}; of runs that share one, the spread is that of PPO alone"))
 }
 
 fn repeated_seeds(runs: &[Run], arms: &[Arm]) -> Vec<String> {

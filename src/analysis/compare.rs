@@ -6,6 +6,7 @@ use super::lengths::{self, Layout, Matched};
 use super::pairs::{self, Differing, Exact};
 use super::reference::Reference;
 use super::runs::{Metric, Run};
+use super::warm_starts::WarmStarts;
 use crate::bad;
 use crate::stats::{Bootstrap, Grid, area_weights, first_at_least, mean};
 use anyhow::Result;
@@ -35,6 +36,7 @@ pub struct Comparison {
     pub metric: String,
     /// Whether the metric's values are shares from 0 to 1.
     pub shares: bool,
+    pub warm_starts: WarmStarts,
     pub notes: Vec<String>,
     /// The steps of the tables.
     pub steps: Vec<u64>,
@@ -108,7 +110,7 @@ impl Comparison {
         if let Some(run) = (0..runs.len()).find(|run| data.points(*run).is_empty()) {
             return Err(bad!("{} has no metric {}", runs[run].dir.display(), metric.name));
         }
-        let Arms { arms, mut notes } = arms;
+        let Arms { arms, warm_starts, mut notes } = arms;
         let common = data.common_steps(&(0..runs.len()).collect::<Vec<_>>());
         let steps = chosen(&common, settings.steps.as_deref())?;
         notes.extend(data.gaps(&common));
@@ -128,6 +130,7 @@ impl Comparison {
             matched: lengths::matched(&data, &arms, &steps, &bootstrap),
             layout: lengths::layout(&data, &arms, &steps),
             reference: None,
+            warm_starts,
             notes,
             steps,
         })

@@ -8,6 +8,7 @@ mod curve;
 mod data;
 mod lengths;
 mod marks;
+mod origin;
 mod pairs;
 mod picture;
 mod png;
@@ -20,6 +21,7 @@ mod summary;
 mod svg;
 #[cfg(test)]
 mod tests;
+mod warm_starts;
 
 pub use crate::metrics::jsonl::read as read_jsonl;
 pub use arms::{Arm, Arms};

@@ -17,7 +17,7 @@ pub struct Table {
 
 /// The report for a terminal: what to know, then the tables.
 pub fn text(comparison: &Comparison) -> String {
-    let notes: Vec<String> = comparison.notes.iter().map(|note| format!("note: {note}")).collect();
+    let notes: Vec<String> = notes(comparison).iter().map(|note| format!("note: {note}")).collect();
     let tables = tables(comparison).into_iter().map(|t| format!("{}\n{}", t.title, terminal::table(&t.head, &t.rows)));
     let notes = (!notes.is_empty()).then(|| notes.join("\n"));
     notes.into_iter().chain(tables).collect::<Vec<_>>().join("\n\n")
@@ -29,15 +29,21 @@ pub fn markdown(comparison: &Comparison, picture: Option<&str>) -> String {
     if let Some(picture) = picture {
         page += &format!("\n![{}]({picture})\n", comparison.metric);
     }
-    for note in &comparison.notes {
+    let notes = notes(comparison);
+    for note in &notes {
         page += &format!("\n- {note}");
     }
-    page += if comparison.notes.is_empty() { "" } else { "\n" };
+    page += if notes.is_empty() { "" } else { "\n" };
     for table in tables(comparison) {
         page += &format!("\n## {}\n\n{}\n\n", table.title, table.about);
         page += &markdown_table(&table.head, table.rows);
     }
     page
+}
+
+/// What to know before the tables.
+fn notes(comparison: &Comparison) -> Vec<String> {
+    [comparison.warm_starts.sentences(), comparison.notes.clone()].concat()
 }
 
 /// All tables that have rows.

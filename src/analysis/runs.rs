@@ -91,6 +91,11 @@ impl Run {
         self.recipe.as_ref().ok().map(|recipe| recipe.seed)
     }
 
+    /// The hashes of the sets of problems that it was evaluated on: one, unless that changed during the run.
+    pub fn evaluated(&self) -> BTreeSet<&str> {
+        self.evaluations.iter().map(|(_, outcomes)| outcomes.problems.as_str()).collect()
+    }
+
     /// The names of all scalars.
     pub fn scalars(&self) -> BTreeSet<&str> {
         self.records.iter().flat_map(Record::scalars).map(|(name, _)| name).collect()

@@ -25,6 +25,8 @@ const DOTTED: usize = 60;
 /// Most bands of a picture.
 const BANDS: usize = 4;
 const UNDER_AXES: u32 = 46;
+/// Least range of shares.
+const SMALL: f64 = 0.05;
 
 /// Draws `series` into an SVG file, which is replaced atomically; arguments as `svg`.
 ///
@@ -50,7 +52,9 @@ pub fn svg(title: &str, series: &[Series], x: &str, y: &str) -> Result<String> {
     let xs = range(all().map(|(x, _)| x), 0.0);
     let mut ys = range(all().map(|(_, y)| y), 0.06);
     if is_share {
-        ys = 0.0..ys.end.clamp(0.05, 1.0);
+        let greatest = all().map(|(_, y)| y).fold(0.0, f64::max);
+        // The range of what is 0 throughout says nothing.
+        ys = 0.0..if greatest > 0.0 { ys.end.clamp(SMALL, 1.0) } else { SMALL };
     }
     let first = all().next().map_or(0.0, |(x, _)| x);
     let only_step = all().all(|(x, _)| x == first).then_some(first);
@@ -68,15 +72,16 @@ pub fn svg(title: &str, series: &[Series], x: &str, y: &str) -> Result<String> {
     if !title.is_empty() {
         builder.caption(title, ("sans-serif", 21).into_font().color(&INK));
     }
+    let [width, size] = [&xs, &ys].map(|range| range.end - range.start);
     let mut chart = builder.build_cartesian_2d(xs, ys).map_err(plain)?;
-    let share = |value: &f64| format!("{:.0} %", value * 100.0);
-    let number = |value: &f64| short(*value);
+    let share = |value: &f64| format!("{:.0} %", exact(*value, size) * 100.0);
+    let number = |value: &f64| short(exact(*value, size));
     // A tick between steps has no label, nor has one beside the only step; ticks are not exact.
     let whole = all().all(|(x, _)| x.fract() == 0.0);
     let step = |value: &f64| match only_step.or(whole.then(|| value.round())) {
         Some(known) if (value - known).abs() > 1e-9 * known.abs().max(1.0) => String::new(),
         Some(known) => short(known),
-        None => short(*value),
+        None => short(exact(*value, width)),
     };
     let mut mesh = chart.configure_mesh();
     if only_step.is_some() {
@@ -167,6 +172,11 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     low - margin * (high - low)..high + margin * (high - low)
 }
 
+/// A tick mark's value on an axis of this size: ticks are sums of steps, so that the one at 0 may be at -5.6e-17.
+fn exact(value: f64, size: f64) -> f64 {
+    if value.abs() <= 1e-9 * size { 0.0 } else { value }
+}
+
 /// The label of a tick mark, with as few digits as distinguish it from its neighbours.
 fn short(value: f64) -> String {
     match value.abs() {
@@ -213,6 +223,33 @@ mod tests {
         }
         assert!(draw(&[(0.0, f64::NAN)], "loss").is_err());
         assert!(draw(&[], "loss").is_err());
+    }
+
+    /// The labels left of the axes, from the top.
+    fn labels(picture: &str) -> Vec<String> {
+        let found = regex::Regex::new("\"end\"[^>]*>\n([^\n]+)\n").unwrap();
+        found.captures_iter(picture).map(|label| label[1].to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_nothing_throughout_has_a_zero_on_its_axis() {
+        let drawn = |values: &[f64], y| {
+            let points: Vec<(f64, f64)> = values.iter().enumerate().map(|(at, value)| (at as f64, *value)).collect();
+            labels(&svg("", &series(&points), "x", y).unwrap())
+        };
+        for values in [&[0.0][..], &[0.0, 0.0], &[-1.0, 1.0], &[-0.3, 0.0, 0.6], &[-3e-5, 7e-5], &[-2e7, 1e7]] {
+            let all = drawn(values, "loss");
+            assert_eq!(all.iter().filter(|label| *label == "0").count(), 1, "{values:?}: {all:?}");
+            assert!(!all.iter().any(|label| label.contains("e-17") || label.contains("-0 ")), "{values:?}: {all:?}");
+        }
+        let percent = |label: Option<&String>| label.unwrap().trim_end_matches(" %").parse::<f64>().unwrap();
+        for values in [&[0.0][..], &[0.0, 0.0]] {
+            let all = drawn(values, "share, %");
+            let (ends, most) = ([all.first(), all.last()].map(percent), all.len());
+            assert!(ends.iter().all(|end| (0.0..=5.0).contains(end)) && most > 2, "{all:?}");
+        }
+        // A share that does not change is on the axis, as before.
+        assert!(drawn(&[0.5, 0.5], "share, %").iter().any(|label| label == "50 %"));
     }
 
     #[test]

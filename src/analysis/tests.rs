@@ -6,7 +6,7 @@ use crate::metrics::{Logs, Metrics, Outcomes, Record, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SMOKE: &str = include_str!("../../recipes/smoke.toml");
+pub const SMOKE: &str = include_str!("../../recipes/smoke.toml");
 const STEPS: [u64; 3] = [0, 40, 70];
 
 /// Accuracies of 8 problems at a step: as many are right as the arm's and the seed's figures add up to.
@@ -14,15 +14,15 @@ fn accuracies(right: u64) -> Vec<f64> {
     (0..8).map(|problem| f64::from(u8::from(problem < right))).collect()
 }
 
-struct Folder(tempfile::TempDir);
+pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
     /// A run folder with evaluations at `STEPS`: `right` of 8 problems at the first step, one more at each later one.
-    fn run(&self, name: &str, right: u64, edits: &[(&str, &str)]) -> PathBuf {
+    pub fn run(&self, name: &str, right: u64, edits: &[(&str, &str)]) -> PathBuf {
         let dir = self.0.path().join(name);
         fs::create_dir(&dir).unwrap();
         let recipe = edits.iter().fold(SMOKE.to_string(), |text, (from, to)| {
@@ -40,7 +40,7 @@ impl Folder {
     }
 
     /// Two arms of two seeds, of which the second gets two more of eight right; `edits`: of the last run's recipe.
-    fn arms(&self, edits: &[(&str, &str)]) -> Vec<PathBuf> {
+    pub fn arms(&self, edits: &[(&str, &str)]) -> Vec<PathBuf> {
         let dialogue = ("kind = \"solver\"", "kind = \"solver\"\nstyle = \"dialogue\"");
         let second = ("seed = 1", "seed = 2");
         vec![
@@ -73,7 +73,7 @@ fn record(step: u64, accuracy: Vec<f64>) -> Record {
     record
 }
 
-fn compare(dirs: &[PathBuf], allowed: &Allowed) -> anyhow::Result<Comparison> {
+pub fn compare(dirs: &[PathBuf], allowed: &Allowed) -> anyhow::Result<Comparison> {
     compare_by(dirs, vec![], allowed, None)
 }
 
@@ -89,17 +89,17 @@ fn compare_by(
     Comparison::of(&runs, arms, &metric, &Settings { steps: None, thresholds: None, resamples: 200 })
 }
 
-fn refusal(result: anyhow::Result<Comparison>) -> String {
+pub fn refusal(result: anyhow::Result<Comparison>) -> String {
     let error = result.err().expect("it was not refused");
     assert!(error.is::<BadInput>(), "{error:#}");
     error.to_string()
 }
 
-fn names(comparison: &Comparison) -> Vec<&str> {
+pub fn names(comparison: &Comparison) -> Vec<&str> {
     comparison.arms.iter().map(|arm| arm.arm.as_str()).collect()
 }
 
-fn allow(keys: &[&str]) -> Allowed {
+pub fn allow(keys: &[&str]) -> Allowed {
     Allowed { keys: keys.iter().map(|key| key.to_string()).collect(), any: false }
 }
 
@@ -147,6 +147,12 @@ fn any_other_key_is_refused_by_name() {
         (("prompts_per_step = 8", "prompts_per_step = 4"), "rollout.prompts_per_step: 8 in"),
         (("template = \"compact\"", "template = \"base\""), "prompt.template: \"compact\" in"),
         (("random_weights = true", "random_weights = false"), "model.random_weights: true in"),
+        // How a warm start is trained is no part of its arm.
+        (("lr = 1e-3", "lr = 1e-2"), "sft.lr: 0.001 in mono-1, mono-2, dia-1; 0.01 in dia-2"),
+        (("epochs = 1", "epochs = 2"), "sft.epochs: 1 in mono-1, mono-2, dia-1; 2 in dia-2"),
+        (("batch = 16", "batch = 8"), "sft.batch: 16 in mono-1, mono-2, dia-1; 8 in dia-2"),
+        (("[sft]\ntrain = 64", "[sft]\ntrain = 32"), "sft.train: 64 in mono-1, mono-2, dia-1; 32 in dia-2"),
+        (("context = 256", "context = 64"), "sft.context: 256 in mono-1, mono-2, dia-1; 64 in dia-2"),
     ] {
         let folder = Folder::new();
         let dirs = folder.arms(&[edit]);
@@ -170,6 +176,9 @@ fn keys_of_the_machine_are_mentioned_or_nothing() {
         (("threads = 1 ", "threads = 2 "), "runs differ, by rounding only, in machine.threads: 1 in"),
         (("micro_batch_tokens = 600", "micro_batch_tokens = 900"), "in ppo.micro_batch_tokens: 600 in"),
         (("micro_batch_tokens = 1024", "micro_batch_tokens = 900"), "in sft.micro_batch_tokens: 1024 in"),
+        (("micro_batch_tokens = 600", "packing = true\nmicro_batch_tokens = 600"), "in ppo.packing: false in"),
+        (("micro_batch_tokens = 1024", "packing = true\nmicro_batch_tokens = 1024"), "in sft.packing: false in"),
+        (("context = 256", "context = 256\nmin_answered = 0.5"), ""),
         (("[checkpoints]\nevery = 2", "[checkpoints]\nevery = 1"), ""),
         (("[machine]", "[memory]\ngradient_checkpointing = true\n[machine]"), ""),
     ] {
@@ -210,6 +219,26 @@ fn arms_without_a_warm_start_are_arms() {
     assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
     let same = [folder.run("without", 0, &[(sft, "")]), dirs[1].clone()];
     assert_eq!(names(&compare(&same, &Allowed::default()).unwrap()), ["smoke (no warm start)", "smoke (warm start)"]);
+    // Beside it, those that have one still have to be trained alike.
+    let other = folder.run("other", 2, &[("lr = 1e-3", "lr = 1e-2")]);
+    let said = refusal(compare(&[&dirs[..], &[other]].concat(), &Allowed::default()));
+    assert!(said.contains("seed:\n  sft.lr: absent in base-1; 0.001 in smoke-1; 0.01 in other\ncompare"), "{said}");
+}
+
+#[test]
+fn what_a_layout_earns_and_the_seed_of_a_warm_start_are_mentioned() {
+    let folder = Folder::new();
+    let found = compare(&folder.arms(&[]), &Allowed::default()).unwrap();
+    assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
+    let folder = Folder::new();
+    let dirs = [folder.run("a", 1, &[]), folder.run("b", 1, &[("[sft]", "[reward]\ndialogue_format = true\n[sft]")])];
+    let found = compare(&dirs, &Allowed::default()).unwrap();
+    let [off, on] = ["false", "true"].map(|value| format!("{value} in smoke (dialogue_format {value})"));
+    assert_eq!(found.notes[0], format!("the arms differ in reward.dialogue_format: {off}; {on}"));
+    let dirs = [dirs[0].clone(), folder.run("c", 1, &[("[sft]", "[sft]\nseed = 5"), ("seed = 1", "seed = 2")])];
+    let found = compare(&dirs, &Allowed::default()).unwrap();
+    assert_eq!(names(&found), ["smoke"]);
+    assert!(found.notes[0].starts_with("warm starts differ in sft.seed: absent in a; 5 in c; "), "{:?}", found.notes);
 }
 
 #[test]
@@ -238,7 +267,14 @@ fn other_problems_are_not_paired() {
     let dirs = folder.arms(&[]);
     let path = dirs[2].join("evaluations.jsonl");
     fs::write(&path, fs::read_to_string(&path).unwrap().replace("a hash", "another")).unwrap();
-    let found = compare(&dirs, &Allowed::default()).unwrap();
+    let line = "\n  task.validation.problems_sha256: a hash in mono-1, mono-2, dia-2; another in dia-1\n";
+    let said = refusal(compare(&dirs, &Allowed::default()));
+    assert!(said.contains(line), "{said}");
+    let arm = |name: &str, runs: &[usize]| Arm { name: name.into(), runs: runs.to_vec() };
+    let forced = vec![arm("mono", &[0, 1]), arm("dia", &[2, 3])];
+    let found = compare_by(&dirs, forced, &allow(&["task.validation"]), None).unwrap();
+    let inner = "the runs of the arm dia differ in task.validation.problems_sha256: another in dia-1; a hash in dia-2";
+    assert!(found.notes.iter().any(|note| note == inner), "{:?}", found.notes);
     assert!(found.notes.iter().any(|note| note.starts_with("the runs were not evaluated on the same problems")));
     assert!(found.exact.iter().all(|exact| exact.first_run == "mono-2"));
     assert!(found.differences.iter().all(|difference| difference.problems == 1));

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ppo_train::checkpoint::{Checkpoint, RunFolder, ensure_whole};
 use ppo_train::dist::is_first;
 use ppo_train::plan::{self, Plan};
-use ppo_train::recipe::Decoding;
+use ppo_train::recipe::{self, Decoding, Recipe};
 use ppo_train::task::Split;
 use ppo_train::terminal;
 use ppo_train::{BAD_INPUT, BadInput, Stopped, bad};
@@ -47,6 +47,16 @@ impl Overrides {
 impl RecipeArgs {
     pub fn load(&self) -> Result<Plan> {
         self.overrides.load(&self.recipe)
+    }
+
+    /// The recipe alone, without the checks of a plan: the model and the files that it names may be missing.
+    ///
+    /// # Errors
+    /// Bad input: a file that cannot be read or is not a recipe, or an override that does not fit it.
+    pub fn read(&self) -> Result<Recipe> {
+        let (recipe, sources) = recipe::read(&self.recipe, &self.overrides.sets)?;
+        sources.notes.iter().for_each(|note| terminal::warn(note));
+        Ok(recipe)
     }
 }
 

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// Compare runs, grouped into arms: curves with bands, differences on the same problems, exact tests.
 ///
-/// Runs with one recipe and different seeds are an arm; arms may differ in their warm start, [sft]. Runs that differ in
-/// anything else are refused, unless --allow or --any says otherwise. docs/compare.md says what each figure means.
+/// Runs with one recipe and different seeds are an arm; arms may differ in the rows of their warm start. Runs that
+/// differ in anything else, in a key or in the content of a file, are refused, unless --allow or --any says otherwise.
+/// docs/compare.md says what each figure means.
 ///
 /// Example: ppo-train compare checkpoints/quickstart-{1,2,3} --svg curves.svg --markdown comparison.md
 #[derive(Args)]
@@ -29,7 +30,7 @@ pub struct Compare {
     /// Put runs into an arm of this name, instead of by their recipes; may be repeated.
     #[arg(long = "arm", id = "arms", value_name = "NAME=DIR,DIR")]
     arms: Vec<String>,
-    /// Compare runs that differ in this key or section of their recipes; may be repeated.
+    /// Compare runs that differ in this key or section of their recipes, or in a content below it; may be repeated.
     #[arg(long, value_name = "KEY")]
     allow: Vec<String>,
     /// Compare the runs whatever they differ in.

@@ -4,6 +4,7 @@ use super::common::{RecipeArgs, STDOUT, print, print_json, split};
 use anyhow::{Context, Result};
 use clap::Args;
 use ppo_train::env::Environment;
+use ppo_train::recipe::Sft;
 use ppo_train::task::Split;
 use ppo_train::{bad, terminal, traces};
 use serde_json::json;
@@ -43,8 +44,15 @@ impl Data {
     pub fn run(self) -> Result<()> {
         let plan = self.recipe.load()?;
         let env = Environment::of(&plan)?;
-        let sft =
-            || plan.recipe.sft.as_ref().ok_or_else(|| bad!("the recipe has no [sft] section, so there are no traces"));
+        let sft = || match &plan.recipe.sft {
+            None => Err(bad!("the recipe has no [sft] section, so there are no traces")),
+            Some(Sft { from: Some(from), .. }) => Err(bad!(
+                "the recipe begins with the finished warm start {}, so there are no traces\n\
+                 what the rows of that one were like is in traces.json of its run",
+                from.display()
+            )),
+            Some(sft) => Ok(sft),
+        };
         if self.stats {
             let stats = traces::prepare(&plan, sft()?, &env)?.stats;
             return match self.json {

@@ -4,13 +4,14 @@ use super::common::{precision, print, print_json};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
-use ppo_train::endpoint::{Budget, Cache, Refusal, Settings, body_over};
+use ppo_train::endpoint::{Budget, Cache, Limits, Refusal, Settings, USUAL_KEY, body_over};
 use ppo_train::plan::use_device;
 use ppo_train::recipe::Machine;
 use ppo_train::rollout::Manner;
 use ppo_train::run::signals;
 use ppo_train::teacher::{self, Job, Kind, Prompts, Source, Teacher, Wanted};
-use ppo_train::{OrBadInput, Stopped, bad, terminal};
+use ppo_train::terminal::{self, counted};
+use ppo_train::{OrBadInput, Stopped, bad};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub struct Dialogues {
     /// A template of one's own for monologues (variables: task, form).
     #[arg(long, value_name = "FILE")]
     monologue_prompt: Option<PathBuf>,
-    /// The folder of answers, which are never asked for twice (default: OUT/answers).
+    /// The folder of answers, which are never asked for twice, and of what was spent on them (default: OUT/answers).
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Print the report as JSON.
@@ -98,8 +99,8 @@ struct ServerArgs {
     /// The model's name there.
     #[arg(long, requires = "url")]
     model: Option<String>,
-    /// The environment variable that holds the key; none is sent if it is not set.
-    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    /// The environment variable that holds the key. If the default is not set, no key is sent; any other must be set.
+    #[arg(long, value_name = "NAME", default_value = USUAL_KEY)]
     key_env: String,
     /// More keys of each request, as a JSON object; null takes one out.
     #[arg(long, value_name = "JSON", default_value = "{}")]
@@ -116,10 +117,13 @@ struct ServerArgs {
     /// Seconds before it is sent again, doubled each time up to 60; `Retry-After` may ask for more.
     #[arg(long, default_value_t = 1.0)]
     backoff: f64,
-    /// Most requests to the teacher, retries included; of a local model, replies.
+    /// Most requests to the teacher, retries included, by all runs with the same folder of answers; of a local model,
+    /// replies.
     #[arg(long, value_name = "REQUESTS")]
     request_budget: Option<u64>,
-    /// Tokens, prompts and replies together, after which no further request is sent.
+    /// Tokens of all runs with the same folder of answers, prompts and replies together, after which no further request
+    /// is sent; those under way then, up to --concurrency, are finished. Where a server does not count them, they are
+    /// estimated: one for every four bytes.
     #[arg(long, value_name = "TOKENS")]
     token_budget: Option<u64>,
 }
@@ -138,14 +142,19 @@ impl Dialogues {
         let problems = teacher::read(&self.problems, self.limit.unwrap_or(usize::MAX), self.grade)?;
         let prompts = Prompts::new(self.dialogue_prompt.as_deref(), self.monologue_prompt.as_deref())?;
         let stop = signals::watch()?.0;
-        let budget = Arc::new(Budget::new(self.server.request_budget, self.server.token_budget));
+        let answers = self.cache.clone().unwrap_or_else(|| self.out.join("answers"));
+        let budget = Arc::new(Budget::of(&answers, self.limits())?);
+        if problems.repeated > 0 {
+            let rows = counted(problems.repeated, "row");
+            terminal::warn(&format!("note: left out {rows} with the task and the answer of an earlier one"));
+        }
         let (teacher, address) = self.teacher(&problems.all, &budget, &stop)?;
         let identity = teacher.identity();
         let wanted = Wanted { rows: self.rows, validation: self.validation };
         let outcome = teacher::run(Job {
             problems: problems.all.clone(),
             teacher,
-            cache: Cache::at(&self.cache.clone().unwrap_or_else(|| self.out.join("answers")))?,
+            cache: Cache::at(&answers)?,
             budget: Arc::clone(&budget),
             prompts,
             personas: self.personas.clone(),
@@ -156,16 +165,21 @@ impl Dialogues {
         });
         let spent = match outcome.ended.clone() {
             None | Some(Refusal::Request(_)) => None,
-            Some(Refusal::Budget(why)) => Some(anyhow!("{why}: the same command with a larger one goes on")),
+            Some(Refusal::Budget(why)) => Some(anyhow!(why)),
             Some(Refusal::Stopped) => return Err(Stopped("the same command goes on").into()),
             Some(Refusal::Unusable(why)) => return Err(bad!("{why}")),
             Some(Refusal::Gone(why)) => return Err(anyhow!("{why}\nthe same command goes on where this one ended")),
         };
         let file = self.problems.display().to_string();
-        let source = Source { file, teacher: identity, address, spent: budget.spent() };
+        let source = Source { file, teacher: identity, address, spent: budget.spent(), in_all: budget.in_all() };
         let report = teacher::write(&self.out, &problems, &outcome, wanted, &source)?;
-        self.show(&report, wanted)?;
-        spent.map_or(Ok(()), Err)
+        let shown = self.show(&report, wanted);
+        spent.map_or(shown, Err)
+    }
+
+    fn limits(&self) -> Limits {
+        let ServerArgs { request_budget, token_budget, .. } = self.server;
+        Limits { requests: request_budget, tokens: token_budget, names: ["--request-budget", "--token-budget"] }
     }
 
     /// What the parser does not check.
@@ -221,7 +235,8 @@ impl Dialogues {
                 precision: self.precision,
                 device: Some(use_device(&Machine::default())?),
             };
-            return Ok((Box::new(teacher::Local::open(dir, manner, Arc::clone(stop))?), None));
+            let local = teacher::Local::open(dir, manner, Arc::clone(budget), Arc::clone(stop))?;
+            return Ok((Box::new(local), None));
         }
         Ok((Box::new(teacher::Solver::new(problems, seed)?), None))
     }
@@ -236,16 +251,13 @@ impl Dialogues {
             ("seed".into(), json!(seed)),
         ]);
         Ok(Settings {
-            url: url.to_string(),
-            model: model.to_string(),
             key_env: self.server.key_env.clone(),
             body: body_over(defaults, more),
             concurrency: self.server.concurrency.into(),
             timeout: Duration::from_secs_f64(self.server.timeout),
             retries: self.server.retries,
             backoff: Duration::from_secs_f64(self.server.backoff),
-            max_requests: self.server.request_budget,
-            max_tokens: self.server.token_budget,
+            ..Settings::new(url, model)
         })
     }
 

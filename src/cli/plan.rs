@@ -61,7 +61,8 @@ pub struct Plan {
     /// Tokens of a response on average, for --cost (default: all that it may have).
     #[arg(long, value_name = "COUNT", requires = "cost", value_parser = tokens())]
     response_tokens: Option<u64>,
-    /// Print only the keys in which the recipe differs from another one, defaults included.
+    /// Print only the keys in which the recipe differs from another one, defaults included. The files of the two alone
+    /// are read, not what they name.
     #[arg(long, value_name = "RECIPE")]
     against: Option<PathBuf>,
     /// Print JSON.
@@ -98,10 +99,10 @@ pub fn look(plan: &plan::Plan) -> Result<Looked> {
 impl Plan {
     /// Prints the plan, and the first prompt as the model will read it.
     pub fn run(self) -> Result<()> {
-        let plan = self.recipe.load()?;
         if let Some(other) = &self.against {
-            return self.differences(&plan, other);
+            return self.differences(other);
         }
+        let plan = self.recipe.load()?;
         let Self { processes, nodes, .. } = self;
         if nodes > processes {
             return Err(bad!(
@@ -158,9 +159,11 @@ impl Plan {
         print(format_args!("responses end at {ends}\nfirst prompt, {tokens} tokens:\n{}", prompt.text))
     }
 
-    /// Prints the keys in which the plan's recipe differs from `other`, side by side.
-    fn differences(&self, plan: &plan::Plan, other: &Path) -> Result<()> {
-        let differences = differences(&recipe::stored(other)?, &plan.recipe);
+    /// Prints the keys in which the recipe differs from `other`, side by side. Values are shown whole, however wide the
+    /// table is: two may differ in any of their places.
+    fn differences(&self, other: &Path) -> Result<()> {
+        let now = self.recipe.read()?;
+        let differences = differences(&recipe::stored(other)?, &now);
         if self.json {
             let entry = |d: &Difference| json!({ "key": d.key, "against": d.before, "recipe": d.now });
             return print_json(&differences.iter().map(entry).collect());
@@ -171,6 +174,6 @@ impl Plan {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
         let rows: Vec<_> = differences.iter().map(|d| vec![d.key.clone(), shown(&d.before), shown(&d.now)]).collect();
         let [against, recipe] = [other, &self.recipe.recipe].map(|path| path.display().to_string());
-        print(terminal::table(&["key", &against, &recipe], &rows))
+        print(terminal::table_within(usize::MAX, &["key", &against, &recipe], &rows))
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The folder of answers.
+#[derive(Clone)]
 pub struct Cache {
     folder: PathBuf,
 }

@@ -10,7 +10,7 @@ use super::budget::Budget;
 use super::refusal::Refusal;
 use super::settings::Settings;
 use super::wire::{
-    CHAT, EMBEDDINGS, Fault, Place, Reply, Vectors, backoff, message, reply_of, retry_after, vectors_of,
+    CHAT, EMBEDDINGS, Fault, Place, Reply, backoff, message, reply_of, retry_after, usage_of, vectors_of,
 };
 use crate::bad;
 use anyhow::Result;
@@ -44,8 +44,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// `key`: what the server wants to see; none for a server that wants none. `budget`: what further tries are taken
-    /// from; the first try is the caller's to take.
+    /// `key`: what the server wants to see; none for a server that wants none. `budget`: what every try is taken from,
+    /// and paid from if a body comes back, whether it is of use or not.
     ///
     /// # Errors
     /// Bad input: a URL that is none, or with a password in it; a key that cannot be sent.
@@ -73,6 +73,14 @@ impl Client {
         })
     }
 
+    /// The same server with other settings, of which nothing is known yet.
+    ///
+    /// # Errors
+    /// Bad input: a URL that is none, or with a password in it.
+    pub fn beside(&self, settings: Settings, budget: Arc<Budget>) -> Result<Self> {
+        Self::new(settings, self.key.clone(), budget, Arc::clone(&self.stop))
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -80,11 +88,6 @@ impl Client {
     /// Where chats go, without what a query may hold.
     pub fn address(&self) -> String {
         self.place.shown(CHAT)
-    }
-
-    /// Whether a signal asks to stop.
-    pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
     }
 
     /// The reply to `messages`; `body` are the keys of the request besides the model.
@@ -99,7 +102,7 @@ impl Client {
     ///
     /// # Errors
     /// As `chat`.
-    pub fn embed(&self, texts: &[&str]) -> Result<Vectors, Refusal> {
+    pub fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Refusal> {
         self.post(EMBEDDINGS, ("input", json!(texts)), &self.settings.body, |text| vectors_of(text, texts.len()))
     }
 
@@ -117,7 +120,15 @@ impl Client {
         let body = Value::Object(body).to_string();
         let mut attempt = 0;
         loop {
-            match self.call(service, &body).and_then(|text| read(&text)) {
+            if self.is_stopped() {
+                return Err(Refusal::Stopped);
+            }
+            self.budget.take()?;
+            let came = self.call(service, &body);
+            if let Ok(text) = &came {
+                self.budget.pay(usage_of(service, &body, text))?;
+            }
+            match came.and_then(|text| read(&text)) {
                 Ok(reply) => {
                     self.failures.store(0, Ordering::Relaxed);
                     return Ok(reply);
@@ -139,7 +150,6 @@ impl Client {
                 Err(Fault::Passing(_, wait)) => {
                     let own = backoff(self.settings.backoff, attempt, body.len());
                     self.wait(own.max(wait.unwrap_or_default()))?;
-                    self.budget.take()?;
                     attempt += 1;
                 }
             }
@@ -208,6 +218,11 @@ impl Client {
     fn without_key(&self, text: &str) -> String {
         let secret = self.key.as_ref().filter(|key| key.len() >= SECRET);
         secret.map_or_else(|| text.to_string(), |key| text.replace(key, "[key]"))
+    }
+
+    /// Whether a signal asks to stop.
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Waits, unless a signal asks to stop.

@@ -5,7 +5,7 @@ use super::cache::Cache;
 use super::client::Client;
 use super::refusal::Refusal;
 use super::settings::Settings;
-use super::wire::{Reply, Vectors};
+use super::wire::Reply;
 use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,14 +31,26 @@ pub struct Answer {
 }
 
 impl Service {
-    /// `key`: what the server wants to see; none for a server that wants none. `cache`: the folder of answers.
+    /// `key`: what the server wants to see; none for a server that wants none. `cache`: the folder of answers, whose
+    /// budget is that of the settings.
     ///
     /// # Errors
-    /// Bad input: a URL or a key that cannot be used. The folder cannot be made.
+    /// Bad input: a URL or a key that cannot be used; what was spent on the answers cannot be read. The folder cannot
+    /// be made.
     pub fn new(settings: Settings, key: Option<String>, cache: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
-        let budget = Arc::new(settings.budget());
+        let budget = Arc::new(Budget::of(cache, settings.limits())?);
         let client = Client::new(settings, key, Arc::clone(&budget), stop)?;
         Ok(Self { client, cache: Cache::at(cache)?, budget, cached: AtomicU64::new(0) })
+    }
+
+    /// Another model of the same server, with the same key, answers and budget.
+    ///
+    /// # Errors
+    /// Bad input: a URL that cannot be used.
+    pub fn beside(&self, settings: Settings) -> Result<Self> {
+        let budget = Arc::new(self.budget.beside());
+        let client = self.client.beside(settings, Arc::clone(&budget))?;
+        Ok(Self { client, cache: self.cache.clone(), budget, cached: AtomicU64::new(0) })
     }
 
     pub fn settings(&self) -> &Settings {
@@ -62,10 +74,11 @@ impl Service {
 
     /// The same in words.
     pub fn cost(&self) -> String {
-        let Spent { requests, prompt_tokens, completion_tokens } = self.spent();
-        let cached = self.cached();
-        let sent = format!("{requests} requests sent, {prompt_tokens} tokens read and {completion_tokens} written");
-        format!("{sent}; {cached} answers were on disk")
+        let spent = self.spent();
+        let Spent { requests, prompt_tokens, completion_tokens, .. } = spent;
+        let (about, cached) = (spent.about(), self.cached());
+        let tokens = format!("{about}{prompt_tokens} tokens read and {about}{completion_tokens} written");
+        format!("{requests} requests sent, {tokens}; {cached} answers were on disk")
     }
 
     /// The reply to `messages`; `body` are the keys of the request besides the model. `known`: whether one on disk will
@@ -78,9 +91,7 @@ impl Service {
         if let Some(reply) = if known { self.known(&request) } else { None } {
             return Ok(Answer { reply, is_known: true, request });
         }
-        self.allowed()?;
         let reply = self.client.chat(messages.clone(), body)?;
-        self.budget.pay(reply.prompt_tokens, reply.completion_tokens);
         Ok(Answer { reply, is_known: false, request })
     }
 
@@ -103,11 +114,8 @@ impl Service {
         let mut found: Vec<Option<Vec<f32>>> = texts.iter().map(|text| self.known(&request(text))).collect();
         let missing: Vec<usize> = (0..texts.len()).filter(|&at| found[at].is_none()).collect();
         for part in missing.chunks(together.max(1)) {
-            self.allowed()?;
             let asked: Vec<&str> = part.iter().map(|&at| texts[at].as_str()).collect();
-            let Vectors { all, tokens } = self.client.embed(&asked)?;
-            self.budget.pay(tokens, 0);
-            for (&at, vector) in part.iter().zip(all) {
+            for (&at, vector) in part.iter().zip(self.client.embed(&asked)?) {
                 self.write(&request(&texts[at]), &vector)?;
                 found[at] = Some(vector);
             }
@@ -123,11 +131,6 @@ impl Service {
         let reply = self.cache.get(request)?;
         self.cached.fetch_add(1, Ordering::Relaxed);
         Some(reply)
-    }
-
-    /// Whether one more request may be sent; it is counted.
-    fn allowed(&self) -> Result<(), Refusal> {
-        if self.client.is_stopped() { Err(Refusal::Stopped) } else { self.budget.take() }
     }
 
     fn write(&self, request: &Value, reply: &impl Serialize) -> Result<(), Refusal> {

@@ -1,11 +1,14 @@
 //! How an endpoint is asked.
 
-use super::budget::Budget;
+use super::budget::Limits;
 use crate::bad;
 use anyhow::Result;
 use serde_json::{Map, Value};
 use std::env::VarError;
 use std::time::Duration;
+
+/// The variable that most servers' keys are in; many servers want none.
+pub const USUAL_KEY: &str = "OPENAI_API_KEY";
 
 /// How an endpoint is asked. The key itself is not among the settings, which may be printed.
 #[derive(Clone, Debug)]
@@ -25,9 +28,9 @@ pub struct Settings {
     pub retries: u32,
     /// Wait before the first further try, doubled for each one that follows.
     pub backoff: Duration,
-    /// Most requests, retries included (none: no limit).
+    /// Most requests for the answers of a folder, retries included (none: no limit).
     pub max_requests: Option<u64>,
-    /// Tokens, prompts and replies together, after which no further request is sent (none: no limit).
+    /// Tokens of these requests, prompts and replies together, after which no further one is sent (none: no limit).
     pub max_tokens: Option<u64>,
 }
 
@@ -37,7 +40,7 @@ impl Settings {
         Self {
             url: url.to_string(),
             model: model.to_string(),
-            key_env: "OPENAI_API_KEY".to_string(),
+            key_env: USUAL_KEY.to_string(),
             body: Map::new(),
             concurrency: 8,
             timeout: Duration::from_secs(300),
@@ -54,22 +57,26 @@ impl Settings {
         ["localhost", "127.", "[::1]", "0.0.0.0"].iter().any(|own| host.starts_with(own))
     }
 
-    /// The budget that they set, unspent.
-    pub fn budget(&self) -> Budget {
-        Budget::new(self.max_requests, self.max_tokens)
+    /// The limits that they set, under the names of a recipe's keys.
+    pub fn limits(&self) -> Limits {
+        Limits { requests: self.max_requests, tokens: self.max_tokens, names: ["max_requests", "max_tokens"] }
     }
 
-    /// The key of the environment, if there is one.
+    /// The key of the environment. Without the usual variable none is sent; another one is named to be sent.
     ///
     /// # Errors
-    /// Bad input: it is not text.
+    /// Bad input: it is not text; it is not set, or empty, and not the usual one.
     pub fn key(&self) -> Result<Option<String>> {
         let name = &self.key_env;
-        match std::env::var(name) {
-            Ok(key) => Ok(Some(key.trim().to_string()).filter(|key| !key.is_empty())),
-            Err(VarError::NotPresent) => Ok(None),
-            Err(VarError::NotUnicode(_)) => Err(bad!("the environment variable {name} is not text")),
+        let key = match std::env::var(name) {
+            Ok(key) => Some(key.trim().to_string()).filter(|key| !key.is_empty()),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => return Err(bad!("the environment variable {name} is not text")),
+        };
+        if key.is_none() && name != USUAL_KEY {
+            return Err(bad!("the environment variable {name} is not set, which is to hold the key"));
         }
+        Ok(key)
     }
 }
 
@@ -78,4 +85,22 @@ pub fn body_over(mut defaults: Map<String, Value>, more: Map<String, Value>) -> 
     defaults.extend(more);
     defaults.retain(|_, value| !value.is_null());
     defaults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_named_must_be_there() {
+        let key = |name: &str| Settings { key_env: name.into(), ..Settings::new("http://[::1]/v1", "tiny") }.key();
+        let error = key("PPO_TRAIN_TEST_NO_SUCH_KEY").unwrap_err();
+        assert!(error.is::<crate::BadInput>() && error.to_string().contains("PPO_TRAIN_TEST_NO_SUCH_KEY is not set"));
+        if std::env::var_os(USUAL_KEY).is_none() {
+            assert_eq!(key(USUAL_KEY).unwrap(), None);
+        }
+        if let Ok(path) = std::env::var("PATH") {
+            assert_eq!(key("PATH").unwrap().as_deref(), Some(path.trim()));
+        }
+    }
 }

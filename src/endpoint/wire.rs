@@ -1,5 +1,6 @@
-//! What goes over the wire: where requests are sent, how long to wait between them, what servers say.
+//! What goes over the wire: where requests are sent, how long to wait between them, what servers say, and what it cost.
 
+use super::budget::Spent;
 use crate::bad;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use ureq::http::{Response, Uri};
 
 /// Longest wait between two tries without being asked to.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Bytes of a token that no server has counted.
+const TOKEN: u64 = 4;
 
 /// What is posted to, below the endpoint's URL.
 pub const CHAT: &str = "/chat/completions";
@@ -22,16 +25,6 @@ pub struct Reply {
     pub text: String,
     /// Whether it was cut off at the longest length.
     pub cut: bool,
-    pub prompt_tokens: u64,
-    pub completion_tokens: u64,
-}
-
-/// Embeddings of several texts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Vectors {
-    /// In the order of the texts.
-    pub all: Vec<Vec<f32>>,
-    pub tokens: u64,
 }
 
 /// Why a try failed.
@@ -133,20 +126,31 @@ pub fn reply_of(text: &str) -> Result<Reply, Fault> {
         let why = format!("a reply without choices[0].message.content{}", message(text));
         return Err(Fault::Passing(why, None));
     };
-    let tokens = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
-    Ok(Reply {
-        text: content.to_string(),
-        cut: choice["finish_reason"] == "length",
-        prompt_tokens: tokens("prompt_tokens"),
-        completion_tokens: tokens("completion_tokens"),
-    })
+    Ok(Reply { text: content.to_string(), cut: choice["finish_reason"] == "length" })
+}
+
+/// What a request to a service and the body that came back cost, by the server's own count of tokens. Where it has
+/// none, or one that cannot be (less than 1, or no integer), it is estimated from the bytes of both. Embeddings are not
+/// written in tokens.
+pub fn usage_of(service: &str, request: &str, body: &str) -> Spent {
+    let value = serde_json::from_str::<Value>(body).unwrap_or_default();
+    let counted = |name: &str| value["usage"][name].as_u64().filter(|tokens| *tokens > 0);
+    let estimate = |text: &str| (text.len() as u64).div_ceil(TOKEN);
+    let prompt = counted("prompt_tokens");
+    let completion = if service == EMBEDDINGS { Some(0) } else { counted("completion_tokens") };
+    Spent {
+        requests: 0,
+        prompt_tokens: prompt.unwrap_or_else(|| estimate(request)),
+        completion_tokens: completion.unwrap_or_else(|| estimate(body)),
+        estimated: prompt.is_none() || completion.is_none(),
+    }
 }
 
 /// The embeddings in a body, in the order of the texts that were asked about.
 ///
 /// # Errors
 /// A passing fault: there are none, or not of this many texts.
-pub fn vectors_of(text: &str, texts: usize) -> Result<Vectors, Fault> {
+pub fn vectors_of(text: &str, texts: usize) -> Result<Vec<Vec<f32>>, Fault> {
     let value = parsed(text)?;
     let mut all: Vec<Option<Vec<f32>>> = vec![None; texts];
     for (at, entry) in value["data"].as_array().into_iter().flatten().enumerate() {
@@ -158,10 +162,8 @@ pub fn vectors_of(text: &str, texts: usize) -> Result<Vectors, Fault> {
             *place = Some(vector);
         }
     }
-    match all.into_iter().collect() {
-        Some(all) => Ok(Vectors { all, tokens: value["usage"]["prompt_tokens"].as_u64().unwrap_or(0) }),
-        None => Err(Fault::Passing(format!("a reply without {texts} embeddings in data{}", message(text)), None)),
-    }
+    let why = || format!("a reply without {texts} embeddings in data{}", message(text));
+    all.into_iter().collect::<Option<_>>().ok_or_else(|| Fault::Passing(why(), None))
 }
 
 #[cfg(test)]
@@ -224,11 +226,37 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_no_server_counts_are_estimated() {
+        let spent = |prompt: u64, completion: u64, estimated: bool| Spent {
+            requests: 0,
+            prompt_tokens: prompt,
+            completion_tokens: completion,
+            estimated,
+        };
+        let request = "x".repeat(41);
+        for (usage, prompt, completion) in [
+            (r#"{"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}"#, Some(7), Some(2)),
+            (r#"{"prompt_tokens": 7}"#, Some(7), None),
+            (r#"{"prompt_tokens": 7, "completion_tokens": -2}"#, Some(7), None),
+            (r#"{"prompt_tokens": 0, "completion_tokens": 2.5}"#, None, None),
+            (r#"{"prompt_tokens": "7", "completion_tokens": 2}"#, None, Some(2)),
+            ("null", None, None),
+            ("[3]", None, None),
+        ] {
+            let body = format!(r#"{{"choices": [], "usage": {usage}}}"#);
+            let (read, estimate) = (prompt.unwrap_or(11), (body.len() as u64).div_ceil(4));
+            let chat = spent(read, completion.unwrap_or(estimate), prompt.and(completion).is_none());
+            assert_eq!(usage_of(CHAT, &request, &body), chat, "{body}");
+            assert_eq!(usage_of(EMBEDDINGS, &request, &body), spent(read, 0, prompt.is_none()), "{body}");
+        }
+        assert_eq!(usage_of(CHAT, "four", "<html>"), spent(1, 2, true));
+        assert_eq!(usage_of(CHAT, "four", "[]"), spent(1, 1, true));
+    }
+
+    #[test]
     fn embeddings_are_in_the_order_of_their_texts() {
-        let body = r#"{"data": [{"index": 1, "embedding": [2, 0.5]}, {"index": 0, "embedding": [1, 0]}],
-            "usage": {"prompt_tokens": 7}}"#;
-        let expected = Vectors { all: vec![vec![1.0, 0.0], vec![2.0, 0.5]], tokens: 7 };
-        assert_eq!(vectors_of(body, 2).unwrap(), expected);
+        let body = r#"{"data": [{"index": 1, "embedding": [2, 0.5]}, {"index": 0, "embedding": [1, 0]}]}"#;
+        assert_eq!(vectors_of(body, 2).unwrap(), [[1.0f32, 0.0], [2.0, 0.5]]);
         for (body, texts) in [(body, 3), (r#"{"data": [{"embedding": []}]}"#, 1), (r#"{"error": "no"}"#, 1)] {
             assert!(matches!(vectors_of(body, texts), Err(Fault::Passing(why, None)) if why.contains("embeddings")));
         }

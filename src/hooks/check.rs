@@ -6,14 +6,11 @@
 
 use super::judges::asked;
 use super::transfer;
-use crate::endpoint::Settings;
+use crate::endpoint::{Settings, USUAL_KEY};
 use crate::judge::Prompts;
 use crate::plan::Plan;
 use crate::recipe::Judge;
 use anyhow::{Context, Result};
-
-/// The variable that most servers' keys are in; many servers want none.
-const USUAL_KEY: &str = "OPENAI_API_KEY";
 
 /// What a run lacks, in sentences for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +31,7 @@ pub fn check(plan: &Plan) -> Result<Lack> {
     for (name, judge) in hooks.judges() {
         let prompts = match judge {
             Judge::Endpoint(endpoint) => {
-                key(name, &asked(endpoint)?, &mut lack)?;
+                key(name, &asked(endpoint)?, &mut lack);
                 endpoint.prompts.as_deref()
             }
             Judge::Local(local) => local.prompts.as_deref(),
@@ -49,19 +46,15 @@ pub fn check(plan: &Plan) -> Result<Lack> {
 }
 
 /// Whether the key that the endpoint of a judge may want is in the environment.
-fn key(judge: &str, settings: &Settings, lack: &mut Lack) -> Result<()> {
-    if settings.key()?.is_some() {
-        return Ok(());
+fn key(judge: &str, settings: &Settings, lack: &mut Lack) {
+    match settings.key() {
+        Ok(None) if !settings.is_here() => {
+            let what = format!("the environment variable {USUAL_KEY} is not set: {} gets no key", settings.url);
+            lack.warnings.push(what);
+        }
+        Ok(_) => {}
+        Err(why) => lack.errors.push(format!("{judge}.key_env: {why}")),
     }
-    let name = &settings.key_env;
-    if name != USUAL_KEY {
-        let what = format!("the environment variable {name} is not set, which {judge}.key_env names");
-        lack.errors.push(what);
-    } else if !settings.is_here() {
-        let what = format!("the environment variable {name} is not set: {} gets no key", settings.url);
-        lack.warnings.push(what);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -73,7 +66,7 @@ mod tests {
         let of = |url: &str, name: &str| {
             let mut lack = Lack::default();
             let settings = Settings { key_env: name.into(), ..Settings::new(url, "tiny") };
-            key("hooks.persona.judge", &settings, &mut lack).unwrap();
+            key("hooks.persona.judge", &settings, &mut lack);
             (lack.errors.len(), lack.warnings.len())
         };
         assert_eq!(of("https://example.org/v1", "PPO_TRAIN_TEST_NO_SUCH_KEY"), (1, 0));

@@ -14,9 +14,6 @@ use crate::terminal;
 use anyhow::{Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The part of a result's identity in which runs may differ.
-const SEED: &str = "seed";
-
 /// Whether a metric's name is one of a hook's figures.
 pub fn is_of_hook(name: &str) -> bool {
     name.starts_with("hooks/")
@@ -69,15 +66,14 @@ fn of_one_kind(runs: &[Run], all: &[Found], hook: &str, allowed: &Allowed) -> Re
     let mut others: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let first = results.clone().next();
     for (run, judged) in results {
-        let differs = first.map_or(vec![], |(_, first)| judged.outcome.differs(&first.outcome.identity));
-        for part in differs.into_iter().filter(|part| part != SEED) {
+        for part in first.map_or(vec![], |(_, first)| judged.outcome.apart(&first.outcome)) {
             others.entry(part).or_default().insert(&run.name);
         }
     }
     let name = first.map_or("", |(run, _)| &run.name);
     let line = |(part, runs): (&String, &BTreeSet<&str>)| {
         let runs: Vec<&str> = runs.iter().copied().collect();
-        format!("another {part} in {} than first in {name}", runs.join(", "))
+        format!("not the same {part} in {} as first in {name}", runs.join(", "))
     };
     let is_allowed = |part: &str| {
         let named = |key: &String| key == "hooks" || key.split('.').any(|own| own == part);
@@ -91,7 +87,8 @@ fn of_one_kind(runs: &[Run], all: &[Found], hook: &str, allowed: &Allowed) -> Re
              compare them nevertheless with --allow hooks, or with --any; `ppo-train judge --again` judges anew"
         ));
     }
-    Ok(others.iter().map(|other| format!("results of the hook {hook} depend on {}", line(other))).collect())
+    let note = |other| format!("results of the hook {hook} depend on different things: {}", line(other));
+    Ok(others.iter().map(note).collect())
 }
 
 /// A figure trace by trace, if the hook keeps traces; of answers, also what they are compared by at matched length.

@@ -65,14 +65,27 @@ pub fn identity(settings: &External) -> Value {
     json!({ "command": settings.command })
 }
 
-/// The numbers in an answer. Objects within it make names with slashes.
+/// Whether a figure may have this name: logs, pictures and `compare --metric` take it as it is.
+fn check(name: &str) -> Result<()> {
+    let is_known = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+    match name.split('/').find(|part| part.is_empty() || *part == "..") {
+        _ if name.is_empty() => bail!("a name is empty"),
+        Some("") => bail!("the name {name:?} is empty before or after a `/`"),
+        Some(_) => bail!("the name {name:?} has a part `..`"),
+        None => {}
+    }
+    match name.chars().find(|c| !is_known(*c)) {
+        Some(other) => bail!("the name {name:?} has {other:?}, expected letters, digits, `_`, `-`, `.` and `/`"),
+        None => Ok(()),
+    }
+}
+
+/// The numbers in an answer; true is 1 and false 0. Objects within it make names with slashes.
 fn figures(text: &str) -> Result<Vec<Figure>> {
     fn collect(prefix: &str, object: &Map<String, Value>, found: &mut Vec<Figure>) -> Result<()> {
         for (name, value) in object {
             let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-            if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                bail!("the name {name:?} has blanks");
-            }
+            check(&name)?;
             match value {
                 Value::Object(inner) => collect(&name, inner, found)?,
                 Value::Bool(yes) => found.push(Figure::plain(name, f64::from(u8::from(*yes)))),
@@ -118,13 +131,19 @@ mod tests {
             figures("{\"a\": 0.5, \"b\": {\"c\": 2, \"d\": true}}\n").unwrap(),
             [Figure::plain("a", 0.5), Figure::plain("b/c", 2.0), Figure::plain("b/d", 1.0)]
         );
+        assert_eq!(figures("{\"e/f-1.ä_\": -1}").unwrap(), [Figure::plain("e/f-1.ä_", -1.0)]);
         for (text, message) in [
             ("", "expected one JSON object"),
             ("{\"a\": 1} {\"b\": 2}", "expected one JSON object"),
             ("[1]", "expected one JSON object"),
             ("{\"a\": \"1\"}", "a is \"1\", expected a number"),
             ("{\"a\": null}", "a is null, expected a number"),
-            ("{\"a b\": 1}", "has blanks"),
+            ("{\"a b\": 1}", "the name \"a b\" has ' ', expected letters, digits,"),
+            ("{\"a\": {\"b\\n\": 1}}", "the name \"a/b\\n\" has '\\n', expected letters, digits,"),
+            ("{\"\": 1}", "a name is empty"),
+            ("{\"a\": {\"\": 1}}", "the name \"a/\" is empty before or after a `/`"),
+            ("{\"/../x\": 1}", "the name \"/../x\" is empty before or after a `/`"),
+            ("{\"a\": {\"../x\": 1}}", "the name \"a/../x\" has a part `..`"),
             ("{}", "it has no number"),
             ("{\"a\": 1, \"a\": 2}", "the key `a` is there twice"),
             ("{\"a/b\": 1, \"a\": {\"b\": 2}}", "a/b is there twice"),

@@ -61,9 +61,20 @@ fn endpoint(settings: &EndpointJudge, answers: &Path, stop: &Arc<AtomicBool>) ->
     let asked = asked(settings)?;
     let key = asked.key()?;
     let prompts = Prompts::new(settings.prompts.as_deref())?;
-    let judge = Endpoint::new(asked, key.clone(), prompts, answers, Arc::clone(stop))?;
-    let embedder = embedding(settings).map(|settings| Embedder::endpoint(settings, key, answers, Arc::clone(stop)));
-    Ok((Box::new(judge), embedder.transpose()?))
+    let judge = Endpoint::new(asked, key, prompts, answers, Arc::clone(stop))?;
+    let embedder = embedding(settings).map(|settings| judge.beside(settings).map(Embedder::endpoint)).transpose()?;
+    Ok((Box::new(judge), embedder))
+}
+
+/// Whether a judge has the key that it names; before anything is done that takes long.
+///
+/// # Errors
+/// Bad input: it has not.
+pub fn check_key(judge: &recipe::Judge) -> Result<()> {
+    match judge {
+        recipe::Judge::Endpoint(settings) => asked(settings)?.key().map(|_| ()),
+        recipe::Judge::Lexical | recipe::Judge::Local(_) => Ok(()),
+    }
 }
 
 /// How an endpoint is asked to judge.

@@ -12,6 +12,11 @@ use serde_json::Value;
 use std::path::Path;
 
 const FILE: &str = "result.json";
+/// The part of an identity in which results that are held against each other may differ: it is that of the run.
+const SEED: &str = "seed";
+/// The part that says who judged, and the parts that are about that.
+const JUDGE: &str = "judge";
+const JUDGES: [&str; 2] = [JUDGE, "embeddings"];
 
 /// The result of a job.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -45,6 +50,16 @@ impl Outcome {
         json::read(&folder.join(FILE))
     }
 
+    /// The result that a hook left beside a file of its own, or in this folder; `None` if there is none.
+    ///
+    /// # Errors
+    /// Its file is damaged.
+    pub fn beside(path: &Path) -> Result<Option<Self>> {
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+        let file = folder.join(FILE);
+        if file.is_file() { json::read(&file).map(Some) } else { Ok(None) }
+    }
+
     /// Writes the result into the job's folder while that is being filled.
     ///
     /// # Errors
@@ -63,6 +78,36 @@ impl Outcome {
         other.map(|(name, _)| name.clone()).collect()
     }
 
+    /// The parts in which it differs from a result that it is held against.
+    pub fn apart(&self, other: &Self) -> Vec<String> {
+        self.differs(&other.identity).into_iter().filter(|part| part != SEED).collect()
+    }
+
+    /// Those of them that are about who judged.
+    pub fn judged_apart(&self, other: &Self) -> Vec<String> {
+        self.apart(other).into_iter().filter(|part| JUDGES.contains(&part.as_str())).collect()
+    }
+
+    /// Who judged, in short, as far as it is known: "lexical", "endpoint m".
+    pub fn judge(&self) -> Option<String> {
+        let judge = self.identity.get(JUDGE)?;
+        let model = &judge["model"];
+        let named = model.as_str().or_else(|| model["folder"].as_str());
+        Some([judge["kind"].as_str()?].into_iter().chain(named).collect::<Vec<_>>().join(" "))
+    }
+
+    /// The two judges, in words; of one that is merely set up in another way, how.
+    pub fn judges(&self, other: &Self) -> String {
+        let [own, known] = [self, other].map(|one| one.judge().unwrap_or_else(|| "somebody unknown".into()));
+        if own != known {
+            return format!("{own} here, {known} there");
+        }
+        let keys = self.identity[JUDGE].as_object().into_iter().flatten();
+        let other_keys = keys.filter(|(key, value)| other.identity[JUDGE].get(key) != Some(value));
+        let keys: Vec<&str> = other_keys.map(|(key, _)| key.as_str()).collect();
+        if keys.is_empty() { own } else { format!("{own} with another {}", keys.join(" and ")) }
+    }
+
     /// The record of its figures: `hooks/HOOK/NAME`, and `hooks/HOOK/NAME/{low,high}` for intervals.
     pub fn record(&self) -> Record {
         let mut record = Record::new(Stage::Hook, self.step as u64);
@@ -75,5 +120,51 @@ impl Outcome {
             record.set(name, *value);
         }
         record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn outcome(step: usize, identity: Value) -> Outcome {
+        let (hook, summary) = ("persona".into(), String::new());
+        Outcome { hook, step, identity, summary, missing: None, notes: vec![], figures: vec![] }
+    }
+
+    #[test]
+    fn judges_are_told_apart_and_seeds_are_not() {
+        let by = |judge: Value, prompt: &str, seed: u64| {
+            outcome(0, json!({ "judge": judge, "embeddings": null, "prompt": prompt, "seed": seed }))
+        };
+        let lexical = json!({ "kind": "lexical", "version": 1 });
+        let first = by(lexical.clone(), "p", 1);
+        assert!(first.apart(&by(lexical.clone(), "p", 2)).is_empty());
+        assert_eq!(first.apart(&by(lexical.clone(), "q", 1)), ["prompt"]);
+        assert!(first.judged_apart(&by(lexical, "q", 1)).is_empty());
+        let other = by(json!({ "kind": "endpoint", "model": "m", "prompts": "a" }), "q", 2);
+        assert_eq!((first.apart(&other).len(), first.judged_apart(&other)), (2, vec!["judge".to_string()]));
+        assert_eq!(first.judges(&other), "lexical here, endpoint m there");
+        let asked = by(json!({ "kind": "endpoint", "model": "m", "prompts": "b" }), "q", 2);
+        assert_eq!(
+            (other.judged_apart(&asked).len(), other.judges(&asked)),
+            (1, "endpoint m with another prompts".into())
+        );
+        let local = json!({ "kind": "local", "model": { "folder": "tiny", "seed": 0 } });
+        assert_eq!(by(local, "p", 1).judge().as_deref(), Some("local tiny"));
+        // What nothing is known of is not another judge.
+        assert!(first.apart(&outcome(0, json!({}))).is_empty() && outcome(0, json!({})).judge().is_none());
+    }
+
+    #[test]
+    fn a_result_is_found_beside_the_files_of_its_hook() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("traces.jsonl");
+        assert_eq!(Outcome::beside(&file).unwrap(), None);
+        let own = outcome(3, json!({}));
+        own.write(dir.path()).unwrap();
+        assert_eq!(Outcome::beside(&file).unwrap(), Some(own.clone()));
+        assert_eq!(Outcome::beside(dir.path()).unwrap(), Some(own));
     }
 }

@@ -34,12 +34,20 @@ pub struct Judged {
     pub index: usize,
     pub problem: String,
     pub text: String,
-    /// Length in tokens.
-    pub tokens: usize,
-    pub reward: f64,
-    pub accuracy: f64,
-    pub format: f64,
-    pub verdict: String,
+    /// Length in tokens; absent, as all of the grade, if it is a text of a file, which nobody graded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+    /// Length in words that are said, of a text of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
     /// Absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgement: Option<Judgement>,
@@ -134,11 +142,11 @@ pub fn judged_by(judge: &dyn Judge, env: &Environment, responses: &[(&Prompt, &R
         let grade = &rollout.grade;
         Judged {
             index: prompt.index,
-            tokens: rollout.sequence.response.len(),
-            reward: grade.reward,
-            accuracy: grade.accuracy,
-            format: grade.format,
-            verdict: grade.reason.clone(),
+            tokens: Some(rollout.sequence.response.len()),
+            reward: Some(grade.reward),
+            accuracy: Some(grade.accuracy),
+            format: Some(grade.format),
+            verdict: Some(grade.reason.clone()),
             ..Judged::new(trace, judgement)
         }
     };
@@ -169,14 +177,15 @@ pub struct Lacking {
 /// Gives traces the vectors of what their voices know, and counts what is missing.
 ///
 /// # Errors
-/// Those of the embedder; more than the share `most` of the traces has no judgement at all.
+/// Those of the embedder; more than the share `most` of the traces, or every one, has no judgement at all.
 pub fn complete(judged: &mut [Judged], embedder: Option<&Embedder>, most: f64) -> Result<Lacking> {
     let missing = judged.iter().filter(|trace| trace.judgement.is_none()).count();
     let first = judged.iter().find_map(|trace| trace.missing.clone()).unwrap_or_default();
     let (all, known) = (judged.len(), judged.len() - missing);
     let traces = (missing > 0).then(|| format!("{known} of {all} traces judged, {missing} missing: {first}"));
     if let Some(traces) = traces.as_ref().filter(|_| known == 0 || missing as f64 > most * all as f64) {
-        bail!("{traces}; what was answered is not asked again (hooks.persona.max_missing is {most})");
+        let rule = format!("hooks.persona.max_missing is {most}");
+        bail!("{traces} ({})", if known == 0 { "at least one must be judged" } else { &rule });
     }
     if let Some(embedder) = embedder {
         let judgements: Vec<_> = judged.iter().map(|trace| trace.judgement.as_ref()).collect();

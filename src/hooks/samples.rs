@@ -16,5 +16,5 @@ pub fn table(task: &dyn Task, evaluation: &Evaluation, count: usize, width: Opti
     };
     let rows: Vec<_> = evaluation.prompts.iter().zip(&evaluation.rollouts).take(count).map(row).collect();
     let head = ["problem", "response", "reward", "verdict"];
-    width.map_or_else(|| terminal::table(&head, &rows), |width| terminal::table_within(width, &head, &rows))
+    terminal::table_within(width.unwrap_or_else(terminal::width), &head, &rows)
 }

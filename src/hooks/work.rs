@@ -2,7 +2,7 @@
 //! afterwards by `ppo-train judge`, with the same result.
 
 use super::external;
-use super::judges::panel;
+use super::judges::{check_key, panel};
 use super::outcome::Outcome;
 use super::schedule::{DISTINCT, Job, PERSONA, TRANSFER, names};
 use super::{distinct, persona, transfer};
@@ -40,6 +40,7 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
         let made = match (job.hook.as_str(), hooks.external.get(&job.hook)) {
             (_, Some(external)) => external::call(external, job, run.path(), &checkpoint, stop)?,
             (PERSONA, _) if let Some(persona) = &hooks.persona => {
+                check_key(&persona.judge)?;
                 let answers = out.hooks(0).with_file_name("answers");
                 let open = || panel(&persona.judge, &answers, device(plan)?, stop);
                 persona::judge(plan, persona, (policy(plan, &checkpoint)?, &pulse), open, here)?
@@ -48,6 +49,7 @@ pub fn work(plan: &Plan, run: &RunFolder, out: &RunFolder, job: &Job, stop: &Arc
                 transfer::evaluate_on(plan, transfer, (&policy(plan, &checkpoint)?, &pulse), here)?
             }
             (DISTINCT, _) if let Some(settings) = &hooks.distinct => {
+                check_key(&settings.judge)?;
                 let answers = out.hooks(0).with_file_name("answers");
                 let open = || panel(&settings.judge, &answers, device(plan)?, stop);
                 let here = (job, out, folder);

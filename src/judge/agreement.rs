@@ -26,8 +26,11 @@ pub struct Agreement {
     pub icc: Option<Icc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The traces that both judged; of a group, the categories behind the mean.
+    /// The traces that both judged.
     pub n: usize,
+    /// Of a group, how many categories are behind the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub categories: Option<usize>,
 }
 
 /// ICC(3,1) of two judges: two-way mixed effects, single rater, consistency (Shrout and Fleiss 1979, "Intraclass
@@ -79,16 +82,16 @@ pub fn agreement(first: &[Option<&Judgement>], second: &[Option<&Judgement>]) ->
                 let (a, b): (Vec<f64>, Vec<f64>) = both.unzip();
                 let (icc, why) = icc(&a, &b).map_or_else(|why| (None, Some(why)), |icc| (Some(icc), None));
                 let name = if category.is_empty() { name.into() } else { format!("{name}/{category}") };
-                (!a.is_empty()).then_some(Agreement { name, icc, why, n: a.len() })
+                (!a.is_empty()).then_some(Agreement { name, icc, why, n: a.len(), categories: None })
             })
             .collect();
         let values: Vec<f64> = own.iter().filter_map(|own| own.icc).map(|icc| icc.value).collect();
-        let several = own.len() > 1;
+        let (several, n) = (own.len() > 1, own.iter().map(|own| own.n).max().unwrap_or(0));
         all.extend(own);
         if several {
             let icc = (!values.is_empty()).then(|| Icc { value: mean(&values), low: None, high: None });
             let why = icc.is_none().then(|| "it is defined for none of the categories".to_string());
-            all.push(Agreement { name: format!("{name}/mean"), icc, why, n: values.len() });
+            all.push(Agreement { name: format!("{name}/mean"), icc, why, n, categories: Some(values.len()) });
         }
     };
     group("conversational", &CONVERSATIONAL, &|j, which| j.conversational.map(|counts| f64::from(counts[which])));
@@ -161,7 +164,8 @@ mod tests {
         assert_eq!(names[4..], ["conversational/mean", "perspectives"]);
         // Conflict is one more in every trace that both judged, question answering is constant.
         assert_eq!(found[2].icc, Some(Icc { value: 1.0, low: None, high: None }));
-        assert_eq!((found[2].n, found[0].n, found[4].n), (3, 3, 2));
+        assert_eq!((found[2].n, found[0].n, found[4].n), (3, 3, 3));
+        assert_eq!((found[0].categories, found[4].categories), (None, Some(2)));
         assert!(found[0].icc.is_none() && found[0].why.as_ref().unwrap().contains("no variance"));
         assert_eq!(found[4].icc.unwrap().value, 1.0);
         let json = serde_json::to_string(&found).unwrap();

@@ -6,9 +6,7 @@ use crate::rollout::Author;
 use crate::{Stopped, bad};
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Texts per request.
 const TOGETHER: usize = 64;
@@ -22,12 +20,9 @@ enum Source {
 }
 
 impl Embedder {
-    /// An endpoint's embeddings. `key` and `cache` as for a judge; each text is kept by itself, and asked for once.
-    ///
-    /// # Errors
-    /// Bad input: a URL or a key that cannot be used. The folder cannot be made.
-    pub fn endpoint(settings: Settings, key: Option<String>, cache: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
-        Ok(Self(Source::Endpoint(Box::new(Service::new(settings, key, cache, stop)?))))
+    /// An endpoint's embeddings; each text is kept by itself, and asked for once.
+    pub fn endpoint(service: Service) -> Self {
+        Self(Source::Endpoint(Box::new(service)))
     }
 
     /// A local model's hidden states after the last norm, the mean over a text's tokens.
@@ -79,8 +74,8 @@ impl Embedder {
     /// A vector for each text, in order, all of the same length; equal texts have equal vectors.
     ///
     /// # Errors
-    /// Bad input: an empty text; a key or model that the server does not take. There are no vectors: the server is
-    /// gone, the budget is spent, or a signal came.
+    /// Bad input: an empty text; a key or model that the server does not take; a budget that is spent. There are no
+    /// vectors: the server is gone, or a signal came.
     pub fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>> {
         if texts.is_empty() {
             return Ok(vec![]);
@@ -94,7 +89,7 @@ impl Embedder {
         let vectors = match &self.0 {
             Source::Endpoint(service) => service.embed(&different, TOGETHER).map_err(|refusal| match refusal {
                 Refusal::Stopped => Stopped("what was embedded is not asked for again").into(),
-                Refusal::Unusable(why) => bad!("{why}"),
+                Refusal::Unusable(why) | Refusal::Budget(why) => bad!("{why}"),
                 other => anyhow!("{other}"),
             })?,
             Source::Local(author) => author.mean_states(&different)?,

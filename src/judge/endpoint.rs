@@ -32,9 +32,9 @@ struct Asker {
 
 impl Endpoint {
     /// `key`: what the server wants to see, such as `settings.key()`; none for a server that wants none. `cache`: the
-    /// folder of answers. In `settings.body`, null takes out what we send by ourselves: `temperature` 0 and
-    /// `max_tokens` 2048. A `response_format` of `"json_schema"` becomes that of each question, for servers that can
-    /// hold a model to one.
+    /// folder of answers, which the budget belongs to. In `settings.body`, null takes out what we send by ourselves:
+    /// `temperature` 0 and `max_tokens` 2048. A `response_format` of `"json_schema"` becomes that of each question, for
+    /// servers that can hold a model to one.
     ///
     /// # Errors
     /// Bad input: a URL or a key that cannot be used. The folder cannot be made.
@@ -58,6 +58,14 @@ impl Endpoint {
     /// Where the questions go, without what a query may hold.
     pub fn address(&self) -> String {
         self.asker.service.address()
+    }
+
+    /// Another model of the same server, such as one of embeddings, with the same key, answers and budget.
+    ///
+    /// # Errors
+    /// Bad input: a URL that cannot be used.
+    pub fn beside(&self, settings: Settings) -> Result<Service> {
+        self.asker.service.beside(settings)
     }
 
     /// What judging has cost so far.
@@ -91,7 +99,8 @@ impl Judge for Endpoint {
         Some(self.asker.service.cost())
     }
 
-    /// If the budget ends, or the server goes away, after some of the traces, the others are refused.
+    /// If the budget ends, or the server goes away, after some of the traces, the others are refused. A budget that is
+    /// spent before any is bad input: another try would find no more of it.
     fn judge(&self, traces: &[Trace]) -> Result<Vec<Result<Judgement, Refusal>>> {
         let (asker, all) = (Arc::clone(&self.asker), traces.to_vec());
         let threads = asker.service.settings().concurrency;
@@ -100,8 +109,9 @@ impl Judge for Endpoint {
             None => String::new(),
             Some(endpoint::Refusal::Stopped) => return Err(Stopped("what was judged is not asked for again").into()),
             Some(endpoint::Refusal::Unusable(why)) => return Err(bad!("{why}")),
-            Some(other) if done.iter().all(Option::is_none) => return Err(anyhow!("{other}")),
-            Some(other) => other.to_string(),
+            Some(other) if done.iter().any(Option::is_some) => other.to_string(),
+            Some(endpoint::Refusal::Budget(why)) => return Err(bad!("{why}")),
+            Some(other) => return Err(anyhow!("{other}")),
         };
         Ok(done.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(Refusal(why.clone())))).collect())
     }

@@ -140,7 +140,7 @@ impl<'a> Reading<'a> {
             Question::Segments => {
                 let of = |number: usize| usize::deserialize(&reply[&number.to_string()]);
                 let perspectives = (1..=self.units.len()).map(of).collect::<Result<Vec<_>, _>>()?;
-                self.found.segments = self.units.segments(&perspectives);
+                self.found.segments = self.units.segments(&self.trace.text, &perspectives);
             }
         }
         Ok(())
@@ -163,7 +163,7 @@ impl<'a> Reading<'a> {
     }
 
     fn whole(&self) -> Vec<Segment> {
-        self.units.segments(&vec![1; self.units.len()])
+        self.units.segments(&self.trace.text, &vec![1; self.units.len()])
     }
 
     fn perspectives(&self) -> &[Perspective] {

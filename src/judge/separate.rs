@@ -18,8 +18,8 @@ pub struct Auc {
     pub auc: f64,
     pub low: Option<f64>,
     pub high: Option<f64>,
-    /// The same at matched length in tokens: the mean over bins of length (`stats::Bins`). None if the sets have no
-    /// length in common.
+    /// The same at matched length (`Judged::length`): the mean over bins of length (`stats::Bins`). None if the sets
+    /// have no length in common.
     pub matched: Option<f64>,
     pub matched_low: Option<f64>,
     pub matched_high: Option<f64>,
@@ -32,10 +32,12 @@ pub struct Auc {
 /// How well each count that the judge sees in both sets tells `first` from `second`. `resamples`: of the bootstrap; 0
 /// for no intervals.
 pub fn separate(first: &[Judged], second: &[Judged], resamples: usize) -> Vec<Auc> {
+    let sets = [first, second].map(|set| set.iter().map(|trace| (trace, trace.length())).collect::<Vec<_>>());
     let mut all = vec![];
     let mut of = |name: String, value: &dyn Fn(&Judged, &Judgement) -> Option<f64>| {
-        let samples = [first, second].map(|set| {
-            let known = set.iter().filter_map(|trace| Some((trace.tokens as f64, value(trace, trace.judgement?)?)));
+        let samples = [0, 1].map(|set: usize| {
+            let all = sets[set].iter();
+            let known = all.filter_map(|&(trace, length)| Some((length, value(trace, trace.judgement?)?)));
             let (lengths, values): (Vec<f64>, Vec<f64>) = known.unzip();
             Sample { lengths, values }
         });
@@ -134,6 +136,7 @@ mod tests {
     }
 
     fn of((text, judgement): &(String, Judgement)) -> Judged<'_> {
-        Judged { text, tokens: text.split_whitespace().count(), judgement: Some(judgement), embeddings: None }
+        let tokens = Some(text.split_whitespace().count());
+        Judged { text, tokens, judgement: Some(judgement), embeddings: None }
     }
 }

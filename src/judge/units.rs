@@ -3,9 +3,14 @@
 //! Lines that are only tags are shown without a number: they are nobody's. Answers, solutions and the cast of
 //! characters are not shown: no voice says them. In a trace of very many sentences several of a line have one
 //! number, as few as will do, and in one of very many lines several lines have.
+//!
+//! What a judge sees may have tags in it, as in `<think2> No.`; what a segment covers never has: a tag ends a segment,
+//! and another one of the same voice begins after it. So segments are what voices say, whoever attributed it.
 
 use super::interface::Segment;
 use super::voices::hidden;
+use crate::text::tags::marks;
+use std::iter::once;
 use std::ops::Range;
 
 /// Most numbered parts.
@@ -18,15 +23,18 @@ pub struct Units {
     all: Vec<Range<usize>>,
     /// Which of them have a number.
     numbered: Vec<usize>,
-    /// What is not shown.
-    hidden: Vec<Range<usize>>,
+    /// What no segment covers, by its start: tags, and what is not shown, with the tags in it.
+    unsaid: Vec<Range<usize>>,
 }
 
 impl Units {
     pub fn of(text: &str) -> Self {
         let hidden = hidden(text);
         let lines = lines(text, &hidden);
-        let units = |all| Self::numbered(text, all, &hidden);
+        let tags = marks(text).into_iter().map(|mark| mark.start..mark.end);
+        let mut unsaid: Vec<Range<usize>> = tags.chain(hidden).collect();
+        unsaid.sort_unstable_by_key(|range| range.start);
+        let units = |all| Self::numbered(text, all, &unsaid);
         let sentences: Vec<Vec<Range<usize>>> = lines.iter().map(|line| sentences(text, line)).collect();
         let grouped = |together: usize| {
             let groups = sentences.iter().flat_map(|line| line.chunks(together));
@@ -46,9 +54,9 @@ impl Units {
         units(speaking.chunks(speaking.len().div_ceil(MOST)).map(joined).collect())
     }
 
-    fn numbered(text: &str, all: Vec<Range<usize>>, hidden: &[Range<usize>]) -> Self {
+    fn numbered(text: &str, all: Vec<Range<usize>>, unsaid: &[Range<usize>]) -> Self {
         let numbered = (0..all.len()).filter(|&at| speaks(&text[all[at].clone()])).collect();
-        Self { all, numbered, hidden: hidden.to_vec() }
+        Self { all, numbered, unsaid: unsaid.to_vec() }
     }
 
     /// How many parts have a number.
@@ -63,27 +71,33 @@ impl Units {
     }
 
     /// The segments of numbered parts that belong to these perspectives, from 1, or to nobody, 0. Neighbours of one
-    /// perspective are one segment, with what is between them, unless that is not shown.
-    pub fn segments(&self, perspectives: &[usize]) -> Vec<Segment> {
+    /// perspective are one segment, with what is between them, unless that is a tag or not shown.
+    pub fn segments(&self, text: &str, perspectives: &[usize]) -> Vec<Segment> {
         let mut segments: Vec<Segment> = vec![];
         let mut last = 0;
         for (&at, &perspective) in self.numbered.iter().zip(perspectives) {
             let Range { start, end } = self.all[at];
             match segments.last_mut() {
-                Some(segment) if last == perspective && last > 0 && !self.is_cut(segment.end..start) => {
-                    segment.end = end
-                }
+                Some(segment) if last == perspective && last > 0 => segment.end = end,
                 _ if perspective > 0 => segments.push(Segment { start, end, perspective: perspective - 1 }),
                 _ => {}
             }
             last = perspective;
         }
-        segments
+        segments.into_iter().flat_map(|segment| self.said(text, segment)).collect()
     }
 
-    /// Whether something in a range is not shown.
-    fn is_cut(&self, range: Range<usize>) -> bool {
-        self.hidden.iter().any(|hidden| range.start <= hidden.start && hidden.end <= range.end)
+    /// The parts of a segment that somebody says, without the white space around them.
+    fn said(&self, text: &str, whole: Segment) -> Vec<Segment> {
+        let first = self.unsaid.partition_point(|range| range.start < whole.start);
+        let within = self.unsaid[first..].iter().take_while(|range| range.start < whole.end).cloned();
+        let (mut parts, mut at) = (vec![], whole.start);
+        for unsaid in within.chain(once(whole.end..whole.end)) {
+            let part = trimmed(text, at..unsaid.start.max(at));
+            parts.extend(part.map(|Range { start, end }| Segment { start, end, ..whole }));
+            at = at.max(unsaid.end);
+        }
+        parts
     }
 }
 
@@ -198,7 +212,7 @@ mod tests {
         assert_eq!(shown, ["So", "it is."]);
         assert!(!units.lines(&text).iter().any(|(_, text)| text.contains("Ada") || text.contains('8')));
         let spans = |parts: &[usize]| {
-            let all = units.segments(parts);
+            let all = units.segments(&text, parts);
             all.iter().map(|segment| &text[segment.start..segment.end]).collect::<Vec<_>>()
         };
         assert_eq!(spans(&[1, 1]), ["So", "it is."]);
@@ -211,12 +225,38 @@ mod tests {
         let text = "<a>\nOne. Two.\n</a>\nThree. Four.";
         let units = Units::of(text);
         let segments = |perspectives: &[usize]| -> Vec<(&str, usize)> {
-            let all = units.segments(perspectives);
+            let all = units.segments(text, perspectives);
             all.iter().map(|segment| (&text[segment.start..segment.end], segment.perspective)).collect()
         };
         assert_eq!(segments(&[1, 1, 1, 1]), [("One. Two.\n</a>\nThree. Four.", 0)]);
         assert_eq!(segments(&[2, 1, 1, 2]), [("One.", 1), ("Two.\n</a>\nThree.", 0), ("Four.", 1)]);
         assert_eq!(segments(&[0, 2, 0, 2]), [("Two.", 1), ("Four.", 1)]);
         assert_eq!(segments(&[0, 0, 0, 0]), []);
+    }
+
+    /// Tags on the lines of what is said, between parts of one voice, and in parts of many lines.
+    #[test]
+    fn no_segment_has_a_tag_in_it() {
+        let of = |text: &str, perspectives: &[usize]| -> Vec<(String, usize)> {
+            let all = Units::of(text).segments(text, perspectives);
+            all.iter().map(|segment| (text[segment.start..segment.end].to_string(), segment.perspective)).collect()
+        };
+        let said = |parts: &[(&str, usize)]| -> Vec<(String, usize)> {
+            parts.iter().map(|(text, voice)| (text.to_string(), *voice)).collect()
+        };
+        let text = "<think1>Is it 7?</think1>\n<think2> No. It is 8.</think2>";
+        let (first, second) = (("Is it 7?", 0), ("No.", 1));
+        let shown: Vec<&str> = Units::of(text).lines(text).into_iter().map(|(_, part)| part).collect();
+        assert_eq!(shown, ["<think1>Is it 7?</think1>", "<think2> No.", "It is 8.</think2>"]);
+        assert_eq!(of(text, &[1, 2, 2]), said(&[first, ("No. It is 8.", 1)]));
+        assert_eq!(of(text, &[1, 2, 1]), said(&[first, second, ("It is 8.", 0)]));
+        // One voice on both sides of a tag; a broken tag is text.
+        assert_eq!(of(text, &[1, 1, 1]), said(&[first, ("No. It is 8.", 0)]));
+        assert_eq!(of("a</think1>b<think2 c", &[1]), said(&[("a", 0), ("b<think2 c", 0)]));
+        let turns = "<think1>\nOne.\n</think1>\n<answer>7</answer>\n".repeat(250);
+        let units = Units::of(&turns);
+        let segments = units.segments(&turns, &vec![1; units.len()]);
+        assert!(units.len() <= MOST && segments.len() == 250);
+        assert!(segments.iter().all(|segment| &turns[segment.start..segment.end] == "One."));
     }
 }

@@ -1,6 +1,6 @@
 //! What the hooks of a run found, as tables over the judged steps.
 
-use crate::hooks::found::{Found, Judged, names};
+use crate::hooks::found::{Aside, Found, Judged, names};
 use crate::terminal::{figure, interval};
 use serde::Serialize;
 
@@ -34,9 +34,14 @@ impl Cell {
     }
 }
 
-/// A table for each hook of a run.
-pub fn tables(found: &Found) -> Vec<Table> {
-    found.hooks.iter().map(|(name, judged)| table(name, judged)).collect()
+/// A table for each hook of a run, and for results that stand apart one of their own.
+pub fn tables(found: &Found, aside: &[Aside]) -> Vec<Table> {
+    let apart = |own: &Aside| {
+        let mut table = table(&format!("{}, another {}", own.hook, own.parts.join(" and ")), &own.judged);
+        table.notes.insert(0, own.why.clone());
+        table
+    };
+    found.hooks.iter().map(|(name, judged)| table(name, judged)).chain(aside.iter().map(apart)).collect()
 }
 
 fn table(name: &str, judged: &[Judged]) -> Table {

@@ -16,9 +16,10 @@ mod transfer;
 
 use crate::analysis::{Allowed, Arm, Arms, Run, thinned};
 use crate::checkpoint::RunFolder;
-use crate::hooks::found::{self, Found};
+use crate::hooks::found::{self, Aside, Found};
 use crate::hooks::persona::{self, Judged};
 use crate::hooks::schedule::PERSONA;
+use crate::model::ModelConfig;
 use crate::recipe::identity::Difference;
 use crate::terminal;
 use crate::text::visible;
@@ -33,7 +34,7 @@ use std::path::PathBuf;
 const TEMPLATE: &str = include_str!("report.html.jinja");
 const STYLE: &str = include_str!("report.css");
 /// Judged steps whose profiles are drawn.
-const PROFILES: usize = 3;
+const PROFILES: usize = 4;
 
 /// A run as the page shows it.
 #[derive(Serialize)]
@@ -72,10 +73,12 @@ type Traces = BTreeMap<usize, Vec<Judged>>;
 pub fn page(dirs: &[PathBuf], examples: usize) -> Result<String> {
     let runs = Run::read_all(dirs)?;
     let arms = Arms::of(&runs, vec![], &Allowed { any: true, ..Allowed::default() })?.arms;
-    let found = runs.iter().map(|run| Found::read(&RunFolder::new(&run.dir))).collect::<Result<Vec<_>>>()?;
+    let mut found = runs.iter().map(|run| Found::read(&RunFolder::new(&run.dir))).collect::<Result<Vec<_>>>()?;
+    let aside = found::set_apart(&mut found);
     let (mut shown, mut judged) = (vec![], vec![]);
-    for (at, (run, found)) in runs.iter().zip(&found).enumerate() {
+    for (at, ((run, found), aside)) in runs.iter().zip(&found).zip(&aside).enumerate() {
         let mut missing = found.missing.clone();
+        missing.extend(aside.iter().map(apart));
         let traces = traces(found, &mut missing);
         let ends = traces.first_key_value().into_iter().chain(traces.last_key_value().filter(|_| traces.len() > 1));
         shown.push(Shown {
@@ -83,8 +86,8 @@ pub fn page(dirs: &[PathBuf], examples: usize) -> Result<String> {
             arm: arms.iter().find(|arm| arm.runs.contains(&at)).map_or(String::new(), |arm| arm.name.clone()),
             seed: run.seed(),
             recipe: std::fs::read_to_string(RunFolder::new(&run.dir).recipe()).unwrap_or_default(),
-            differences: run.recipe.as_ref().map_or(vec![], |r| paper::differences(r).into_iter().map(row).collect()),
-            tables: hooks::tables(found),
+            differences: differences(run),
+            tables: hooks::tables(found, aside),
             transfer: transfer::transfer(found, &mut missing),
             examples: ends.flat_map(|(step, own)| traces::examples(*step, own, examples)).collect(),
             unjudged: unjudged(&traces),
@@ -125,6 +128,25 @@ fn render(context: Value) -> Result<String> {
     });
     environment.add_template("report", TEMPLATE).context("the report's template")?;
     environment.get_template("report")?.render(context).context("the report")
+}
+
+/// Says which results stand apart, and why.
+fn apart(aside: &Aside) -> String {
+    let steps: Vec<String> = aside.judged.iter().map(|one| one.outcome.step.to_string()).collect();
+    let (noun, hook) = (if steps.len() == 1 { "step" } else { "steps" }, &aside.hook);
+    let steps = steps.join(", ");
+    format!("hook {hook} at {noun} {steps} has a table of its own and is in no picture: {}", aside.why)
+}
+
+/// What differs from the paper, as rows.
+fn differences(run: &Run) -> Vec<[String; 3]> {
+    let Ok(recipe) = &run.recipe else { return vec![] };
+    let folder = RunFolder::new(&run.dir);
+    // A run without a warm start begins with the model itself, which may be elsewhere by now.
+    let newest = folder.latest().ok().flatten().map(|checkpoint| checkpoint.language_model());
+    let models = [Some(folder.start()), newest, Some(recipe.model.path.clone())];
+    let model = models.into_iter().flatten().find_map(|dir| ModelConfig::from_dir(&dir).ok());
+    paper::differences(recipe, model.as_ref()).into_iter().map(row).collect()
 }
 
 /// The judged traces of some steps of a run, with the first and the last. What cannot be read is told to `missing`.

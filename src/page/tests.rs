@@ -5,7 +5,7 @@ use crate::checkpoint::{RunFolder, write_folder};
 use crate::hooks::Outcome;
 use crate::hooks::schedule::{Job, PERSONA, TRANSFER};
 use crate::stats::Figure;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,19 @@ fn run(dir: &Path, name: &str, recipe: &str, seed: u64) -> PathBuf {
     folder
 }
 
-/// A result of a hook at a step, with further files.
+/// A result of a hook at a step, with further files; nothing is known of what it depends on.
 fn result(run: &Path, hook: &str, step: usize, figures: &[(&str, f64)], files: &[(&str, String)]) {
+    result_by(json!({}), run, (hook, step), figures, files);
+}
+
+/// A result that depends on what `identity` says.
+fn result_by(
+    identity: Value,
+    run: &Path,
+    (hook, step): (&str, usize),
+    figures: &[(&str, f64)],
+    files: &[(&str, String)],
+) {
     let job = Job { step, hook: hook.into() };
     let figure = |(name, value): &(&str, f64)| Figure {
         interval: Some([value - 0.1, value + 0.1]),
@@ -33,7 +44,7 @@ fn result(run: &Path, hook: &str, step: usize, figures: &[(&str, f64)], files: &
     let outcome = Outcome {
         hook: hook.into(),
         step,
-        identity: json!({}),
+        identity,
         summary: String::new(),
         notes: vec![],
         missing: None,
@@ -123,6 +134,71 @@ fn a_run_alone_is_shown_in_full() {
     assert!(!page.contains("<th>") && page.matches("<table>").count() == page.matches("<caption>").count());
     let none = super::page(&[run], 0).unwrap();
     assert!(!none.contains("id=\"traces\"") && !none.contains("#traces"));
+}
+
+/// Figures of the lexical judge at three steps, of another at the last, whose line they are not in.
+#[test]
+fn results_of_two_judges_are_not_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(dir.path(), "run", "name = \"a\"\n", 1);
+    for (step, kind, value) in [(0, "lexical", 0.0), (8, "lexical", 0.1), (16, "endpoint", 1.0), (24, "endpoint", 0.9)]
+    {
+        let by = json!({ "judge": { "kind": kind }, "embeddings": null, "seed": step });
+        let files = [("traces.jsonl", trace(1.0, true))];
+        result_by(by, &run, (PERSONA, step), &[("perspectives/mean", value)], &files);
+    }
+    let page = super::page(std::slice::from_ref(&run), 3).unwrap();
+    assert!(page.contains("perspectives: 1 at step 16, 0.900 at step 24</desc>"), "{page}");
+    let note = "hook persona at steps 0, 8 has a table of its own and is in no picture: another judge than the newest \
+                result, that of step 24 (lexical here, endpoint there)";
+    assert!(page.contains(&format!("<p class=\"missing\">run: {note}</p>")), "{page}");
+    // Neither are they in profiles and among the traces, but each figure is in a table.
+    for (title, is_there) in [("step 0", false), ("step 8", false), ("step 16", true), ("step 24", true)] {
+        assert_eq!(page.contains(&format!("<figcaption>{title}<small>")), is_there, "{title}");
+        assert_eq!(page.contains(&format!("<h4>run, {title}:")), is_there, "{title}");
+        assert!(page.contains(&format!("<th scope=\"col\" class=\"number\">{title}</th>")), "{title}");
+    }
+    assert!(page.contains("<caption>persona, another judge of run</caption>"));
+}
+
+/// As docs/hooks.md says, which is not to say another number.
+#[test]
+fn four_judged_steps_have_profiles_and_others_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(dir.path(), "run", "name = \"a\"\n", 1);
+    for step in [0, 8, 16, 24, 32] {
+        result(&run, PERSONA, step, &[("perspectives/mean", 1.5)], &[("traces.jsonl", trace(1.0, true))]);
+    }
+    let page = super::page(&[run], 0).unwrap();
+    assert_eq!((super::PROFILES, page.matches("<figure class=\"profile\">").count()), (4, 4));
+    let docs = fs::read_to_string("docs/hooks.md").unwrap();
+    assert!(docs.contains("at up to four judged steps"), "{docs}");
+}
+
+/// Pictures shrink to the width that there is, and long names break.
+#[test]
+fn nothing_that_matters_is_beside_a_narrow_screen() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = super::page(&[judged(dir.path(), "run", "name = \"a\"\n", 1)], 1).unwrap();
+    assert!(page.contains("svg { width: 100%") && !super::STYLE.contains("min-width: 34rem"));
+    assert!(page.matches("<svg ").count() > 4 && page.matches("<svg ").count() == page.matches("viewBox=").count());
+    assert_eq!(page.matches("class=\"box wraps\"").count(), 2);
+}
+
+/// The model that a run began with is in its folder, whatever the recipe's path is by now.
+#[test]
+fn the_model_is_among_what_differs_from_the_paper() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(dir.path(), "run", "name = \"a\"\n", 1);
+    let known =
+        |run: &Path| super::page(&[run.to_path_buf()], 0).unwrap().contains("<th scope=\"row\">model.path</th>");
+    assert!(known(&run));
+    fs::create_dir(run.join("start")).unwrap();
+    let qwen = fs::read_to_string("scripts/shapes/qwen2.5-3b.json").unwrap();
+    fs::write(run.join("start/config.json"), &qwen).unwrap();
+    assert!(!known(&run));
+    fs::write(run.join("start/config.json"), qwen.replace("11008", "4096")).unwrap();
+    assert!(known(&run) && super::page(&[run], 0).unwrap().contains("Qwen2.5-3B or Llama-3.2-3B"));
 }
 
 #[test]

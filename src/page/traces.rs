@@ -34,7 +34,7 @@ pub fn examples(step: usize, judged: &[Judged], count: usize) -> Vec<Example> {
     let many = |judged: &Judged| judged.judgement.as_ref().map(|own| own.perspectives.as_ref().map_or(0, Vec::len));
     let mut sorted: Vec<&Judged> = judged.iter().collect();
     sorted.sort_by_key(|own| Reverse(many(own)));
-    let (right, wrong): (Vec<&Judged>, Vec<&Judged>) = sorted.into_iter().partition(|own| own.accuracy > 0.0);
+    let (right, wrong): (Vec<&Judged>, Vec<&Judged>) = sorted.into_iter().partition(|own| own.accuracy > Some(0.0));
     let mut chosen: Vec<(usize, bool, &Judged)> = vec![];
     chosen.extend(right.into_iter().enumerate().map(|(rank, own)| (rank, false, own)));
     chosen.extend(wrong.into_iter().enumerate().map(|(rank, own)| (rank, true, own)));
@@ -54,8 +54,8 @@ fn example(step: usize, judged: &Judged) -> Example {
     Example {
         step,
         problem: judged.problem.clone(),
-        reward: judged.reward,
-        verdict: judged.verdict.clone(),
+        reward: judged.reward.unwrap_or_default(),
+        verdict: judged.verdict.clone().unwrap_or_default(),
         about,
         voices,
         traits,

@@ -44,9 +44,14 @@ impl Difference {
 
     /// Whether the key is one of `keys`, or in a section that is.
     pub fn is_in<T: AsRef<str>>(&self, keys: &[T]) -> bool {
-        let in_section = |rest: &str| rest.is_empty() || rest.starts_with('.');
-        keys.iter().any(|key| self.key.strip_prefix(key.as_ref()).is_some_and(in_section))
+        is_in(&self.key, keys)
     }
+}
+
+/// Whether a key is one of `keys`, or in a section that is.
+pub fn is_in<T: AsRef<str>>(key: &str, keys: &[T]) -> bool {
+    let in_section = |rest: &str| rest.is_empty() || rest.starts_with('.');
+    keys.iter().any(|own| key.strip_prefix(own.as_ref()).is_some_and(in_section))
 }
 
 impl fmt::Display for Difference {

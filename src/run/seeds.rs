@@ -59,9 +59,13 @@ pub fn launch_seeds(plan: &Plan, seeds: &Seeds, comm: &dyn Comm) -> Result<()> {
         if comm.any(comm.is_first() && is_finished(&plan, &folder)?)? {
             terminal::print(&format!("seed {seed}: finished in {out}"));
         } else {
-            terminal::print(&format!("seed {seed}: {out}"));
             let shared =
                 folders.iter().find(|other| shares_start(&plan.recipe, other)).map(|other| RunFolder::new(other));
+            let begins = match shared.as_ref().filter(|_| !is_complete(&folder.start())) {
+                Some(other) => format!(", which begins with {}", other.start().display()),
+                None => String::new(),
+            };
+            terminal::print(&format!("seed {seed}: {out}{begins}"));
             launch_one(&plan, true, (&stop, comm), shared.as_ref()).map_err(|error| match error.is::<Stopped>() {
                 true => Stopped("the same command goes on").into(),
                 false => error.context(format!("the run of seed {seed}")),

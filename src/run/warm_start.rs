@@ -18,7 +18,7 @@ use crate::train::batch::Sequence;
 use crate::train::learner::Learner;
 use crate::train::pulse::{Phase, Pulse};
 use crate::train::sft::{Done, Rows, WarmStart};
-use crate::{Stopped, bad, json, terminal};
+use crate::{OrBadInput, Stopped, bad, json, terminal};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json as object};
 use std::fs;
@@ -55,7 +55,7 @@ impl WarmUp<'_> {
             return Ok(Policy::new(&plan.config, plan.weights(&start, device)?));
         }
         if let Some(from) = plan.recipe.sft.as_ref().and_then(|sft| sft.from.as_ref()) {
-            ensure_whole(from, &[])?;
+            ensure_start(from)?;
             let policy = Policy::new(&plan.config, plan.weights(from, device)?);
             if self.pulse.comm().is_first() {
                 link_folder(from, &start)?;
@@ -231,6 +231,23 @@ impl WarmUp<'_> {
             "weights_sha256": weights_sha256(dir)?,
         }))
     }
+}
+
+/// Refuses a start whose files are not those that were saved. An exported one has no checksums, but its record has the
+/// hash of its weights.
+///
+/// # Errors
+/// Bad input: what is damaged or not complete; weights of another model than the record's.
+fn ensure_start(from: &Path) -> Result<()> {
+    ensure_whole(from, &[])?;
+    if is_complete(from) {
+        return Ok(());
+    }
+    let record: Value = json::read(&from.join(RECORD)).bad_input()?;
+    if record["weights_sha256"] == weights_sha256(from)? {
+        return Ok(());
+    }
+    Err(bad!("{} has other weights than those of the warm start in its {RECORD}", from.display()))
 }
 
 /// Whether the disk is known to have less room than the model that PPO starts from takes.

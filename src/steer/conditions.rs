@@ -92,10 +92,8 @@ impl Setting<'_> {
             if !(self.goes_on)() {
                 return Err(Stopped("nothing is kept but what an endpoint answered, with --answers").into());
             }
-            let empty = |condition: &Condition| Answers {
-                condition: *condition,
-                rollouts: Vec::with_capacity(prompts.len()),
-            };
+            let empty =
+                |condition: &Condition| Answers { condition: *condition, rollouts: Vec::with_capacity(prompts.len()) };
             let mut answers: Vec<Answers> = group.iter().map(empty).collect();
             for (at, rollout) in grade(self.env, prompts, responses)?.into_iter().enumerate() {
                 answers[at % group.len()].rollouts.push(rollout);

@@ -48,16 +48,11 @@ pub trait Teacher: Send + Sync {
     /// What its answers depend on besides the request: the model and how it samples. No secrets.
     fn identity(&self) -> Value;
 
-    /// Whether asking it is a request that a budget counts; our own solver sends none.
-    fn costs(&self) -> bool {
-        true
-    }
-
     /// How many requests it likes to get at a time.
     fn batch(&self) -> usize {
         1
     }
 
-    /// One outcome per request.
+    /// One outcome per request. What it costs is the teacher's to take from its budget; our own solver has none.
     fn ask(&self, requests: &[Request]) -> Vec<Result<Reply, Refusal>>;
 }

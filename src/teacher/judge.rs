@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(judged(pair, &format!("{own}{dialogue}")).unwrap(), trace);
         let monologue = judged(Arm::Monologue, &format!("{own}<think>a b</think>7")).unwrap();
         assert_eq!(monologue.text, "<think>\na b\n</think>\n\n7");
-        let cut = Reply { text: "<think>a</think>7".into(), cut: true, ..Reply::default() };
+        let cut = Reply { text: "<think>a</think>7".into(), cut: true };
         assert_eq!(judge(&problem, Arm::Monologue, &cut), Err(Flaw::Cut));
     }
 }

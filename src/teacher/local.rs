@@ -1,8 +1,9 @@
 //! A local model as the teacher, through the rollout engine. What a request draws depends on its prompt and attempt,
-//! not on its batch.
+//! not on its batch. Of a batch that the budget has too few requests for, the first ones are answered.
 
 use super::interface::{Refusal, Reply, Request, Teacher};
 use crate::checkpoint::ensure_whole;
+use crate::endpoint::{Budget, Spent};
 use crate::hash::number;
 use crate::rng::{self, Purpose};
 use crate::rollout::{Author, Manner};
@@ -16,16 +17,17 @@ use std::sync::atomic::AtomicBool;
 /// A model folder that solves problems.
 pub struct Local {
     author: Author,
+    budget: Arc<Budget>,
 }
 
 impl Local {
-    /// Loads a model.
+    /// Loads a model. `budget`: what replies are taken from.
     ///
     /// # Errors
     /// Bad input: the folder is not that of a model that we read.
-    pub fn open(dir: &Path, manner: Manner, stop: Arc<AtomicBool>) -> Result<Self> {
+    pub fn open(dir: &Path, manner: Manner, budget: Arc<Budget>, stop: Arc<AtomicBool>) -> Result<Self> {
         ensure_whole(dir, &[])?;
-        Ok(Self { author: Author::open(dir, manner, stop)? })
+        Ok(Self { author: Author::open(dir, manner, stop)?, budget })
     }
 }
 
@@ -43,13 +45,12 @@ impl Teacher for Local {
         let mut replies: Vec<Result<Reply, Refusal>> = vec![];
         let mut asked: Vec<(usize, Vec<i64>)> = vec![];
         for (at, request) in requests.iter().enumerate() {
-            match self.author.message(&request.prompt) {
-                Ok(ids) => {
-                    asked.push((at, ids));
-                    replies.push(Ok(Reply::default()));
-                }
-                Err(error) => replies.push(Err(refused(error))),
-            }
+            let ids = self.author.message(&request.prompt).map_err(refused);
+            replies.push(ids.and_then(|ids| {
+                self.budget.take()?;
+                asked.push((at, ids));
+                Ok(Reply::default())
+            }));
         }
         if asked.is_empty() {
             return replies;
@@ -70,12 +71,10 @@ impl Teacher for Local {
             return requests.iter().map(|_| Err(Refusal::Stopped)).collect();
         }
         for ((at, ids), response) in asked.iter().zip(responses) {
-            replies[*at] = self.author.text(&response).map_err(refused).map(|text| Reply {
-                text,
-                cut: !response.terminated,
-                prompt_tokens: ids.len() as u64,
-                completion_tokens: response.ids.len() as u64,
-            });
+            let (prompt_tokens, completion_tokens) = (ids.len() as u64, response.ids.len() as u64);
+            let paid = self.budget.pay(Spent { prompt_tokens, completion_tokens, ..Spent::default() });
+            let text = paid.and_then(|()| self.author.text(&response).map_err(refused));
+            replies[*at] = text.map(|text| Reply { text, cut: !response.terminated });
         }
         replies
     }

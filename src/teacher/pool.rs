@@ -1,4 +1,5 @@
-//! All problems, both ways, by several threads: from the cache, else from the teacher, into the cache.
+//! All problems, both ways, by several threads: from the cache, else from the teacher, into the cache. What the teacher
+//! may cost is between it and its budget, whose end it reports.
 //!
 //! Problems are taken in their order, and a problem that was taken is finished. So the first pairs that both arms solve
 //! are the same ones however the threads are scheduled, and with enough of them no further problem is taken.
@@ -20,6 +21,7 @@ pub struct Job {
     pub problems: Vec<Arc<Problem>>,
     pub teacher: Box<dyn Teacher>,
     pub cache: Cache,
+    /// The teacher's, to show what is spent.
     pub budget: Arc<Budget>,
     pub prompts: Prompts,
     /// Numbers of personas, which the problems take in turns.
@@ -111,11 +113,10 @@ fn collect(
         match receiver.recv_timeout(Duration::from_millis(50)) {
             Ok(Ok(one)) => {
                 let spent = shared.job.budget.spent();
-                let tokens = spent.prompt_tokens + spent.completion_tokens;
                 let figures = [
                     ("pairs", shared.pairs.load(Ordering::Relaxed) as u64),
                     ("requests", spent.requests),
-                    ("tokens", tokens),
+                    ("tokens", spent.tokens()),
                 ];
                 progress.count(figures.map(|(name, value)| format!("{name} {value}")).to_vec());
                 solved.push(one);
@@ -200,15 +201,12 @@ impl Shared {
 
     /// The replies to these requests, in order, or why there is none.
     fn ask(&self, requests: &[Request]) -> Result<Vec<Result<Reply, String>>, Refusal> {
-        let Job { teacher, cache, budget, stop, .. } = &self.job;
+        let Job { teacher, cache, stop, .. } = &self.job;
         let identity = teacher.identity();
         let kept = |request: &Request| cache.get(&request.identity(&identity)).map(Ok);
         let mut replies: Vec<Option<Result<Reply, String>>> = requests.iter().map(kept).collect();
         let missing: Vec<usize> = (0..requests.len()).filter(|&at| replies[at].is_none()).collect();
         self.cached.fetch_add((requests.len() - missing.len()) as u64, Ordering::Relaxed);
-        if teacher.costs() {
-            missing.iter().try_for_each(|_| budget.take())?;
-        }
         if !missing.is_empty() && stop.load(Ordering::Relaxed) {
             return Err(Refusal::Stopped);
         }
@@ -218,7 +216,6 @@ impl Shared {
         for (&at, reply) in missing.iter().zip(teacher.ask(&asked)) {
             replies[at] = Some(match reply {
                 Ok(reply) => {
-                    budget.pay(reply.prompt_tokens, reply.completion_tokens);
                     let kept = cache.put(&requests[at].identity(&identity), &reply);
                     kept.map_err(|error| Refusal::Gone(format!("{error:#}")))?;
                     Ok(reply)

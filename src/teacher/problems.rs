@@ -8,7 +8,7 @@ use super::grading::{Kind, Right};
 use crate::OrBadInput;
 use crate::hash::hash_of_files;
 use crate::recipe::spelling::nearest;
-use crate::rows::{self, Row, place};
+use crate::rows::{self, place};
 use crate::task::countdown;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
@@ -33,13 +33,16 @@ pub struct Problem {
 
 /// A problem file that was read.
 pub struct Problems {
+    /// Each once.
     pub all: Vec<Arc<Problem>>,
+    /// Rows that were left out, since an earlier one is the same problem.
+    pub repeated: usize,
     /// SHA-256 of the file's bytes.
     pub sha256: String,
 }
 
-/// Reads a problem file, its first `limit` rows at most; without `kind`, a row's own column or else the form of its
-/// answer decides how it is graded.
+/// Reads a problem file, the first `limit` problems at most; without `kind`, a row's own column or else the form of its
+/// answer decides how it is graded. A problem that is there twice could be in both splits: its first row counts.
 ///
 /// # Errors
 /// Bad input: a file that cannot be read or has no rows; a row without task or answer, with an answer that is not of
@@ -47,20 +50,40 @@ pub struct Problems {
 pub fn read(path: &Path, limit: usize, kind: Option<Kind>) -> Result<Problems> {
     let columns = [&TASKS[..], &CHOICES, &NAMES, &["answer", "kind"], &countdown::COLUMNS].concat();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut names = HashSet::new();
-    let mut read = |row: Result<Row>| {
-        let (number, row) = row?;
-        let problem = problem_of(&row, &format!("{stem}/{number}"), kind).with_context(|| place(path, number))?;
-        ensure!(names.insert(problem.pid.clone()), "{}: a second `{}`", place(path, number), problem.pid);
-        Ok(Arc::new(problem))
+    let (mut names, mut known) = (HashSet::new(), HashSet::new());
+    let (mut all, mut repeated) = (vec![], 0);
+    let mut read = || -> Result<()> {
+        for row in rows::read(path, &columns)? {
+            let (number, row) = row?;
+            let problem = problem_of(&row, &format!("{stem}/{number}"), kind).with_context(|| place(path, number))?;
+            ensure!(names.insert(problem.pid.clone()), "{}: a second `{}`", place(path, number), problem.pid);
+            match known.insert(problem.same()) {
+                true => all.push(Arc::new(problem)),
+                false => repeated += 1,
+            }
+            if all.len() >= limit {
+                break;
+            }
+        }
+        Ok(())
     };
-    let all = || rows::read(path, &columns)?.take(limit).map(&mut read).collect::<Result<Vec<_>>>();
-    let all = { all }().bad_input()?;
+    read().bad_input()?;
     if all.is_empty() {
         return Err(anyhow!("{} has no rows", path.display())).bad_input();
     }
     let sha256 = hash_of_files([path]).with_context(|| format!("{} cannot be read", path.display())).bad_input()?;
-    Ok(Problems { all, sha256 })
+    Ok(Problems { all, repeated, sha256 })
+}
+
+impl Problem {
+    /// What the rows of one problem have in common: its task and its answer; of Countdown the numbers, in any order.
+    fn same(&self) -> (String, String) {
+        let task = match &self.right {
+            Right::Countdown(problem) => of_countdown(problem.canonical(), String::new()).task,
+            _ => self.task.clone(),
+        };
+        (task, self.answer.trim().to_string())
+    }
 }
 
 fn problem_of(row: &Map<String, Value>, place: &str, kind: Option<Kind>) -> Result<Problem> {
@@ -178,6 +201,27 @@ mod tests {
         assert_eq!(seen, expected);
         assert_eq!(rows[1].task, "Which holds tea?\n(A) a plate\n(B) a cup");
         assert!(rows[4].task.starts_with("Make 67 from the numbers 5, 7, 12."), "{}", rows[4].task);
+    }
+
+    #[test]
+    fn a_problem_that_is_there_twice_is_read_once() {
+        let text = r#"{"task": "1 + 1?", "answer": 2}
+            {"task": " 1 + 1?", "answer": "2 "}
+            {"task": "1 + 1?", "answer": 3}
+            {"nums": [5, 7, 12], "target": 67}
+            {"nums": [12, 5, 7], "target": 67}
+            {"nums": [12, 5, 7], "target": 68}
+            {"task": "1 + 1?", "answer": 2}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let names = |limit: usize| {
+            let Problems { all, repeated, .. } = read(&path, limit, None).unwrap();
+            (all.iter().map(|problem| problem.pid.clone()).collect::<Vec<_>>().join(" "), repeated)
+        };
+        assert_eq!(names(9), ("set/1 set/3 set/4 set/6".to_string(), 3));
+        // A limit is one of problems.
+        assert_eq!(names(2), ("set/1 set/3".to_string(), 1));
     }
 
     #[test]

@@ -15,7 +15,10 @@ pub struct Source {
     pub teacher: Value,
     /// The endpoint, if there is one.
     pub address: Option<String>,
+    /// By this run.
     pub spent: Spent,
+    /// By all runs with the same folder of answers.
+    pub in_all: Spent,
 }
 
 /// Pairs that were kept.
@@ -52,7 +55,8 @@ pub fn report(problems: &Problems, outcome: &Outcome, kept: Kept, source: &Sourc
         "problems": {
             "file": source.file,
             "sha256": problems.sha256,
-            "rows": problems.all.len(),
+            "rows": problems.all.len() + problems.repeated,
+            "repeated": problems.repeated,
             "asked": solved.len(),
             "not_asked": problems.all.len() - solved.len(),
         },
@@ -74,7 +78,9 @@ pub fn report(problems: &Problems, outcome: &Outcome, kept: Kept, source: &Sourc
             "from_cache": outcome.cached,
             "prompt_tokens": spent.prompt_tokens,
             "completion_tokens": spent.completion_tokens,
+            "estimated": spent.estimated,
         },
+        "spent_in_all": source.in_all,
         "ended": outcome.ended.as_ref().map(ToString::to_string),
         "dropped": dropped.map(|s| json!({
             "pid": problems.all[s.index].pid,
@@ -110,14 +116,20 @@ pub fn markdown(report: &Value) -> String {
         other => other.to_string(),
     };
     let (problems, kept, solved, spent) = (&report["problems"], &report["kept"], &report["solved"], &report["spent"]);
+    let count = |name: &str| problems[name].as_u64().unwrap_or(0);
+    let repeated = match count("repeated") {
+        0 => String::new(),
+        rows => format!("Rows with the task and the answer of an earlier one, left out: {rows}.\n"),
+    };
     let mut page = format!(
         "# Dialogues and monologues\n\n{} of {} problems of {} (SHA-256 {}) were asked.\n\
-         Kept: {} pairs for training, {} for validation; by number of personas: {}.\n\
+         {}Kept: {} pairs for training, {} for validation; by number of personas: {}.\n\
          Teacher: {}{}.\n\n",
         problems["asked"],
-        problems["rows"],
+        count("asked") + count("not_asked"),
         shown(&problems["file"]),
         shown(&problems["sha256"]),
+        repeated,
         kept["train"],
         kept["validation"],
         counts(&kept["personas"]),
@@ -136,11 +148,19 @@ pub fn markdown(report: &Value) -> String {
         let [dialogue, monologue] = ["dialogue", "monologue"].map(|arm| shown(&report["arms"][arm][name]));
         page += &format!("| {} | {dialogue} | {monologue} |\n", name.replace('_', " "));
     }
-    page += &format!(
-        "\n{} requests were sent, {} answers came from the cache; {} prompt tokens, {} completion tokens.\n",
-        spent["requests"], spent["from_cache"], spent["prompt_tokens"], spent["completion_tokens"]
-    );
+    page += &format!("\n{}; {} answers came from the cache.\n", cost(spent), spent["from_cache"]);
+    let in_all = &report["spent_in_all"];
+    if in_all["requests"] != spent["requests"] {
+        page += &format!("All runs with these answers together: {}.\n", cost(in_all));
+    }
     page + &dropped(report["dropped"].as_array().map_or(&[], Vec::as_slice))
+}
+
+/// `7 requests were sent, about 70 prompt tokens and about 35 completion tokens`
+fn cost(spent: &Value) -> String {
+    let about = if spent["estimated"] == true { "about " } else { "" };
+    let (requests, prompt, completion) = (&spent["requests"], &spent["prompt_tokens"], &spent["completion_tokens"]);
+    format!("{requests} requests were sent, {about}{prompt} prompt tokens and {about}{completion} completion tokens")
 }
 
 /// `2 (167), 3 (167)`

@@ -14,7 +14,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// `key`: what the server wants to see; none for a server that wants none.
+    /// `key`: what the server wants to see; none for a server that wants none. `budget`: what requests are taken from.
     ///
     /// # Errors
     /// Bad input: a URL that is none, or with a password in it; a key that cannot be sent.

@@ -56,10 +56,6 @@ impl Teacher for Solver {
         json!({ "solver": env!("CARGO_PKG_VERSION"), "seed": self.seed })
     }
 
-    fn costs(&self) -> bool {
-        false
-    }
-
     fn ask(&self, requests: &[Request]) -> Vec<Result<Reply, Refusal>> {
         let reply = |request: &Request| {
             let Right::Countdown(problem) = &request.problem.right else {

@@ -3,12 +3,13 @@
 //! Progress goes to stderr, tables to stdout: `ppo-train ... > results` keeps only the tables. Texts that a model wrote
 //! are shown without control characters, which a terminal would obey.
 
+mod columns;
 mod markdown;
 
+pub use columns::{table, table_within, width};
 pub use markdown::{markdown_table, or_dash, p_value};
 
 use crate::metrics::{Record, Stage};
-use console::{Term, measure_text_width};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -22,8 +23,6 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 /// Whether this process leaves all lines to another one.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
-/// Columns of a table if the width of the terminal is unknown.
-const WIDTH: usize = 100;
 /// Shortest time between two plain lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
@@ -259,88 +258,9 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A table that fits the terminal (or 100 columns): cells that are too wide lose their middle, columns of numbers are
-/// right-aligned. A short row is filled with empty cells.
-pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let width = Term::stdout().size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns).max(40));
-    table_within(width, head, rows)
-}
-
-/// `table`, in at most `width` columns.
-pub fn table_within(width: usize, head: &[&str], rows: &[Vec<String>]) -> String {
-    const GAP: usize = 2;
-    const NARROWEST: usize = 5;
-    let cell = |row: &[String], column: usize| row.get(column).map(|text| one_line(text)).unwrap_or_default();
-    let mut columns: Vec<Vec<String>> = head.iter().map(|title| vec![one_line(title)]).collect();
-    for (index, column) in columns.iter_mut().enumerate() {
-        column.extend(rows.iter().map(|row| cell(row, index)));
-    }
-
-    let widest = |column: &Vec<String>| column.iter().map(|text| measure_text_width(text)).max().unwrap_or(0);
-    let mut widths: Vec<usize> = columns.iter().map(widest).collect();
-    let room = width.saturating_sub(GAP * columns.len().saturating_sub(1));
-    while widths.iter().sum::<usize>() > room {
-        match widths.iter_mut().max() {
-            Some(width) if *width > NARROWEST => *width -= 1,
-            _ => break,
-        }
-    }
-
-    let is_number = |text: &String| text.is_empty() || text.trim_end_matches([' ', '%']).parse::<f64>().is_ok();
-    let right: Vec<bool> = columns.iter().map(|column| column[1..].iter().all(is_number)).collect();
-    let mut lines = vec![String::new(); rows.len() + 1];
-    for ((column, &width), &right) in columns.iter().zip(&widths).zip(&right) {
-        for (line, text) in lines.iter_mut().zip(column) {
-            let text = shorten(text, width);
-            let space = " ".repeat(width.saturating_sub(measure_text_width(&text)));
-            let gap = if line.is_empty() { "" } else { "  " };
-            *line += &if right { format!("{gap}{space}{text}") } else { format!("{gap}{text}{space}") };
-        }
-    }
-    let rule: Vec<String> = widths.iter().map(|&width| "─".repeat(width)).collect();
-    lines.insert(1, rule.join("  "));
-    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
-    lines.join("\n")
-}
-
-/// The text on one line and harmless: line feeds as `↵`, other control characters as the replacement character.
-fn one_line(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' => '↵',
-        '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    text.trim_end().chars().map(shown).collect()
-}
-
-/// The text in at most `width` columns, its middle left out.
-fn shorten(text: &str, width: usize) -> String {
-    if measure_text_width(text) <= width {
-        return text.to_string();
-    }
-    let room = width.saturating_sub(1);
-    let head = fitting(text.chars(), room.div_ceil(2));
-    let tail = fitting(text.chars().rev(), room / 2);
-    format!("{head}…{}", tail.chars().rev().collect::<String>())
-}
-
-/// The first characters that fit.
-fn fitting(characters: impl Iterator<Item = char>, width: usize) -> String {
-    let mut left = width;
-    let fits = |c: &char| {
-        let own = measure_text_width(c.encode_utf8(&mut [0; 4]));
-        let fits = own <= left;
-        left = left.saturating_sub(own);
-        fits
-    };
-    characters.take_while(fits).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn figures_are_short() {
@@ -365,34 +285,10 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shortens_long_cells_and_replaces_control_characters() {
-        let rows = [
-            vec!["5 7 12 = 59".into(), "<think>\n5*12=60\u{1b}[2J".repeat(9), "1.00".into(), "right".into()],
-            vec!["1 2 3 = 6".into(), "?".into(), "0.1".into()],
-        ];
-        let table = table_within(60, &["problem", "response", "reward", "verdict"], &rows);
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 4);
-        assert!(lines.iter().all(|line| measure_text_width(line) <= 60), "{table}");
-        assert!(lines[2].contains("<think>↵5*12=60") && lines[2].contains('…') && !table.contains('\u{1b}'), "{table}");
-        assert!(lines[3].starts_with("1 2 3 = 6    ?") && lines[3].ends_with("   0.1"), "{table}");
-    }
-
-    #[test]
     fn messages_are_harmless_and_readable() {
         assert_eq!(harmless("a\tb\n\u{1b}[2J\u{9b}c"), "a\tb\n\\u{1b}[2J\\u{9b}c");
         assert_eq!(without_middle("short"), "short");
         let long = without_middle(&"é".repeat(100_000)).into_owned();
         assert!(long.len() < 9000 && long.contains("\n[191808 bytes are left out]\n"), "{}", long.len());
-    }
-
-    proptest! {
-        #[test]
-        fn a_table_keeps_to_its_width(cells in prop::collection::vec("\\PC{0,60}|.{0,60}", 4), width in 40..120usize) {
-            let rows: Vec<Vec<String>> = cells.chunks(2).map(<[String]>::to_vec).collect();
-            let table = table_within(width, &["a", "b"], &rows);
-            prop_assert_eq!(table.split('\n').count(), 4);
-            prop_assert!(table.lines().all(|line| measure_text_width(line) <= width), "{}", table);
-        }
     }
 }

@@ -234,6 +234,7 @@ mod tests {
             problem: prompt.into(),
             index: None,
             wanted: None,
+            taggable: false,
             place: format!("{}, line 1", path.display()),
         };
         assert_eq!(

@@ -1,13 +1,16 @@
 //! Where the rows of a warm start come from: a file, or our own solver.
 
+mod answers;
 mod file;
 mod lengths;
+mod notes;
 mod stats;
 mod task;
+mod tokens;
 mod trace;
 
 pub use file::trace_of;
-pub use stats::{Spread, Stats};
+pub use stats::{Spread, Stats, Unanswered};
 pub use task::{Tasks, Unreadable};
 pub use trace::Trace;
 
@@ -18,16 +21,15 @@ use crate::recipe::{Sft, SftData, SolverData, TraceStyle};
 use crate::rng::{self, Purpose};
 use crate::task::Split;
 use crate::task::layout::after_open_think;
-use crate::terminal::{self, counted};
+use crate::terminal;
 use crate::text::persona::{Dialogue, merge_utterances};
-use crate::train::batch::Sequence;
 use crate::train::sft::Rows;
 use anyhow::Result;
 use file::{Found, Source};
 use lengths::{Measured, nearest};
-use std::borrow::Cow;
-use std::collections::HashSet;
+use notes::{notes, warn_of_unreadable};
 use std::ops::Range;
+use tokens::{Changes, Row, tokenised};
 
 /// The rows of a warm start, and what they are like.
 pub struct Prepared {
@@ -41,16 +43,7 @@ impl Prepared {
     /// # Errors
     /// Bad input: with PPO, a share of rows with an answer below `sft.min_answered`.
     pub fn check(&self, plan: &Plan, sft: &Sft) -> Result<()> {
-        if plan.recipe.ppo.is_none() || self.stats.answered_share() >= sft.min_answered {
-            return Ok(());
-        }
-        Err(bad!(
-            "{}: PPO would start from a layout that cannot be rewarded\n\
-             set sft.data.answer_tags = true or reward.dialogue_format = true, whichever is meant; or, if it is \
-             meant so, lower sft.min_answered ({})",
-            self.stats.verdict(),
-            sft.min_answered
-        ))
+        answers::check(&self.stats, &plan.recipe, sft)
     }
 }
 
@@ -75,14 +68,13 @@ fn noted(plan: &Plan, sft: &Sft, env: &Environment) -> Result<(Prepared, Vec<Str
         return Err(bad!("none of the {unreadable} training rows of the warm start can be read"));
     }
     let mut changes = Changes::default();
-    let mut tokenise = |traces: &[Trace]| -> Result<Vec<Sequence>> {
-        traces.iter().map(|trace| sequence(trace, sft, env, &mut changes)).collect()
-    };
-    let rows = Rows { train: tokenise(&train)?, validation: tokenise(&validation)? };
-    let notes = notes(&rows, sft, &changes);
-    let reward = &plan.recipe.reward;
-    let stats = Stats::of(&train, &rows.train, env.task.as_ref(), reward);
-    let stats = Stats { validation_rows: validation.len(), unreadable, cut: changes.cut, ..stats };
+    let training = tokenised(&train, sft, env, &mut changes)?;
+    let held_out = tokenised(&validation, sft, env, &mut changes)?;
+    let stats = Stats::of(&train, &training, env, &plan.recipe.reward)?;
+    let stats = Stats { validation_rows: held_out.len(), unreadable, ..stats };
+    let tokens = |rows: Vec<Row>| rows.into_iter().map(|row| row.tokens).collect();
+    let rows = Rows { train: tokens(training), validation: tokens(held_out) };
+    let notes = notes(&rows, &train, sft, &changes, &stats);
     Ok((Prepared { rows, stats }, notes))
 }
 
@@ -113,64 +105,6 @@ fn read(plan: &Plan, sft: &Sft, env: &Environment, part: Part, count: usize) -> 
     file::read(&Source { path, partner: partner.as_deref(), wanted }, count, &tasks, &plan.tokenizer_dir)
 }
 
-/// Says which rows cannot be read.
-fn warn_of_unreadable(unreadable: &[String]) {
-    const SHOWN: usize = 5;
-    for message in unreadable.iter().take(SHOWN) {
-        terminal::warn(&format!("warning: left out: {message}"));
-    }
-    if unreadable.len() > SHOWN {
-        terminal::warn(&format!("warning: and {} more rows that cannot be read", unreadable.len() - SHOWN));
-    }
-}
-
-/// How many rows are not as their source has them, or not as the model will write.
-#[derive(Default)]
-struct Changes {
-    /// Cut at the context.
-    cut: usize,
-    /// Without what followed the end token.
-    ends: usize,
-    /// With text after a stop string of the recipe.
-    past_stop: usize,
-}
-
-/// What is odd about the rows, though they can be used.
-fn notes(rows: &Rows, sft: &Sft, changes: &Changes) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut note = |count: usize, text: &dyn Fn(String) -> String| {
-        notes.extend((count > 0).then(|| text(counted(count, "row"))));
-    };
-    if let Some(files) = sft.files() {
-        let (twice, shared) = doubles(rows);
-        let [train, validation] = [rows.train.len(), rows.validation.len()];
-        note(twice, &|rows| format!("note: the training rows of the warm start repeat {rows} (of {train})"));
-        note(shared, &|rows| {
-            format!("warning: the validation of the warm start shares {rows} (of {validation}) with its training")
-        });
-        let unread = usize::from(files.validation.is_some() && sft.validation == 0);
-        note(unread, &|_| "note: sft.data.validation is not read, since sft.validation = 0".into());
-    }
-    note(changes.cut, &|rows| format!("warning: {rows} of the warm start cut at sft.context = {}", sft.context));
-    note(changes.ends, &|rows| {
-        format!("note: {rows} of the warm start with more end tokens or white space after the end token: left out")
-    });
-    note(changes.past_stop, &|rows| {
-        format!("note: {rows} of the warm start with text after a string of rollout.stop, which no rollout would have")
-    });
-    notes
-}
-
-/// How many training rows repeat others, and how many validation rows are training rows too.
-fn doubles(rows: &Rows) -> (usize, usize) {
-    fn ids(row: &Sequence) -> (&[i64], &[i64]) {
-        (&row.prompt, &row.response)
-    }
-    let known: HashSet<_> = rows.train.iter().map(ids).collect();
-    let shared = rows.validation.iter().filter(|row| known.contains(&ids(row))).count();
-    (rows.train.len() - known.len(), shared)
-}
-
 /// The first `count` training rows of the warm start as text: read, or written by the solver.
 ///
 /// # Errors
@@ -192,10 +126,10 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
             let response = env.task.trace(index, solver, more, &mut rng);
             let response =
                 response.ok_or_else(|| bad!("the task {} has no solver to write traces", env.task.name()))?;
-            match solver.merge_utterances.then(|| Dialogue::parse(&response)) {
-                Some(Ok(dialogue)) => Ok(merge_utterances(&dialogue, true)),
-                _ => Ok(response),
-            }
+            let merged = |dialogue: Dialogue| merge_utterances(&dialogue, true);
+            let merged = if solver.merge_utterances { Dialogue::parse(&response).ok().map(merged) } else { None };
+            let response = merged.unwrap_or(response);
+            Ok(if prompt.opens_think { after_open_think(&response).to_string() } else { response })
         };
         let mut wanted = None;
         let response = if solver.match_lengths {
@@ -207,63 +141,17 @@ fn solver_traces(plan: &Plan, solver: &SolverData, env: &Environment, rows: Rang
         } else {
             attempt(solver, 0)?
         };
-        let response = if prompt.opens_think { after_open_think(&response) } else { &response };
         Ok(Trace {
-            response: response.to_string(),
+            response,
             prompt: prompt.text,
             problem: env.task.variables(Split::Train, index).to_string(),
             index: Some(index),
             wanted,
             place: format!("the solver's row {row}"),
+            ..Trace::default()
         })
     };
     rows.map(write).collect()
-}
-
-/// A trace as tokens: the response ends with one end token, whether or not its text has it.
-fn sequence(trace: &Trace, sft: &Sft, env: &Environment, changes: &mut Changes) -> Result<Sequence> {
-    let place = &trace.place;
-    let prompt = env.tokenizer.encode_prompt(&trace.prompt)?;
-    if let Some(end) = prompt.last().filter(|id| env.ends.contains(id)) {
-        return Err(bad!("{place}: the prompt ends with the end token {}", env.tokenizer.list(&[*end])));
-    }
-    let mut response = response(trace, env, changes)?;
-    if prompt.is_empty() || prompt.len() >= sft.context {
-        let (length, context) = (counted(prompt.len(), "token"), sft.context);
-        return Err(bad!("{place}: a prompt of {length} leaves no room for a response in sft.context = {context}"));
-    }
-    if prompt.len() + response.len() > sft.context {
-        response.truncate(sft.context - prompt.len());
-        changes.cut += 1;
-    }
-    Ok(Sequence { prompt: prompt.into(), response })
-}
-
-/// The ids of a trace's response, with one end token at their end.
-fn response(trace: &Trace, env: &Environment, changes: &mut Changes) -> Result<Vec<i64>> {
-    let place = &trace.place;
-    let mut ids = env.tokenizer.encode(&trace.response)?;
-    let whole = ids.len();
-    let end = ids.iter().position(|id| env.ends.contains(id));
-    let text = match end {
-        None => Cow::Borrowed(&trace.response),
-        Some(end) => Cow::Owned(env.tokenizer.decode(&ids[..end])?),
-    };
-    changes.past_stop += usize::from(env.goes_on_after_stop(&text));
-    let Some(end) = end else {
-        ids.push(env.end);
-        return Ok(ids);
-    };
-    let after: Vec<i64> = ids.drain(end + 1..).filter(|id| !env.ends.contains(id)).collect();
-    let token = env.tokenizer.list(&ids[end..]);
-    if !env.tokenizer.decode(&after)?.trim().is_empty() {
-        return Err(bad!("{place}: the response has the end token {token} before its text ends"));
-    }
-    if text.trim().is_empty() {
-        return Err(bad!("{place}: the response is blank before its end token {token}"));
-    }
-    changes.ends += usize::from(whole > ids.len());
-    Ok(ids)
 }
 
 #[cfg(test)]
@@ -272,8 +160,11 @@ mod tests {
     use crate::plan;
     use std::path::Path;
 
-    /// What the smoke recipe reads from files with these prompts and responses, and what is noted.
-    fn read_all(train: &[[&str; 2]], validation: &[[&str; 2]], sets: &[&str]) -> Result<(Vec<String>, String), String> {
+    /// What is read: responses, notes in lines, figures.
+    type Read = (Vec<String>, String, Stats);
+
+    /// What the smoke recipe reads from files with these prompts and responses.
+    fn read_all(train: &[[&str; 2]], validation: &[[&str; 2]], sets: &[&str]) -> Result<Read, String> {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, rows: &[[&str; 2]]| {
             let line = |[prompt, response]: &[&str; 2]| {
@@ -296,13 +187,13 @@ mod tests {
         let plan = plan::load(&root.join("recipes/smoke.toml"), &all, None).map_err(|error| error.to_string())?;
         let env = Environment::of(&plan).map_err(|error| error.to_string())?;
         let sft = plan.recipe.sft.as_ref().unwrap();
-        let (Prepared { rows, .. }, notes) = noted(&plan, sft, &env).map_err(|error| error.to_string())?;
+        let (Prepared { rows, stats }, notes) = noted(&plan, sft, &env).map_err(|error| error.to_string())?;
         let texts = rows.train.iter().map(|row| env.tokenizer.decode(&row.response).unwrap()).collect();
-        Ok((texts, notes.join("\n")))
+        Ok((texts, notes.join("\n"), stats))
     }
 
     fn read(response: &str) -> Result<String, String> {
-        read_all(&[["Numbers: 1 2", response]], &[], &[]).map(|(texts, _)| texts[0].clone())
+        read_all(&[["Numbers: 1 2", response]], &[], &[]).map(|(texts, ..)| texts[0].clone())
     }
 
     #[test]
@@ -333,13 +224,13 @@ mod tests {
     #[test]
     fn what_is_odd_about_rows_is_counted() {
         let [a, same, b] = [["a", "1"], ["a", "1<|endoftext|>"], ["b", "1"]];
-        let (_, notes) = read_all(&[a, same, b], &[b, ["b", "2 "]], &[]).unwrap();
+        let (_, notes, _) = read_all(&[a, same, b], &[b, ["b", "2 "]], &[]).unwrap();
         assert_eq!(
             notes,
             "note: the training rows of the warm start repeat 1 row (of 3)\n\
              warning: the validation of the warm start shares 1 row (of 2) with its training"
         );
-        let (_, notes) = read_all(&[a], &[b], &["sft.validation=0"]).unwrap();
+        let (_, notes, _) = read_all(&[a], &[b], &["sft.validation=0"]).unwrap();
         assert_eq!(notes, "note: sft.data.validation is not read, since sft.validation = 0");
         let long = "1+2 ".repeat(30);
         for (response, note) in [
@@ -349,8 +240,21 @@ mod tests {
             ("1 stop", ""),
             ("1 stop<|endoftext|>", ""),
         ] {
-            let (_, notes) = read_all(&[["a", response]], &[b], &["rollout.stop=['stop']"]).unwrap();
+            let (_, notes, _) = read_all(&[["a", response]], &[b], &["rollout.stop=['stop']"]).unwrap();
             assert!(notes.starts_with(note) && notes.is_empty() == note.is_empty(), "{response}: {notes}");
         }
+    }
+    #[test]
+    fn rows_are_graded_as_they_are_trained_on() {
+        let whole = "<think>1+2</think>\n<answer>1+2</answer>";
+        let long = whole.replace("1+2</think>", &format!("{}</think>", "1+2 ".repeat(30)));
+        let (_, notes, stats) = read_all(&[["a", whole], ["b", &long]], &[["c", &long]], &[]).unwrap();
+        assert_eq!(notes, "warning: 2 rows of the warm start cut at sft.context = 32");
+        assert_eq!((stats.rows, stats.cut, stats.answered, stats.formatted), (2, 1, 1, 1));
+        assert_eq!(stats.unanswered, Unanswered { context: 1, ..Unanswered::default() });
+        // The tags of neither are words.
+        assert_eq!(stats.words.fewest, 2);
+        let (_, _, stats) = read_all(&[["a", whole], ["b", &long]], &[["c", &long]], &["sft.context=256"]).unwrap();
+        assert_eq!((stats.cut, stats.answered, stats.unanswered), (0, 2, Unanswered::default()));
     }
 }

@@ -47,28 +47,32 @@ impl<'a> Tasks<'a> {
     pub fn trace(&self, row: &Map<String, Value>, partner: Option<&Map<String, Value>>) -> Result<Trace> {
         let (task, answer) = (text(row, "task")?, answer(row)?);
         let solved = Solved::of(row)?;
-        let (mut response, mut wanted) = (solved.write(self.data), None);
+        let prompt = self.template.render(&json!({ "task": task }))?;
+        let write = |solved: &Solved| solved.write(self.data, opens_think(&prompt));
+        let (mut response, mut wanted) = (write(&solved), None);
         if let Some(partner) = partner {
             let (other_task, other_answer) = (text(partner, "task")?, self::answer(partner)?);
             ensure!(task == other_task, "key `task`: the partner solves another task");
             ensure!(answer == other_answer, "key `answer`: {answer}, but {other_answer} in the partner");
-            let other = Solved::of(partner).context("in the partner")?.write(self.data);
+            let other = write(&Solved::of(partner).context("in the partner")?);
             if self.data.match_lengths {
                 let tokens = self.tokenizer.encode(&other)?.len();
-                response = self.as_long_as(&solved, tokens, response)?;
+                response = self.as_long_as(&solved, tokens, response, &write)?;
                 wanted = Some(tokens);
             }
         }
-        let prompt = self.template.render(&json!({ "task": task }))?;
-        if opens_think(&prompt) {
-            response = after_open_think(&response).to_string();
-        }
         let problem = json!([task, answer]).to_string();
-        Ok(Trace { prompt, response, problem, wanted, ..Trace::default() })
+        Ok(Trace { prompt, response, problem, wanted, taggable: !self.data.answer_tags, ..Trace::default() })
     }
 
-    /// `solved` in as nearly `wanted` tokens as can be; `plain` is its text as it is.
-    fn as_long_as(&self, solved: &Solved, wanted: usize, plain: String) -> Result<String> {
+    /// `solved` in as nearly `wanted` tokens as can be; `plain` is its text as it is, and `write` writes others.
+    fn as_long_as(
+        &self,
+        solved: &Solved,
+        wanted: usize,
+        plain: String,
+        write: &dyn Fn(&Solved) -> String,
+    ) -> Result<String> {
         let plain = Measured::of(self.tokenizer, plain)?;
         let longer = plain.tokens > wanted;
         // What is right already stays as it is, to the letter.
@@ -76,7 +80,7 @@ impl<'a> Tasks<'a> {
         let texts: Box<dyn Iterator<Item = String>> = match solved {
             Solved::Dialogue(dialogue) if longer => Box::new(shortened(&dialogue.turns).skip(1).map(|turns| {
                 let shorter = Dialogue { turns, ..dialogue.clone() };
-                Solved::Dialogue(shorter).write(self.data)
+                write(&Solved::Dialogue(shorter))
             })),
             // Nobody can be made to say more.
             Solved::Dialogue(_) => Box::new(std::iter::empty()),
@@ -87,11 +91,11 @@ impl<'a> Tasks<'a> {
                     // Each repeats at least a token more than the one before.
                     false => lengthened(&units, AGAIN).skip(1).take(wanted).collect(),
                 };
-                let write = move |units: Vec<&str>| {
+                let joined = move |units: Vec<&str>| {
                     let thought = Block { text: &units.join(divider), ..monologue.thought.clone() };
-                    Solved::Monologue(Monologue { thought, ..monologue.clone() }).write(self.data)
+                    write(&Solved::Monologue(Monologue { thought, ..monologue.clone() }))
                 };
-                Box::new(lists.into_iter().map(write))
+                Box::new(lists.into_iter().map(joined))
             }
         };
         nearest(wanted, first.chain(texts.map(|text| Measured::of(self.tokenizer, text))))
@@ -139,9 +143,9 @@ impl<'a> Solved<'a> {
         }
     }
 
-    /// The response, as the recipe's keys change it.
-    fn write(&self, data: &FileData) -> String {
-        match self {
+    /// The response, as the recipe's keys change it; without its `<think>` if the prompt has `opened` it.
+    fn write(&self, data: &FileData, opened: bool) -> String {
+        let text = match self {
             Self::Dialogue(dialogue) if data.merge_utterances => {
                 merge_utterances(dialogue, data.answer_tags || dialogue.answer().is_some())
             }
@@ -153,7 +157,8 @@ impl<'a> Solved<'a> {
             Self::Monologue(monologue) => {
                 Monologue { tagged: monologue.tagged || data.answer_tags, ..monologue.clone() }.write()
             }
-        }
+        };
+        if opened { after_open_think(&text).to_string() } else { text }
     }
 }
 
@@ -182,16 +187,20 @@ mod tests {
         <think1>\nThat is 4.\n</think1>\n</conversation>\n<group_solution>\n4\n</group_solution>";
     const MONOLOGUE: &str = "<think>\nIt may be 1+2.\n\nNo, 2+2.\n\nThat is 4.\n</think>\n\n4";
 
-    /// The response to a row with one of the two, under these keys, and its number of tokens.
+    /// A row with one of the two.
+    fn row(key: &str, text: &str) -> Map<String, Value> {
+        match json!({ "task": "What is 2+2?", "answer": "4", key: text }) {
+            Value::Object(row) => row,
+            _ => unreachable!(),
+        }
+    }
+
+    /// The response to such a row, under these keys, and its number of tokens.
     fn response(key: &str, text: &str, keys: &str, partner: Option<(&str, &str)>) -> Result<(String, usize), String> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
         let tokenizer = Tokenizer::from_dir(&dir).unwrap();
         let data: FileData = toml::from_str(&format!("path = 'x'\n{keys}")).unwrap();
         let tasks = Tasks::new(&data, &tokenizer, &dir).unwrap();
-        let row = |key: &str, text: &str| match json!({ "task": "What is 2+2?", "answer": "4", key: text }) {
-            Value::Object(row) => row,
-            _ => unreachable!(),
-        };
         let partner = partner.map(|(key, text)| row(key, text));
         let trace = tasks.trace(&row(key, text), partner.as_ref()).map_err(|error| format!("{error:#}"))?;
         assert!(trace.prompt.ends_with("\nUser: What is 2+2?\nAssistant:"), "{}", trace.prompt);
@@ -231,6 +240,21 @@ mod tests {
         assert_eq!(unchanged, (DIALOGUE.to_string(), dialogue));
         let paired = response("monologue", MONOLOGUE, "", Some(("dialogue", DIALOGUE))).unwrap();
         assert_eq!(paired, (MONOLOGUE.to_string(), monologue));
+    }
+
+    #[test]
+    fn a_think_that_the_prompt_opens_is_neither_written_nor_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let template = folder.path().join("think.jinja");
+        std::fs::write(&template, "{{ task }} <think>").unwrap();
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/countdown-base");
+        let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+        let data: FileData = toml::from_str(&format!("path = 'x'\ntemplate = {template:?}\n{MATCHED}")).unwrap();
+        let tasks = Tasks::new(&data, &tokenizer, &dir).unwrap();
+        let monologue = row("monologue", MONOLOGUE);
+        let trace = tasks.trace(&monologue, Some(&monologue)).unwrap();
+        assert_eq!(trace.response, MONOLOGUE.strip_prefix("<think>").unwrap());
+        assert_eq!(trace.wanted, Some(tokenizer.encode(&trace.response).unwrap().len()));
     }
 
     #[test]

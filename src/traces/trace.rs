@@ -11,6 +11,8 @@ pub struct Trace {
     pub index: Option<usize>,
     /// The length in tokens of the partner that it was made as long as.
     pub wanted: Option<usize>,
+    /// Whether `sft.data.answer_tags = true` would put its conclusion in tags: a trace of a task, without that key.
+    pub taggable: bool,
     /// Where it comes from, for messages.
     pub place: String,
 }

@@ -1,7 +1,7 @@
 //! Arms and seeds from training to tables: what evaluations leave behind, and what `compare` makes of it.
 
 use super::support::{self, SMOKE, run, stdout};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -126,4 +126,116 @@ fn arms_are_compared_and_other_experiments_refused() {
         let said = String::from_utf8(run(2, &[&["compare", folders[0]], args].concat()).stderr).unwrap();
         assert!(said.starts_with("error: ") && said.contains(part), "{args:?}: {said}");
     }
+}
+
+/// Writes rows of a warm start: 16 problems from `first` on, all solved in these words.
+fn write_rows(file: &Path, first: usize, words: &str) {
+    let row = |i: usize| {
+        let response = format!("<think>{words}</think><answer>{i}+2</answer>");
+        format!("{}\n", json!({ "prompt": format!("Numbers: {i} 2"), "response": response }))
+    };
+    fs::write(file, (first..first + 16).map(row).collect::<String>()).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// What a run was made of is compared by its hashes, whatever its recipe says.
+#[test]
+fn warm_starts_of_other_rows_are_refused() {
+    const SMALL: [&str; 7] = [
+        "model.random_weights=false",
+        "ppo.steps=1",
+        "evaluation.problems=4",
+        "sft.train=16",
+        "sft.batch=8",
+        "sft.validation=0",
+        "sft.min_answered=0",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let trained = |name: &str, keys: &[&str]| {
+        train(&place(name), &[&SMALL[..], keys].concat());
+        place(name)
+    };
+    let on = |name: &str, file: &Path, seed: &str| {
+        let data = format!("sft.data={{ kind = \"file\", path = {file:?} }}");
+        trained(name, &[data.as_str(), seed])
+    };
+    let hash = |run: &Path, of: &str| -> String {
+        let record = fs::read_to_string(run.join("start/warm_start.json")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        record[of].as_str().unwrap().into()
+    };
+    let compared = |code: i32, runs: &[&PathBuf], more: &[&str]| {
+        let folders: Vec<&str> = runs.iter().map(|run| text(run)).collect();
+        run(code, &[&["compare"], &folders[..], more].concat())
+    };
+    let refused = |of: &str, key: &str, [one, other]: [&PathBuf; 2]| {
+        let said = String::from_utf8(compared(2, &[one, other], &[]).stderr).unwrap();
+        let [a, b] = [one, other].map(|run| format!("{} in {}", hash(run, of), text(run).rsplit('/').next().unwrap()));
+        assert!(said.contains(&format!("arm and seed:\n  {key}: {a}; {b}\na hash is")), "{said}");
+    };
+
+    let [mono, dia, shared] = ["mono.jsonl", "dia.jsonl", "shared"].map(place);
+    write_rows(&mono, 1, "so");
+    write_rows(&dia, 1, "we");
+    let [one, two] = [on("mono-1", &mono, "seed=1"), on("mono-2", &mono, "seed=2")];
+    let other = on("dia-1", &dia, "seed=1");
+    let found = support::json(&compared(0, &[&one, &two, &other], &["--json"]));
+    assert_eq!(found["arms"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(found["warm_starts"]["same_problems"], true);
+    assert_eq!(found["warm_starts"]["problems"][0]["sha256"], hash(&one, "problems_sha256").as_str());
+
+    // The file of an arm is replaced between its seeds.
+    write_rows(&mono, 1, "oh");
+    let late = on("mono-3", &mono, "seed=3");
+    refused("traces_sha256", "sft.data.traces_sha256", [&one, &late]);
+    let found = support::json(&compared(0, &[&one, &two, &late], &["--json", "--allow", "sft.data"]));
+    assert_eq!(found["arms"].as_array().unwrap().len(), 2, "{found}");
+    // The arms solve other problems.
+    write_rows(&dia, 2, "we");
+    let odd = on("dia-2", &dia, "seed=2");
+    refused("problems_sha256", "sft.data.problems_sha256", [&two, &odd]);
+    let page = place("page.md");
+    compared(0, &[&two, &odd], &["--any", "--markdown", text(&page)]);
+    let said = fs::read_to_string(&page).unwrap();
+    assert!(said.contains("- the warm starts do not hold the same problems with the same answers; "), "{said}");
+
+    // A finished warm start is replaced between seeds that name it.
+    let from = format!("sft={{ from = {shared:?} }}");
+    copy(&one.join("start"), &shared);
+    let first = trained("from-1", &["sft=unset", &from, "seed=1"]);
+    fs::remove_dir_all(&shared).unwrap();
+    copy(&other.join("start"), &shared);
+    let second = trained("from-2", &["sft=unset", &from, "seed=2"]);
+    refused("weights_sha256", "sft.from.weights_sha256", [&first, &second]);
+}
+
+/// What recipes differ in is shown whole, and takes no more than their files.
+#[test]
+fn recipes_are_held_against_each_other_without_what_they_name() {
+    let against = |recipe: &str, other: &str, more: &[&str]| {
+        stdout(&run(0, &[&["plan", recipe, "--against", other], more].concat()))
+    };
+    let arms = ["recipes/conversation_sft.toml", "recipes/monologue_sft.toml"];
+    let nowhere = ["--set", "model.path=/nonexistent"];
+    for more in [&[][..], &nowhere] {
+        let shown = against(arms[0], arms[1], more);
+        assert!(shown.contains("sft.data.style") && shown.contains("\"monologue\""), "{shown}");
+        assert_eq!(shown.contains("\"/nonexistent\""), !more.is_empty(), "{shown}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("other.toml");
+    let path = |middle: &str| format!("/tmp/{}{middle}{}", "rows_".repeat(40), "_of_a_warm_start".repeat(20));
+    let [one, other] = ["a", "b"].map(path);
+    let base = fs::canonicalize(SMOKE).unwrap();
+    fs::write(&file, format!("extends = {base:?}\n[sft.data]\nkind = \"file\"\npath = {other:?}\n")).unwrap();
+    let shown = against(SMOKE, text(&file), &["--set", &format!("sft.data={{ kind = \"file\", path = {one:?} }}")]);
+    assert!([one, other].iter().all(|path| shown.contains(&format!("{path:?}"))), "{shown}");
 }

@@ -98,7 +98,7 @@ fn trace(arm: usize, seed: usize, step: u64, problem: usize) -> Judged {
         index: problem,
         problem: format!("problem {problem}"),
         text: "<think>we try</think>".into(),
-        tokens: 10 + number(at(6), 40),
+        tokens: Some(10 + number(at(6), 40)),
         judgement: judged.then_some(judgement),
         missing: (!judged).then(|| "no reply".into()),
         ..Judged::default()
@@ -175,7 +175,7 @@ fn arms_are_compared_by_judged_traces() {
             "conversational/conflict/prevalence",
             (|t| Some((f64::from(u8::from(conflicts(t)? > 0.0)), 1.0))) as fn(&Judged) -> Part,
         ),
-        ("conversational/conflict/per_1000_tokens", |t| Some((1000.0 * conflicts(t)?, t.tokens as f64))),
+        ("conversational/conflict/per_1000_tokens", |t| Some((1000.0 * conflicts(t)?, t.tokens? as f64))),
         ("perspectives/mean", |t| Some((t.judgement.as_ref()?.perspectives.as_ref()?.len() as f64, 1.0))),
     ] {
         let metric = format!("hooks/persona/{name}");
@@ -332,10 +332,11 @@ fn arms_are_compared_by_their_answers_to_another_task() {
     };
     depends_on("q");
     let said = String::from_utf8(bench.compare(2, "hooks/transfer/accuracy", &[]).stderr).unwrap();
-    assert!(said.contains("depend on different things:\n  another prompt in dia-2 than first in mono-1\n"), "{said}");
+    assert!(said.contains("different things:\n  not the same prompt in dia-2 as first in mono-1\n"), "{said}");
     for allowed in [&["--allow", "hooks"][..], &["--any"], &["--allow", "prompt.template"]] {
         let found = json(&bench.compare(0, "hooks/transfer/accuracy", &[&["--json"], allowed].concat()));
-        let note = "results of the hook transfer depend on another prompt in dia-2 than first in mono-1";
+        let note = "results of the hook transfer depend on different things: \
+                    not the same prompt in dia-2 as first in mono-1";
         assert_eq!(found["notes"].as_array().unwrap().last().unwrap(), note);
     }
     depends_on("p");

@@ -3,7 +3,7 @@
 use crate::server::Manner::{Body, BreaksOff, CutOff, Endless, Say, Slow, Status};
 use crate::server::{Manner, Seen, Server};
 use crate::support::{self, stdout};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -11,28 +11,28 @@ use std::time::{Duration, Instant};
 const KEY: &str = "sk-0123456789-secret";
 
 /// A folder with problems `1 + N?`, N from 1.
-struct Bench {
+pub struct Bench {
     dir: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new(problems: usize) -> Self {
+    pub fn new(problems: usize) -> Self {
         let bench = Self { dir: tempfile::tempdir().unwrap() };
         let row = |n: usize| format!("{{\"pid\": \"sum/{n}\", \"task\": \"1 + {n}?\", \"answer\": {}}}\n", n + 1);
         std::fs::write(bench.path("problems.jsonl"), (1..=problems).map(row).collect::<String>()).unwrap();
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn command(&self, server: &Server, more: &[&str]) -> Command {
+    pub fn command(&self, server: &Server, more: &[&str]) -> Command {
         let (problems, out) = (self.path("problems.jsonl"), self.path("out"));
         let mut args = vec!["dialogues", problems.to_str().unwrap(), "--out", out.to_str().unwrap()];
-        args.extend(["--url", &server.url, "--model", "tiny", "--key-env", "TEACHER_KEY", "--json"]);
-        args.extend(["--backoff", "0.02"]);
-        args.extend(more);
+        args.extend(["--url", &server.url, "--model", "tiny", "--json", "--backoff", "0.02"]);
+        let key: &[&str] = if more.contains(&"--key-env") { &[] } else { &["--key-env", "TEACHER_KEY"] };
+        args.extend(key.iter().chain(more));
         let mut command = support::program(&args);
         for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(proxy);
@@ -42,7 +42,7 @@ impl Bench {
     }
 
     /// Runs to the end; the exit code must be `code`.
-    fn run(&self, code: i32, server: &Server, more: &[&str]) -> Output {
+    pub fn run(&self, code: i32, server: &Server, more: &[&str]) -> Output {
         let output = self.command(server, more).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
         output
@@ -54,12 +54,12 @@ impl Bench {
     }
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A right reply to a request, in the layout that it asks for.
-fn right(seen: &Seen) -> String {
+pub fn right(seen: &Seen) -> String {
     let task = seen.prompt().trim_end().rsplit('\n').next().unwrap();
     let n: i64 = task.trim_start_matches("1 + ").trim_end_matches('?').parse().unwrap();
     let answer = n + 1;
@@ -79,7 +79,7 @@ fn is_monologue(seen: &Seen) -> bool {
     !seen.prompt().contains("<persona1>")
 }
 
-fn good(_: usize, seen: &Seen) -> Manner {
+pub fn good(_: usize, seen: &Seen) -> Manner {
     Say(right(seen))
 }
 
@@ -89,13 +89,19 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
+/// The text of each answer in a folder, in any order.
+fn answers(dir: &Path) -> Vec<String> {
+    let all = files(dir).into_iter().filter(|file| file.file_name().is_some_and(|name| name != "spent.jsonl"));
+    all.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+}
+
 #[test]
 fn both_arms_are_written_with_the_same_problems() {
     let (bench, server) = (Bench::new(8), Server::start(good));
     let report = support::json(&bench.run(0, &server, &["--rows", "5", "--validation", "2", "--concurrency", "3"]));
     assert_eq!(report["kept"]["train"], 5);
     assert_eq!(report["kept"]["validation"], 2);
-    assert_eq!(report["kept"]["personas"], serde_json::json!({"2": 3, "3": 2, "4": 2}));
+    assert_eq!(report["kept"]["personas"], json!({"2": 3, "3": 2, "4": 2}));
     for (split, names) in [("train", 1..=5), ("val", 6..=7)] {
         let [dialogues, monologues] = ["dialogue", "monologue"].map(|arm| bench.rows(&format!("{arm}_{split}.jsonl")));
         let expected: Vec<String> = names.map(|n| format!("sum/{n}")).collect();
@@ -161,13 +167,8 @@ fn what_is_dropped_is_reported() {
     });
     let bench = Bench::new(6);
     let report = support::json(&bench.run(0, &server, &["--personas", "2"]));
-    assert_eq!(report["kept"], serde_json::json!({"train": 1, "validation": 1, "personas": {"2": 2}}));
-    assert_eq!(
-        report["solved"],
-        serde_json::json!({
-            "both": 2, "dialogue_only": 1, "monologue_only": 1, "neither": 2
-        })
-    );
+    assert_eq!(report["kept"], json!({"train": 1, "validation": 1, "personas": {"2": 2}}));
+    assert_eq!(report["solved"], json!({"both": 2, "dialogue_only": 1, "monologue_only": 1, "neither": 2}));
     let dialogue = &report["arms"]["dialogue"];
     let counts =
         ["right", "wrong answer", "layout", "cut off", "no reply"].map(|name| dialogue[name].as_u64().unwrap());
@@ -237,7 +238,10 @@ fn what_does_not_pass_is_dropped_or_ends_the_run() {
     }
 
     let server = Server::start(|_, _| Status(401, "", String::new()));
-    let output = bench.command(&server, &["--concurrency", "1"]).env_remove("TEACHER_KEY").output().unwrap();
+    let output = bench.command(&server, &[]).env_remove("TEACHER_KEY").output().unwrap();
+    assert!(stderr(&output).contains("TEACHER_KEY is not set") && server.seen().is_empty(), "{}", stderr(&output));
+    let usual = ["--concurrency", "1", "--key-env", "OPENAI_API_KEY"];
+    let output = bench.command(&server, &usual).env_remove("OPENAI_API_KEY").output().unwrap();
     assert!(stderr(&output).contains("status 401 (no key was sent)"), "{}", stderr(&output));
     assert_eq!(server.seen()[0].authorization, None);
 
@@ -251,22 +255,22 @@ fn what_does_not_pass_is_dropped_or_ends_the_run() {
 }
 
 #[test]
-fn a_budget_ends_a_run_and_the_next_one_goes_on() {
-    let (bench, server) = (Bench::new(10), Server::start(good));
-    let output = bench.run(1, &server, &["--request-budget", "7", "--concurrency", "1"]);
+fn a_problem_that_is_there_twice_is_in_one_split() {
+    let (bench, server) = (Bench::new(3), Server::start(good));
+    let text = std::fs::read_to_string(bench.path("problems.jsonl")).unwrap();
+    std::fs::write(bench.path("problems.jsonl"), format!("{text}{}", text.replace("sum/", "again/"))).unwrap();
+    let output = bench.run(0, &server, &["--rows", "4", "--validation", "2"]);
+    let said = stderr(&output);
+    assert!(said.contains("note: left out 3 rows with the task and the answer of an earlier one"), "{said}");
     let report = support::json(&output);
-    assert!(stderr(&output).contains("the budget of 7 requests is spent"), "{}", stderr(&output));
-    assert_eq!(report["problems"]["asked"], 3);
-    assert_eq!(report["problems"]["not_asked"], 7);
-    assert_eq!(report["ended"], "the budget of 7 requests is spent");
-    assert_eq!(server.seen().len(), 7);
-    // Each reply counts 15 tokens: after two of them 25 are exceeded.
-    let output = bench.run(1, &server, &["--token-budget", "25", "--concurrency", "1"]);
-    assert!(stderr(&output).contains("the budget of 25 tokens is spent (30)"), "{}", stderr(&output));
-    assert_eq!(server.seen().len(), 9);
-    let report = support::json(&bench.run(0, &server, &["--concurrency", "4"]));
-    assert_eq!((&report["solved"]["both"], server.seen().len()), (&Value::from(10), 20));
-    assert_eq!((&report["spent"]["requests"], &report["spent"]["from_cache"]), (&Value::from(11), &Value::from(9)));
+    let expected = json!({ "rows": 6, "repeated": 3, "asked": 3, "not_asked": 0 });
+    let counted = expected.as_object().unwrap().iter().all(|(name, count)| report["problems"][name] == *count);
+    assert!(counted && server.seen().len() == 6, "{report}");
+    let rows = [bench.rows("monologue_train.jsonl"), bench.rows("monologue_val.jsonl")].concat();
+    assert_eq!(rows.iter().map(|row| &row["pid"]).collect::<Vec<_>>(), ["sum/1", "sum/2", "sum/3"]);
+    let page = std::fs::read_to_string(bench.path("out/report.md")).unwrap();
+    let expected = "\nRows with the task and the answer of an earlier one, left out: 3.\nKept: 2 pairs";
+    assert!(page.contains(expected), "{page}");
 }
 
 #[test]
@@ -281,8 +285,8 @@ fn a_signal_ends_a_run_and_the_next_one_goes_on() {
     assert_eq!(child.wait().unwrap().code(), Some(75));
     let sent = server.seen().len();
     assert!(sent < 80 && !bench.path("out/report.json").exists());
-    for file in files(&bench.path("out/answers")) {
-        serde_json::from_str::<Value>(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    for text in answers(&bench.path("out/answers")) {
+        serde_json::from_str::<Value>(&text).unwrap();
     }
     let report = support::json(&bench.run(0, &server, &["--concurrency", "8"]));
     assert_eq!((&report["solved"]["both"], server.seen().len()), (&Value::from(40), 80));
@@ -317,13 +321,13 @@ fn the_solver_writes_dialogues_of_countdown() {
         assert!(said.contains(&format!("{budget} bounds what a teacher costs, and our solver sends no")), "{said}");
     }
     // 3 and 4 do not make 13.
-    assert_eq!(report["solved"], serde_json::json!({"both": 3, "dialogue_only": 0, "monologue_only": 0, "neither": 1}));
+    assert_eq!(report["solved"], json!({"both": 3, "dialogue_only": 0, "monologue_only": 0, "neither": 1}));
     assert_eq!(report["dropped"][0]["dialogue"]["detail"], "it has no solution within bounds");
     let text = std::fs::read_to_string(out.join("dialogue_train.jsonl")).unwrap();
     let row: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&row["pid"], &row["answer"], &row["nums"]),
-        (&Value::from("problems/1"), &Value::from("67"), &serde_json::json!([5, 7, 12]))
+        (&Value::from("problems/1"), &Value::from("67"), &json!([5, 7, 12]))
     );
     assert!(row["dialogue"].as_str().unwrap().starts_with("<cast_of_characters>\n<persona1>\n"));
     // A run that finds less replaces nothing, one that is asked for less does.
@@ -343,10 +347,13 @@ fn a_local_model_is_a_teacher_too() {
     args.extend(["--dialogue-prompt", prompt.to_str().unwrap()]);
     args.extend(["--teacher", "checkpoints/countdown-base", "--max-tokens", "12", "--temperature", "1"]);
     let little = support::json(&support::run(1, &[&args[..], &["--batch", "1", "--request-budget", "1"]].concat()));
-    assert_eq!(
-        (&little["ended"], &little["spent"]["requests"]),
-        (&"the budget of 1 requests is spent".into(), &1.into())
-    );
+    assert_eq!((&little["spent"]["requests"], &little["spent"]["estimated"]), (&1.into(), &false.into()));
+    assert!(little["ended"].as_str().unwrap().starts_with("the budget of 1 request is spent: 1 request and "));
+    // The second dialogue, and the first of two monologues that are asked for together.
+    let more = ["--batch", "2", "--request-budget", "3"];
+    let more = support::json(&support::run(1, &[&args[..], &more].concat()));
+    assert_eq!((&more["spent"]["requests"], &more["spent_in_all"]["requests"]), (&2.into(), &3.into()));
+    assert_eq!(answers(&out.join("answers")).len(), 3);
     std::fs::remove_dir_all(&out).unwrap();
     let first = support::run(1, &[&args[..], &["--batch", "2"]].concat());
     assert!(stderr(&first).contains("has no `chat_template`"), "{}", stderr(&first));
@@ -357,15 +364,15 @@ fn a_local_model_is_a_teacher_too() {
     // Another batch size asks for nothing new, and would not get other replies.
     let again = support::json(&support::run(1, &[&args[..], &["--batch", "1"]].concat()));
     assert_eq!(again["spent"]["from_cache"], 6);
-    let answers = |out: &Path| {
-        let mut texts: Vec<String> = files(out).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let sorted = || {
+        let mut texts = answers(&out.join("answers"));
         texts.sort();
         texts
     };
-    let before = answers(&out.join("answers"));
+    let before = sorted();
     std::fs::remove_dir_all(out.join("answers")).unwrap();
     support::run(1, &[&args[..], &["--batch", "1"]].concat());
-    assert!(answers(&out.join("answers")) == before, "the replies depend on the batch");
+    assert!(sorted() == before, "the replies depend on the batch");
 }
 
 #[test]

@@ -134,6 +134,7 @@ fn seeds_share_a_warm_start_that_they_do_not_reach() {
     assert!(weights(2) == weights(1) && !trained(2));
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.contains("seed 1: finished in ") && said.contains("seed 2: "), "{said}");
+    assert!(said.contains(&format!(", which begins with {}\n", start(1).display())), "{said}");
     let from = format!("sft={{ from = {:?} }}", start(1));
     let other = dir.path().join("other");
     run(0, &[SMOKE, "--out", other.to_str().unwrap(), "--set", "ppo.steps=1", "--set", "sft=unset", "--set", &from]);

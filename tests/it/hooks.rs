@@ -162,7 +162,7 @@ fn other_settings_do_not_get_the_old_answers() {
     let folder = dir.path().join("run").display().to_string();
     let set = ["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=3"];
     let error = String::from_utf8(run(2, &set).stderr).unwrap();
-    assert!(error.contains("persona at step 1 is judged already, with another traces: --again"), "{error}");
+    assert!(error.contains("persona at step 1 is judged already, but not with the same traces: --again"), "{error}");
     run(0, &["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=4"]);
     run(0, &[&set[..], &["--out", &dir.path().join("other").display().to_string()]].concat());
     run(0, &[&set[..], &["--again"]].concat());
@@ -181,18 +181,18 @@ fn other_settings_do_not_get_the_old_answers() {
     ] {
         let arguments = ["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=3", "--set", set];
         let error = String::from_utf8(run(2, &arguments).stderr).unwrap();
-        assert!(error.contains(&format!("is judged already, with another {part}: --again")), "{set}: {error}");
+        assert!(error.contains(&format!("is judged already, but not with the same {part}: --again")), "{set}: {error}");
     }
     let other = ["judge", &folder, "--steps", "1", "--set", "hooks.persona.traces=3", "--set", &template];
     run(0, &[&other[..], &["--again"]].concat());
     run(0, &other);
     let noted = String::from_utf8(run(0, &["judge", &folder, "--steps", "1"]).stderr).unwrap();
-    assert!(noted.contains("note: persona at step 1 was judged with another "), "{noted}");
+    assert!(noted.contains("note: persona at step 1 was not judged with the same "), "{noted}");
     assert!(noted.contains("prompt and ") || noted.contains(" and prompt") || noted.contains("prompt;"), "{noted}");
     // A template of the same name that says something else is another one.
     fs::write(&own, "{{ numbers | join(' ') }} for {{ target }}").unwrap();
     let error = String::from_utf8(run(2, &other).stderr).unwrap();
-    assert!(error.contains("with another prompt: --again"), "{error}");
+    assert!(error.contains("not with the same prompt: --again"), "{error}");
     // Only what is due is judged unless steps are named.
     let all = json(&run(0, &["judge", &folder, "--set", "hooks.persona.traces=3", "--again", "--json"]));
     assert_eq!(all.as_array().unwrap().len(), 2);
@@ -211,40 +211,6 @@ fn other_settings_do_not_get_the_old_answers() {
             let error = String::from_utf8(run(2, &["judge", flag, &file, &file]).stderr).unwrap();
             assert!(error.contains(message), "{error}");
         }
-    }
-}
-
-/// Texts of a file are judged by command, and two files are told apart.
-#[test]
-fn texts_of_a_file_are_judged() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &dyn Fn(usize) -> String| {
-        let rows = (0..20).map(|at| serde_json::json!({ "text": text(at), "problem": "3 + 4?" }).to_string());
-        let path = dir.path().join(name);
-        fs::write(&path, rows.collect::<Vec<_>>().join("\n")).unwrap();
-        path.display().to_string()
-    };
-    let talk = file("talk.jsonl", &|at| {
-        format!("<think1>{}Is it {at}?</think1><think2>No, it is 7.</think2>", "a ".repeat(at))
-    });
-    let plain = file("plain.jsonl", &|at| format!("<think>{}It is {at}.</think>", "a ".repeat(at + 5)));
-    let out = dir.path().join("out").display().to_string();
-    let judged = json(&run(0, &["judge", "--traces", &talk, "--against", &plain, "--out", &out, "--json"]));
-    let of = |list: &str, name: &str| {
-        judged[list].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone()
-    };
-    assert_eq!(of("figures", "perspectives/mean")["value"], 2.0);
-    assert_eq!(of("against", "conversational/conflict")["auc"], 1.0);
-    let shown = stdout(&run(0, &["judge", "--traces", &talk]));
-    assert!(shown.contains("perspectives/two_or_more") && shown.contains("note: the lexical judge"), "{shown}");
-    run(0, &["judge", "--agree", &out, &out]);
-    for (arguments, message) in [
-        (vec!["--column", "txt"], "none of the columns"),
-        (vec!["--set", "hooks.persona.judge.kind=lexicl"], "cannot be \"lexicl\""),
-    ] {
-        let error =
-            String::from_utf8(run(2, &[&["judge", "--traces", &talk], &arguments[..]].concat()).stderr).unwrap();
-        assert!(error.contains(message) || error.contains("expected a text in `txt`"), "{error}");
     }
 }
 
@@ -295,7 +261,7 @@ fn a_transfer_is_an_evaluation_on_another_task() {
     assert!((found[1].1["hooks/transfer/response_length"].as_f64().unwrap() - tokens / 8.0).abs() < 1e-9);
     let (shown, seed) = (folder.display().to_string(), ["--set", "seed=5"]);
     let error = run(2, &["judge", &shown, "--steps", "2", "--set", "prompt.template=base"]).stderr;
-    assert!(String::from_utf8(error).unwrap().contains("judged already, with another prompt: --again"));
+    assert!(String::from_utf8(error).unwrap().contains("judged already, but not with the same prompt: --again"));
     // Greedy answers do not depend on the seed.
     run(0, &[&["judge", &shown, "--steps", "2"], &seed[..]].concat());
     // Afterwards the answers are the same.

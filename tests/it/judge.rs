@@ -172,7 +172,7 @@ fn a_trace_whose_parts_cannot_be_told_apart_keeps_its_voices() {
         .zip(&judged)
         .map(|(trace, judgement)| {
             let judgement = judgement.as_ref().ok();
-            Judged { text: &trace.text, tokens: 9, judgement, embeddings: None }
+            Judged { text: &trace.text, tokens: Some(9), judgement, embeddings: None }
         })
         .collect();
     let found = figures(&views, 0);
@@ -239,16 +239,19 @@ fn a_budget_ends_the_judging_and_keeps_what_is_done() {
     let (server, dir) = (Server::start(good), tempfile::tempdir().unwrap());
     let with = |max_requests| Settings { max_requests: Some(max_requests), concurrency: 1, ..settings(&server) };
     let judged = open(with(7), dir.path()).judge(&traces(3)).unwrap();
-    assert!(judged[0].is_ok());
-    for rest in &judged[1..] {
-        assert_eq!(*rest, Err(Refusal("the budget of 7 requests is spent".into())));
-    }
-    // The next budget is spent on what is missing. With none there is no judgement at all.
-    let judged = open(with(8), dir.path()).judge(&traces(3)).unwrap();
+    let why = "the budget of 7 requests is spent: 7 requests and 105 tokens so far, earlier runs with the same answers \
+               included; to go on, set max_requests to more than 7";
+    let expected = [judged[0].clone(), Err(Refusal(why.into())), Err(Refusal(why.into()))];
+    assert!(judged[0].is_ok() && judged == expected, "{judged:?}");
+    // Another try at the same answers has no more of it. What a larger one adds is spent on what is missing.
+    assert_eq!(open(with(7), dir.path()).judge(&traces(3)).unwrap(), expected);
+    assert_eq!(server.seen().len(), 7);
+    let judged = open(with(15), dir.path()).judge(&traces(3)).unwrap();
     assert!(judged.iter().all(Result::is_ok) && server.seen().len() == 15, "{judged:?}");
+    // With none there is no judgement at all, whatever is tried.
     let fresh = tempfile::tempdir().unwrap();
     let error = open(with(0), fresh.path()).judge(&traces(3)).unwrap_err();
-    assert_eq!(error.to_string(), "the budget of 0 requests is spent");
+    assert!(error.is::<BadInput>() && error.to_string().starts_with("the budget of 0 requests is spent"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::server::{Manner as Behaviour, Server};
 use ppo_train::checkpoint::save_model;
-use ppo_train::endpoint::Settings;
+use ppo_train::endpoint::{Service, Settings};
 use ppo_train::grammar::{Acceptor, Grammar, Schema};
 use ppo_train::judge::{Embedder, Judge, Judgement, Local, Perspective, Prompts, Question, Trace};
 use ppo_train::model::{Head, ModelConfig, Policy, Weights};
@@ -255,7 +255,7 @@ fn texts_become_vectors() {
     let cache = tempfile::tempdir().unwrap();
     let open = || {
         let settings = Settings::new(&server.url, "vectors");
-        Embedder::endpoint(settings, None, cache.path(), Arc::default()).unwrap()
+        Embedder::endpoint(Service::new(settings, None, cache.path(), Arc::default()).unwrap())
     };
     let expected: Vec<Vec<f32>> = texts.iter().map(|text| vec![text.len() as f32, 0.1]).collect();
     assert_eq!(open().embed(&texts).unwrap(), expected);

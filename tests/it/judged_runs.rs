@@ -41,6 +41,12 @@ fn a_run_is_judged_by_an_endpoint() {
     assert!(server.seen().iter().all(|seen| seen.authorization.as_deref() == Some(&*format!("Bearer {KEY}"))));
     run(["judge", &out, "--steps", "1", "--again"].map(String::from).to_vec());
     assert_eq!(server.seen().len(), asked);
+    // A key that is named and not there is said before the policy writes anything.
+    let named = ["--again", "--set", "hooks.persona.judge.key_env=PPO_TRAIN_TEST_NO_KEY"];
+    let refused = program(&[&["judge", &out, "--steps", "1"][..], &named].concat()).output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && error.contains("PPO_TRAIN_TEST_NO_KEY is not set"), "{error}");
+    assert_eq!(server.seen().len(), asked);
     let files = std::process::Command::new("grep").args(["-rl", KEY, &out]).output().unwrap();
     assert!(files.stdout.is_empty(), "{}", String::from_utf8_lossy(&files.stdout));
 }
@@ -124,7 +130,7 @@ fn judging_goes_on_after_a_signal() {
     let hooks = folder.join("hooks");
     let left: Vec<String> = names(&hooks).into_iter().filter(|name| name != "answers").collect();
     assert!(left.iter().all(|step| names(&hooks.join(step)).is_empty()), "{left:?}");
-    let kept = names(&hooks.join("answers"));
+    let kept: Vec<String> = names(&hooks.join("answers")).into_iter().filter(|name| name != "spent.jsonl").collect();
     assert!((8..=server.seen().len()).contains(&kept.len()), "{} of {}", kept.len(), server.seen().len());
     for file in &kept {
         let text = fs::read_to_string(hooks.join("answers").join(file)).unwrap();

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod bounds;
+mod budget;
 mod checkpoints;
 mod compare;
 mod compare_hooks;
@@ -18,6 +19,7 @@ mod house;
 mod judge;
 mod judge_local;
 mod judged_runs;
+mod judged_texts;
 mod kills;
 mod measure;
 mod memory;
@@ -25,6 +27,7 @@ mod politifact;
 mod program;
 #[cfg(feature = "mpi")]
 mod ranks;
+mod recipes;
 mod replay;
 mod sae;
 mod seeds;
@@ -37,4 +40,5 @@ mod submit;
 mod support;
 mod tcp;
 mod trajectory;
+mod warm_starts;
 mod watch;

@@ -305,7 +305,7 @@ fn what_a_judge_does_not_say_is_missing() {
     let asked = server.seen().len();
     let failed = steer(1, &[&judge[..], &["--set", "hooks.persona.max_missing=0.01"]].concat());
     let error = String::from_utf8(failed.stderr).unwrap();
-    assert!(error.contains(&said) && error.contains("hooks.persona.max_missing is 0.01"), "{error}");
+    assert!(error.contains(&said) && error.ends_with(" (hooks.persona.max_missing is 0.01)\n"), "{error}");
     assert_eq!(server.seen().len() - asked, missing + 2 * partly);
     let page = stdout(&steer(0, &judge));
     for part in

@@ -51,7 +51,7 @@ pub struct Judge {
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "run")]
     agree: Option<Vec<PathBuf>>,
     /// Say how the figures of two sets of judged traces differ, as they are and at matched length: files or folders as
-    /// for --agree, such as those of two steps or two arms.
+    /// for --agree, such as those of two steps or two arms. Of different judges it is refused.
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["run", "agree"])]
     differ: Option<Vec<PathBuf>>,
     #[command(flatten)]
@@ -128,13 +128,12 @@ impl Judge {
         let differs = identity(plan, job).map(|now| outcome.differs(&now));
         match differs {
             Ok(parts) if !parts.is_empty() && !self.sets.is_empty() => Err(bad!(
-                "{} is judged already, with another {}: --again judges it anew, and --out DIR keeps both",
-                job,
+                "{job} is judged already, but not with the same {}: --again judges it anew, and --out DIR keeps both",
                 parts.join(" and ")
             )),
             Ok(parts) if !parts.is_empty() => {
                 let parts = parts.join(" and ");
-                terminal::warn(&format!("note: {job} was judged with another {parts}; --again judges it anew"));
+                terminal::warn(&format!("note: {job} was not judged with the same {parts}; --again judges it anew"));
                 Ok(outcome)
             }
             Err(error) if !self.sets.is_empty() => Err(error),

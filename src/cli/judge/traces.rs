@@ -11,7 +11,7 @@ use ppo_train::recipe::{self, Recipe};
 use ppo_train::run::signals;
 use ppo_train::stats::{Figure, RESAMPLES};
 use ppo_train::terminal::{figure, interval, table};
-use ppo_train::{OrBadInput, bad, rows};
+use ppo_train::{OrBadInput, Stopped, bad, rows};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,11 @@ impl Traces {
             Ok((first, second.map(|traces| judge(&panel, traces, settings.max_missing)).transpose()?))
         });
         let _ = std::fs::remove_dir_all(&passing);
-        let (first, second) = judged?;
+        let is_lost = out.is_none() && matches!(settings.judge, recipe::Judge::Endpoint(_));
+        let (first, second) = judged.map_err(|error| match is_lost && error.is::<Stopped>() {
+            true => Stopped("without --out no answer is kept").into(),
+            false => error,
+        })?;
         if let Some(out) = out {
             std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
             persona::write(&out.join(JUDGED), &first.0)?;
@@ -112,14 +116,14 @@ fn read(file: &Path, column: &str) -> Result<Vec<Trace>> {
     Ok(traces)
 }
 
-/// Judged traces. No model wrote them, so that their length is in words rather than in tokens.
+/// Judged traces. No model of ours wrote them, so that their length is in words, and nobody graded them.
 fn judge((judge, embedder): &Panel, traces: Vec<Trace>, most: f64) -> Result<(Vec<Judged>, Lacking)> {
     let judgements = judge.judge(&traces)?;
     let all = traces.into_iter().zip(judgements).enumerate();
     let mut judged: Vec<Judged> = all
         .map(|(index, (trace, judgement))| {
-            let tokens = words(&trace.text).all as usize;
-            Judged { index, tokens, ..Judged::new(trace, judgement) }
+            let words = Some(words(&trace.text).all as usize);
+            Judged { index, words, ..Judged::new(trace, judgement) }
         })
         .collect();
     let lacking = persona::complete(&mut judged, embedder.as_ref(), most)?;
@@ -134,14 +138,12 @@ fn ends(low: Option<f64>, high: Option<f64>) -> String {
     low.zip(high).map_or(String::new(), |(low, high)| interval([low, high]))
 }
 
-/// Per 1,000 tokens would be per 1,000 words here, which has a figure of its own.
 fn values(figures: &[Figure]) -> String {
-    let known = figures.iter().filter(|figure| !figure.name.ends_with("/per_1000_tokens"));
     let row = |f: &Figure| {
         let [low, high] = f.interval.map_or([None; 2], |ends| ends.map(Some));
         vec![f.name.clone(), figure(f.value), ends(low, high), f.n.map_or(String::new(), |n| n.to_string())]
     };
-    table(&["figure", "value", "95 % interval", "traces"], &known.map(row).collect::<Vec<_>>())
+    table(&["figure", "value", "95 % interval", "traces"], &figures.iter().map(row).collect::<Vec<_>>())
 }
 
 fn areas(all: &[Auc]) -> String {

@@ -1,7 +1,6 @@
 //! Who judges the answers of `ppo-train steer`, and the lines that are written about them.
 
 use anyhow::Result;
-use ppo_train::bad;
 use ppo_train::env::{Environment, Prompt};
 use ppo_train::hooks::judges::panel;
 use ppo_train::hooks::persona::{self, Judged, judged_by};
@@ -10,6 +9,7 @@ use ppo_train::plan::use_device;
 use ppo_train::recipe::{self, Recipe};
 use ppo_train::steer::{Answers, Condition, Direction, Report};
 use ppo_train::train::stop::Stop;
+use ppo_train::{Stopped, bad};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct Judging {
     /// All answers so far, condition by condition.
     judged: Vec<Judged>,
     /// Where the answers of an endpoint are if nobody wants to keep them; it goes when this does.
-    _passing: Option<TempDir>,
+    passing: Option<TempDir>,
 }
 
 impl Judging {
@@ -51,7 +51,7 @@ impl Judging {
         let answers = answers.or(passing.as_ref().map(TempDir::path)).unwrap_or(Path::new(""));
         // No figure needs the vectors of what voices know.
         let (judge, _) = panel(&settings.judge, answers, use_device(&recipe.hooks_machine())?, &stop.0)?;
-        Ok(Self { name, judge, max_missing: settings.max_missing, judged: vec![], _passing: passing })
+        Ok(Self { name, judge, max_missing: settings.max_missing, judged: vec![], passing })
     }
 
     /// What the judgements depend on besides the text.
@@ -67,7 +67,11 @@ impl Judging {
     pub fn read(&mut self, env: &Environment, prompts: &[Prompt], group: &[Answers]) -> Result<&[Judged]> {
         let responses: Vec<_> = group.iter().flat_map(|answers| prompts.iter().zip(&answers.rollouts)).collect();
         let first = self.judged.len();
-        self.judged.extend(judged_by(self.judge.as_ref(), env, &responses)?);
+        let judged = judged_by(self.judge.as_ref(), env, &responses);
+        self.judged.extend(judged.map_err(|error| match self.passing.is_some() && error.is::<Stopped>() {
+            true => Stopped("without --answers no answer is kept").into(),
+            false => error,
+        })?);
         Ok(&self.judged[first..])
     }
 

@@ -17,8 +17,8 @@ use ppo_train::recipe::Decoding;
 use ppo_train::rollout::check_layer;
 use ppo_train::run::signals;
 use ppo_train::sae::{Residuals, Text};
-use ppo_train::steer::{Condition, Direction, Report, Scale, Setting, Unit, Values, described, markdown, mean_norm};
 use ppo_train::stats::mean;
+use ppo_train::steer::{Condition, Direction, Report, Scale, Setting, Unit, Values, described, markdown, mean_norm};
 use ppo_train::task::Split;
 use ppo_train::terminal::{Progress, figure};
 use ppo_train::torch;
@@ -202,7 +202,7 @@ impl Steer {
                 if self.traces.is_some() {
                     traces += &lines(answers, judged, &prompts, &directions, &report)?;
                 }
-                let right: Vec<f64> = judged.iter().map(|one| one.accuracy).collect();
+                let right: Vec<f64> = judged.iter().filter_map(|one| one.accuracy).collect();
                 progress.count(vec![format!("accuracy {}", figure(mean(&right)))]);
             }
             Ok(())

@@ -12,12 +12,19 @@ use crate::stats::Part;
 pub struct Judged<'a> {
     /// What the model wrote, tags included.
     pub text: &'a str,
-    /// Its length in tokens.
-    pub tokens: usize,
+    /// Its length in tokens; `None` if no model of ours wrote it.
+    pub tokens: Option<usize>,
     /// `None` if the judge refused: the trace is missing.
     pub judgement: Option<&'a Judgement>,
     /// For each perspective of the judgement, the embedding of its expertise, if they were computed.
     pub embeddings: Option<&'a [Vec<f32>]>,
+}
+
+impl Judged<'_> {
+    /// Its length in tokens, or if that is not known in words said. Traces of the two kinds have no common length.
+    pub fn length(&self) -> f64 {
+        self.tokens.map_or_else(|| f64::from(words(self.text).all), |tokens| tokens as f64)
+    }
 }
 
 /// A figure's parts: of each trace, the numerator's and the denominator's, or `None` if the trace is missing.
@@ -115,7 +122,7 @@ impl Measures<'_> {
             self.add(format!("{group}/{name}/prevalence"), |_, j| Some((flag(count(j)? > 0.0), 1.0)));
             self.add(format!("{group}/{name}/mean"), |_, j| Some((count(j)?, 1.0)));
             self.add(format!("{group}/{name}/per_1000_tokens"), |at, j| {
-                Some((1000.0 * count(j)?, traces[at].tokens as f64))
+                Some((1000.0 * count(j)?, traces[at].tokens? as f64))
             });
             self.add(format!("{group}/{name}/per_1000_words"), |at, j| {
                 Some((1000.0 * count(j)?, f64::from(words[at].all)))

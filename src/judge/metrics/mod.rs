@@ -86,8 +86,8 @@ pub struct Difference {
     /// The figures as they are.
     pub first: f64,
     pub second: f64,
-    /// The figures at matched length in tokens, and `second - first` with its 95 % interval (`stats::Bins`). None if
-    /// the sets have no length in common.
+    /// The figures at matched length (`Judged::length`), and `second - first` with its 95 % interval (`stats::Bins`).
+    /// None if the sets have no length in common.
     pub matched: Option<Matched>,
     /// The traces behind the figures.
     pub n: [usize; 2],
@@ -112,7 +112,8 @@ pub fn differences(first: &[Judged], second: &[Judged], paired: bool, resamples:
     let paired = paired && first.len() == second.len();
     let sets = [first, second];
     let all = sets.map(measures);
-    let bins: Vec<Bins> = all[0].iter().zip(&all[1]).map(|(a, b)| bins(sets, [a, b])).collect();
+    let lengths = sets.map(|set| set.iter().map(Judged::length).collect::<Vec<_>>());
+    let bins: Vec<Bins> = all[0].iter().zip(&all[1]).map(|(a, b)| bins(&lengths, [a, b])).collect();
     let mut drawn = vec![Vec::with_capacity(resamples); bins.len()];
     for draw in Bootstrap::new(resamples, 1).draws([first.len(), second.len()], 1) {
         let weights = [&draw.seeds[0], &draw.seeds[usize::from(!paired)]];
@@ -136,12 +137,12 @@ pub fn differences(first: &[Judged], second: &[Judged], paired: bool, resamples:
 }
 
 /// Bins over the traces that a measure knows.
-fn bins(sets: [&[Judged]; 2], own: [&Measure; 2]) -> Bins {
-    let lengths = [0, 1].map(|set| {
-        let known = sets[set].iter().zip(&own[set].parts).filter(|(_, parts)| parts.is_some());
-        known.map(|(trace, _)| trace.tokens as f64).collect::<Vec<_>>()
+fn bins(lengths: &[Vec<f64>; 2], own: [&Measure; 2]) -> Bins {
+    let known = [0, 1].map(|set: usize| {
+        let known = lengths[set].iter().zip(&own[set].parts).filter(|(_, parts)| parts.is_some());
+        known.map(|(length, _)| *length).collect::<Vec<_>>()
     });
-    Bins::new([&lengths[0], &lengths[1]])
+    Bins::new([&known[0], &known[1]])
 }
 
 fn quotients(bins: &Bins, own: [&Measure; 2], weights: [&Vec<f64>; 2]) -> Option<[f64; 2]> {

@@ -18,7 +18,7 @@ struct Made {
 impl Made {
     fn view(&self) -> Judged<'_> {
         let judgement = self.judgement.as_ref();
-        Judged { text: &self.text, tokens: self.tokens, judgement, embeddings: Some(&self.embeddings) }
+        Judged { text: &self.text, tokens: Some(self.tokens), judgement, embeddings: Some(&self.embeddings) }
     }
 }
 
@@ -161,12 +161,20 @@ fn intervals_are_quantiles_over_resampled_traces() {
 fn what_nobody_saw_has_no_figure() {
     let judgement = lexical::judgement("<think1>Is it 4?</think1><think2>We disagree.</think2>");
     let text = "<think1>Is it 4?</think1><think2>We disagree.</think2>";
-    let trace = Judged { text, tokens: 9, judgement: Some(&judgement), embeddings: None };
+    let trace = Judged { text, tokens: Some(9), judgement: Some(&judgement), embeddings: None };
     let seen = figures(&[trace], 50);
     assert_eq!(seen.len(), 4 * 8 + 2 + 1 + 1);
     assert!(seen.iter().all(|figure| figure.interval.is_none() && figure.value.is_finite()));
     assert_eq!(get(&seen, "collectivity").value, 20.0);
     assert_eq!(get(&seen, "conversational/conflict/per_1000_words").value, 200.0);
+    // Of a text whose tokens nobody knows there is no rate by them, and its length is in words.
+    let other = Judged { tokens: None, ..trace };
+    let by_tokens = |figure: &&Figure| figure.name.ends_with("/per_1000_tokens");
+    let plain = figures(&[other], 50);
+    assert_eq!((seen.iter().filter(by_tokens).count(), plain.iter().filter(by_tokens).count()), (8, 0));
+    assert_eq!(plain.len(), seen.len() - 8);
+    assert_eq!((trace.length(), other.length()), (9.0, 5.0));
+    assert!(differences(&[other], &[other], true, 10).iter().all(|own| !own.name.ends_with("/per_1000_tokens")));
     let refused = Judged { judgement: None, ..trace };
     let none = figures(&[refused, refused], 50);
     assert_eq!((none.len(), none[0].value, none[0].n), (1, 2.0, Some(2)));
@@ -203,7 +211,7 @@ fn figures_at_matched_length_are_compared_within_bins() {
     assert!(unpaired[0].matched.as_ref().unwrap().high.unwrap() > 0.0);
     assert_eq!(serde_json::from_str::<Vec<Difference>>(&serde_json::to_string(&same).unwrap()).unwrap(), same);
     // No common length.
-    let short: Vec<Judged> = traces.iter().map(|trace| Judged { tokens: 1, ..*trace }).collect();
-    let long: Vec<Judged> = traces.iter().map(|trace| Judged { tokens: 900, ..*trace }).collect();
+    let short: Vec<Judged> = traces.iter().map(|trace| Judged { tokens: Some(1), ..*trace }).collect();
+    let long: Vec<Judged> = traces.iter().map(|trace| Judged { tokens: Some(900), ..*trace }).collect();
     assert!(differences(&short, &long, false, 10).iter().all(|own| own.matched.is_none()));
 }

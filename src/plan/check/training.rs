@@ -1,6 +1,6 @@
 //! Checks of the training: warm start, rollouts, PPO.
 
-use crate::BadInput;
+use crate::checkpoint::RECORD;
 use crate::model::ModelConfig;
 use crate::recipe::spelling::{nearest, no_file, similar};
 use crate::recipe::{
@@ -8,14 +8,15 @@ use crate::recipe::{
     Watch,
 };
 use crate::task::settings;
+use crate::{BadInput, json};
+use serde_json::Value;
+use std::path::Path;
 
 pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {
     if let Some(from) = &sft.from {
         let nothing = "a finished warm start has no rows\nleave `sft.from` out, or set sft.data = \"unset\"";
         at.ensure(sft.data.is_none(), "sft.from", nothing)?;
-        let (shown, hint) = (from.display(), similar(from));
-        let what = format!("there is no finished warm start {shown}{hint}\nexpected the `start` folder of a run");
-        return at.ensure(from.join("config.json").is_file(), "sft.from", what);
+        return finished(from).map_err(|what| at.bad("sft.from", what));
     }
     match &sft.data {
         None => {
@@ -96,6 +97,32 @@ pub fn warm_start(sft: &Sft, config: &ModelConfig, at: &Sources) -> Result<(), B
             sft.context, sft.micro_batch_tokens
         ),
     )
+}
+
+/// Whether a folder is a finished warm start, which its record tells: without one, a model as it was before would pass
+/// for a primed one.
+///
+/// # Errors
+/// What it is instead, or lacks.
+fn finished(from: &Path) -> Result<(), String> {
+    const PLAIN: &str = "expected the `start` folder of a run with [sft]; a model that PPO starts from as it is \
+                         belongs into model.path, without [sft]";
+    let shown = from.display();
+    if !from.join("config.json").is_file() {
+        let hint = similar(from);
+        return Err(format!("there is no finished warm start {shown}{hint}\nexpected the `start` folder of a run"));
+    }
+    let record = from.join(RECORD);
+    if !record.is_file() {
+        return Err(format!(
+            "{shown} is a model, but no finished warm start: it has no {RECORD}, which says how it was trained\n{PLAIN}"
+        ));
+    }
+    let record: Value = json::read(&record).map_err(|error| format!("{error:#}").replace('\n', " "))?;
+    if record["sft"].is_null() {
+        return Err(format!("{shown} had no warm start: its {RECORD} has no `sft`\n{PLAIN}"));
+    }
+    Ok(())
 }
 
 pub fn rollout(rollout: &Rollout, config: &ModelConfig, at: &Sources) -> Result<(), BadInput> {

@@ -231,6 +231,28 @@ fn what_is_not_a_recipe_is_reported() {
     assert!(bench.load(nothing, &["sft.data.kind=solver", "sft.context=100"]).is_ok());
 }
 
+/// A warm start is known by its record; tests/it/warm_starts.rs begins with one.
+#[test]
+fn a_model_is_no_finished_warm_start() {
+    let bench = Bench::new();
+    let text = bench.good().replace("data.kind = \"solver\"\n", "");
+    let from = format!("sft.from={}", bench.path("tiny-model"));
+    let message = bench.fails(&text, &[&from]);
+    assert!(message.contains("it has no warm_start.json") && message.contains("belongs into model.path"), "{message}");
+    let record = bench.0.path().join("tiny-model/warm_start.json");
+    for (text_of_record, part) in
+        [("{", "warm_start.json"), ("{\"sft\": null}", "had no warm start"), ("{}", "no `sft`")]
+    {
+        fs::write(&record, text_of_record).unwrap();
+        let message = bench.fails(&text, &[&from]);
+        assert!(message.contains(part), "{message}");
+    }
+    fs::write(&record, "{\"sft\": {}}").unwrap();
+    bench.load(&text, &[&from]).unwrap();
+    let message = bench.fails(bench.good(), &[&from]);
+    assert!(message.contains("a finished warm start has no rows"), "{message}");
+}
+
 /// Spellings of an earlier version and their present meaning.
 #[test]
 fn old_spellings_are_accepted() {

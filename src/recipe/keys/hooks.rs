@@ -78,7 +78,7 @@ pub struct Persona {
     #[serde_inline_default(64)]
     #[schemars(range(min = 1))]
     pub traces: usize,
-    /// Share of the traces that may be left without a judgement; if there are more, the hook has failed.
+    /// Share of the traces that may be left without a judgement; if there are more, or all are, the hook has failed.
     #[serde_inline_default(0.5)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_missing: f64,
@@ -132,9 +132,10 @@ pub struct EndpointJudge {
     #[serde_inline_default(1.0)]
     #[schemars(range(min = 0.001, max = 86400.0))]
     pub backoff: f64,
-    /// Most requests per try at a checkpoint, retries included (default: no limit).
+    /// Most requests of all hooks at all checkpoints of a run, retries included (default: no limit).
     pub max_requests: Option<u64>,
-    /// Tokens per try at a checkpoint, prompts and replies together, after which nothing is asked (default: no limit).
+    /// Tokens of these requests, prompts and replies together, after which nothing is asked; requests under way then,
+    /// up to `concurrency`, are finished (default: no limit).
     pub max_tokens: Option<u64>,
     /// A folder of prompts of your own, named as those in src/judge/prompts; what it does not have is ours.
     pub prompts: Option<PathBuf>,

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 pub struct Sft {
     /// Seed of the rows and their order (default: the run's `seed`). Runs of several seeds then share the warm start.
     pub seed: Option<u64>,
-    /// A finished warm start to begin from instead: the `start` folder of another run. No other key of this section
-    /// matters then.
+    /// A finished warm start to begin from instead: the `start` folder of another run, or an export of it. `data`
+    /// cannot be set then, and no other key of this section matters.
     pub from: Option<PathBuf>,
     pub data: Option<SftData>,
     /// Number of training rows; they are held in memory.
@@ -58,8 +58,8 @@ pub struct Sft {
     /// `machine.attention` lets FlashAttention do it, they always do.
     #[serde(default)]
     pub packing: bool,
-    /// Least share of the training rows that can be read and in which the recipe's reward finds an answer; below it a
-    /// run with PPO stops before it starts, since it would learn a layout that cannot be rewarded.
+    /// Least share of the training rows that can be read and in which, cut at `context`, the recipe's reward finds an
+    /// answer; below it a run with PPO stops before it starts, since it would learn a layout that cannot be rewarded.
     #[serde_inline_default(0.9)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_answered: f64,

@@ -15,6 +15,10 @@ pub struct Block<'a> {
     pub span: Range<usize>,
 }
 
+/// The names of tags, written as `letters` does.
+const NAMES: [&str; 7] =
+    ["think", "answer", "castofcharacters", "persona", "conversation", "groupconsensus", "groupsolution"];
+
 /// Reads blocks one after another, and notes the text between them.
 pub struct Reader<'a> {
     text: &'a str,
@@ -166,11 +170,66 @@ impl<'a> Reader<'a> {
 
     /// Notes text between the last mark and the byte `to`.
     pub fn note_text(&mut self, to: usize) {
-        let between = &self.text[self.end..to];
-        let blank = between.len() - between.trim_start().len();
-        if blank < between.len() {
-            self.notes.push(self.remark(self.end + blank, "text outside of the blocks"));
+        if let Some((at, _)) = self.text_before(to) {
+            self.notes.push(self.remark(at, "text outside of the blocks"));
         }
+    }
+
+    /// Refuses text between the last mark and the next.
+    ///
+    /// # Errors
+    /// Text is there instead of what was `expected`; it is named by what it begins with.
+    pub fn refuse_text(&self, expected: &str) -> Result<(), Remark> {
+        let next = self.peek().map_or(self.text.len(), |mark| mark.start);
+        match self.text_before(next) {
+            None => Ok(()),
+            Some((at, text)) => Err(self.remark(at, format_args!("expected {expected}, found `{}`", beginning(text)))),
+        }
+    }
+
+    /// The text between the last mark and the byte `to`, without the blanks around it, and where it is.
+    fn text_before(&self, to: usize) -> Option<(usize, &'a str)> {
+        let between = &self.text[self.end..to];
+        let at = self.end + between.len() - between.trim_start().len();
+        Some((at, between.trim())).filter(|(_, text)| !text.is_empty())
+    }
+
+    /// Refuses what is a tag but for its case, or for blanks, signs and digits: `<Think2>`, `<think 2>`, `<think02>`.
+    /// Whoever wrote it meant a tag, and what it was to divide would run together. Time is linear in the text's length.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn refuse_misspelt(&self) -> Result<(), Remark> {
+        for (start, _) in self.text.match_indices('<') {
+            let inner = &self.text[start + 1..];
+            // Another `<` begins anew, so that no byte is looked at twice.
+            let Some(length) = inner.find(['<', '>', '\n']).filter(|at| inner.as_bytes()[*at] == b'>') else {
+                continue;
+            };
+            let is_tag = self.marks.binary_search_by_key(&start, |mark| mark.start).is_ok();
+            if !is_tag && NAMES.contains(&letters(&inner[..length]).as_str()) {
+                let found = beginning(&self.text[start..]);
+                return Err(self.remark(start, format_args!("`{found}` is not a tag, though it is almost one")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The letters of a name, in lower case.
+fn letters(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
+/// What a text begins with: something in brackets, or else its first line; of either not more than some characters.
+fn beginning(text: &str) -> String {
+    const SHOWN: usize = 32;
+    let line = text.lines().next().unwrap_or_default();
+    let bracket = line.find(['>', ']']).filter(|_| line.starts_with(['<', '[']));
+    let whole = &line[..bracket.map_or(line.len(), |at| at + 1)];
+    match whole.char_indices().nth(SHOWN) {
+        None => whole.to_string(),
+        Some((end, _)) => format!("{}…", &whole[..end]),
     }
 }
 
@@ -185,5 +244,34 @@ mod tests {
         {
             assert_eq!(reader.remark(at, "here").to_string(), format!("{place}: here"));
         }
+    }
+
+    #[test]
+    fn what_is_almost_a_tag_is_named() {
+        for tag in
+            ["<Think2>", "<think 2>", "</think2 >", "<think02>", "<think_2>", "<think0>", "<think100>", "</ANSWER>"]
+        {
+            let text = format!("a < b <é> {tag}7");
+            let remark = Reader::new(&text).refuse_misspelt().unwrap_err();
+            assert_eq!((remark.at, remark.what), (11, format!("`{tag}` is not a tag, though it is almost one")));
+        }
+        for text in
+            ["<think2>", "<thinker2>", "<thinking>", "< Truck >", "<Think\n2>", "<Think <2>", "a < think", "<é>"]
+        {
+            assert_eq!(Reader::new(text).refuse_misspelt(), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_a_bracket_or_some_words() {
+        for (text, shown) in [
+            ("<Think2>\nso</Think2>", "<Think2>"),
+            ("[think2] so", "[think2]"),
+            ("they talk > a lot\nand", "they talk > a lot"),
+            ("<think99999999999999999999>x", "<think99999999999999999999>"),
+        ] {
+            assert_eq!(beginning(text), shown);
+        }
+        assert_eq!(beginning(&"é".repeat(40)), format!("{}…", "é".repeat(32)));
     }
 }

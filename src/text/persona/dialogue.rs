@@ -1,12 +1,15 @@
 //! The persona layout: a cast of characters, a conversation of their utterances in any order, and what they agreed on.
 //!
 //! An error is whatever leaves it unclear who says what or which answer counts: a block that is not closed, blocks that
-//! cross, a speaker who is not of the cast, an empty block, a second solution. What is untidy and still clear is a
-//! note: text between the blocks, which is lost in what is made of the dialogue; a tag that opens twice in a row; a
-//! persona who never speaks, or whose description lacks its end.
+//! cross, a speaker who is not of the cast, an empty block, a second solution, conclusions that contradict each other;
+//! a tag that is misspelt; and text in the cast or the conversation that is in no block of theirs, since it may be what
+//! somebody says whose tag is broken. What is untidy and still clear is a note: text before, between and after the
+//! cast, the conversation and the solution, which is lost in what is made of the dialogue; a tag that opens twice in a
+//! row; a persona who never speaks, or whose description lacks its end.
 
 use super::blocks::{Block, Reader};
-use crate::text::tags::{Mark, Remark, Tag, marks};
+use super::conclusions::{answer_in, contradiction};
+use crate::text::tags::{Mark, Remark, Tag};
 
 /// A dialogue that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,10 @@ impl<'a> Dialogue<'a> {
         let cast = cast(&mut reader)?;
         let turns = conversation(&mut reader, cast.len())?;
         let ending = ending(&mut reader)?;
+        reader.refuse_misspelt()?;
+        if let Some((at, what)) = contradiction(&ending) {
+            return Err(reader.remark(at, what));
+        }
         reader.note_text(text.len());
         for (persona, number) in cast.iter().zip(1..) {
             if !turns.iter().any(|turn| turn.tag == Tag::Turn(number)) {
@@ -94,35 +101,44 @@ impl<'a> Dialogue<'a> {
 
 fn cast<'a>(reader: &mut Reader<'a>) -> Result<Vec<Block<'a>>, Remark> {
     reader.open(Tag::Cast)?;
-    let mut cast = vec![];
-    while cast.is_empty() || !reader.ends(Tag::Cast) {
+    let mut cast: Vec<Block> = vec![];
+    loop {
         let persona = Tag::Persona(cast.len() + 1);
-        match reader.peek() {
-            Some(Mark { tag, closes: false, .. }) if tag == persona => {
-                let (other, next) = (Tag::Turn(cast.len() + 1), Tag::Persona(cast.len() + 2));
-                cast.push(reader.block_before(persona, other, [(next, false), (Tag::Cast, true)])?);
-            }
-            _ if cast.is_empty() => return Err(reader.unexpected("`<persona1>`")),
-            _ => return Err(reader.unexpected(format_args!("`<{persona}>` or `</{}>`", Tag::Cast))),
+        let expected = or_end(format!("`<{persona}>`"), &cast, Tag::Cast);
+        reader.refuse_text(&expected)?;
+        if !cast.is_empty() && reader.ends(Tag::Cast) {
+            return Ok(cast);
         }
+        let Some(Mark { tag, closes: false, .. }) = reader.peek().filter(|mark| mark.tag == persona) else {
+            return Err(reader.unexpected(expected));
+        };
+        let (other, next) = (Tag::Turn(cast.len() + 1), Tag::Persona(cast.len() + 2));
+        cast.push(reader.block_before(tag, other, [(next, false), (Tag::Cast, true)])?);
     }
-    Ok(cast)
 }
 
 fn conversation<'a>(reader: &mut Reader<'a>, personas: usize) -> Result<Vec<Block<'a>>, Remark> {
     reader.open(Tag::Conversation)?;
-    let mut turns = vec![];
-    while turns.is_empty() || !reader.ends(Tag::Conversation) {
+    let mut turns: Vec<Block> = vec![];
+    loop {
+        let expected = or_end("an utterance".into(), &turns, Tag::Conversation);
+        reader.refuse_text(&expected)?;
+        if !turns.is_empty() && reader.ends(Tag::Conversation) {
+            return Ok(turns);
+        }
         match reader.peek() {
             Some(mark @ Mark { tag: Tag::Turn(speaker), closes: false, .. }) if speaker > personas => {
                 return Err(reader.remark(mark.start, format_args!("{mark} has no `<{}>`", Tag::Persona(speaker))));
             }
             Some(Mark { tag: Tag::Turn(speaker), closes: false, .. }) => turns.push(reader.block(Tag::Turn(speaker))?),
-            _ if turns.is_empty() => return Err(reader.unexpected("an utterance")),
-            _ => return Err(reader.unexpected(format_args!("an utterance or `</{}>`", Tag::Conversation))),
+            _ => return Err(reader.unexpected(expected)),
         }
     }
-    Ok(turns)
+}
+
+/// What is expected among the blocks of `around`: another, or the end once there is one.
+fn or_end(another: String, so_far: &[Block], around: Tag) -> String {
+    if so_far.is_empty() { another } else { format!("{another} or `</{around}>`") }
 }
 
 /// All that follows the conversation.
@@ -162,19 +178,10 @@ fn holds(block: &Block, tag: Tag) -> bool {
     block.tag == tag || tag == Tag::Answer && answer_in(block.text).is_some()
 }
 
-/// The text of the only answer block in a text.
-fn answer_in(text: &str) -> Option<&str> {
-    match marks(text)[..] {
-        [open, close] if !open.closes && close.closes && (open.tag, close.tag) == (Tag::Answer, Tag::Answer) => {
-            Some(text[open.end..close.start].trim())
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::tags::marks;
     use proptest::prelude::*;
 
     const CAST: &str = "<cast_of_characters><persona1>A</persona1><persona2>B</persona2></cast_of_characters>";
@@ -278,20 +285,48 @@ mod tests {
                 with("<think1>a</think1>", &format!("{solution}</think1>")),
                 "line 1, byte 166: expected the end, found `</think1>`",
             ),
+            (
+                with("<think1>a</think1>", "<answer>8</answer>\n<group_solution>7</group_solution>"),
+                "line 2, byte 167: `<answer>` says 8, but `<group_solution>` says 7",
+            ),
+            (
+                tidy().replace("<persona2>", "and\n<persona2>"),
+                "line 1, byte 42: expected `<persona2>` or `</cast_of_characters>`, found `and`",
+            ),
         ] {
             assert_eq!(Dialogue::parse(&text).unwrap_err().to_string(), message, "{text}");
         }
     }
 
     #[test]
+    fn nothing_that_somebody_says_is_lost() {
+        let broken =
+            ["<Think2>", "<think 2>", "<think2 >", "<think02>", "<think_2>", "<thnk2>", "[think2]", "<think0>"];
+        for open in broken.into_iter().chain(["<think99999999999999999999>", "They talk."]) {
+            let close = open.replace('<', "</").replace('[', "[/");
+            let turn = format!("{open}\nso?\n{close}");
+            let last = (format!("<think1>a</think1>\n{turn}"), 118, " or `</conversation>`");
+            for (conversation, at, or) in [(format!("{turn}\n<think1>a</think1>"), 99, ""), last] {
+                let remark = Dialogue::parse(&with(&conversation, "<answer>7</answer>")).unwrap_err();
+                assert_eq!((remark.at, remark.what), (at, format!("expected an utterance{or}, found `{open}`")));
+            }
+        }
+        // Nor does it become a part of what somebody else says.
+        let text = with("<think1>a</Think1> <Think2>b</Think2> <Think1>c</think1>", "<answer>7</answer>");
+        let remark = Dialogue::parse(&text).unwrap_err().to_string();
+        assert_eq!(remark, "line 1, byte 108: `</Think1>` is not a tag, though it is almost one");
+    }
+
+    #[test]
     fn what_is_untidy_is_noted() {
-        let text = tidy().replace("<persona2>", "or\n<persona2>\n<persona2>").replace("<think2>so?</think2>", "") + "!";
+        let text = tidy().replace("<persona2>", "<persona2>\n<persona2>").replace("<think2>so?</think2>", "") + "!";
+        let text = text.replace("<conversation>", "or\n<conversation>");
         let notes: Vec<String> = Dialogue::parse(&text).unwrap().notes.iter().map(|note| note.to_string()).collect();
         let expected = [
-            "line 1, byte 42: text outside of the blocks",
-            "line 3, byte 56: `<persona2>` opens twice",
+            "line 2, byte 53: `<persona2>` opens twice",
+            "line 2, byte 96: text outside of the blocks",
             "line 3, byte 184: text outside of the blocks",
-            "line 3, byte 66: persona 2 never speaks",
+            "line 2, byte 63: persona 2 never speaks",
         ];
         assert_eq!(notes, expected);
     }

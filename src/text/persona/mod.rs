@@ -2,6 +2,7 @@
 //! making one of the other; all on text, without a tokenizer.
 
 mod blocks;
+mod conclusions;
 mod dialogue;
 mod monologue;
 mod rewrite;

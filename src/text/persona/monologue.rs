@@ -19,7 +19,7 @@ impl<'a> Monologue<'a> {
     /// Reads a monologue.
     ///
     /// # Errors
-    /// No thought, or an empty one; no answer; a tag of another layout, or one too many.
+    /// No thought, or an empty one; no answer; a tag of another layout, one too many, or one that is misspelt.
     pub fn parse(text: &'a str) -> Result<Self, Remark> {
         let mut reader = Reader::new(text);
         let thought = reader.block(Tag::Think)?;
@@ -32,6 +32,7 @@ impl<'a> Monologue<'a> {
         if answer.is_empty() {
             return Err(reader.remark(text.len(), "no answer follows `</think>`"));
         }
+        reader.refuse_misspelt()?;
         if tagged {
             reader.note_text(text.len());
         }
@@ -90,6 +91,7 @@ mod tests {
             ("<think>a</think><think>b</think>7", "line 1, byte 16: expected `<answer>`, found `<think>`"),
             ("<think>a</think><answer>7</answer><answer>", "line 1, byte 34: expected the end, found `<answer>`"),
             ("<think>a</think><answer> </answer>", "line 1, byte 16: `<answer>` is empty"),
+            ("<think>a</think><Answer>7</Answer>", "line 1, byte 16: `<Answer>` is not a tag, though it is almost one"),
         ] {
             assert_eq!(Monologue::parse(text).unwrap_err().to_string(), message);
         }
