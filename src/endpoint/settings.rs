@@ -74,7 +74,7 @@ impl Settings {
             Err(VarError::NotUnicode(_)) => return Err(bad!("the environment variable {name} is not text")),
         };
         if key.is_none() && name != USUAL_KEY {
-            return Err(bad!("the environment variable {name} is not set, which is to hold the key"));
+            return Err(bad!("the environment variable {name} is not set or empty, which is to hold the key"));
         }
         Ok(key)
     }

@@ -114,6 +114,10 @@ impl Attend for Prefill<'_> {
         for (all, new) in [(&cached.keys, &own.keys), (&cached.values, &own.values)] {
             let (prompts, width) = (new.size()[0], new.size()[2]);
             let repeated = new.repeat_interleave_self_int(self.places.size()[0] / prompts, 0, None); // [b, K, t, D]
+            if !self.cache.fused {
+                // No bias masks what another response may have left that is not finite.
+                let _ = all.shallow_clone().index_fill_(0, &self.places, 0.0);
+            }
             let _ = all.narrow(2, 0, width).index_copy_(0, &self.places, &repeated);
         }
         Causal::new(&new.queries).attend(layer, new)

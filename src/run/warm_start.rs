@@ -215,7 +215,7 @@ impl WarmUp<'_> {
             Ok(vec![env.tokenizer.decode(&row.prompt)?, env.decode(&response.ids)?, env.decode(&row.response)?])
         };
         let table: Vec<_> = rows.iter().zip(&responses).map(row).collect::<Result<_>>()?;
-        Ok(terminal::table(&["prompt", "answered", "expected"], &table))
+        Ok(terminal::table_within(terminal::width(), &["prompt", "answered", "expected"], &table))
     }
 
     /// How the model in `dir` came about: the keys of its warm start, hashes of its rows and of its weights.

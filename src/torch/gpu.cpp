@@ -40,7 +40,7 @@ using at::cuda::CUDAGraph;
 
 at::Device gpu(int64_t index) { return {at::kCUDA, static_cast<c10::DeviceIndex>(index)}; }
 
-// Other threads may do on the GPU what they like while one records.
+// While one records, other threads may do on the GPU what they like, but for waiting for all of it (`ppo_own_stream`).
 constexpr auto this_thread = static_cast<cudaStreamCaptureMode>(1);
 } // namespace
 

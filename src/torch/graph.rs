@@ -13,6 +13,7 @@ use std::panic::resume_unwind;
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::Device;
 
 unsafe extern "C" {
@@ -31,8 +32,11 @@ unsafe extern "C" {
 /// What libtorch says.
 pub fn own_stream(device: Device) -> Result<()> {
     match device {
-        // SAFETY: it changes the state of libtorch in this thread.
-        Device::Cuda(index) => Ok(checked(unsafe { ppo_own_stream(index as i64) })?),
+        Device::Cuda(index) => {
+            let _alone = alone();
+            // SAFETY: it changes the state of libtorch in this thread.
+            Ok(checked(unsafe { ppo_own_stream(index as i64) })?)
+        }
         _ => Ok(()),
     }
 }
@@ -55,6 +59,7 @@ impl Graph {
     /// What libtorch says: memory that runs out; work that needs the host.
     pub fn record(device: Device, before: Option<&Self>, work: impl FnOnce()) -> Result<Self> {
         let Device::Cuda(index) = device else { anyhow::bail!("there are graphs on GPUs alone") };
+        let _alone = alone();
         let mut graph = Self(null_mut());
         let before = before.map_or(null_mut(), |before| before.0);
         // SAFETY: the shim fills in a new graph unless it returns a message; `before` lives during the call.
@@ -102,9 +107,15 @@ impl Drop for Graph {
 }
 
 static FAILED: AtomicBool = AtomicBool::new(false);
+static ALONE: Mutex<()> = Mutex::new(());
 
 thread_local! {
     static LEFT: Cell<Option<Graph>> = const { Cell::new(None) };
+}
+
+/// Keeps recordings apart from waits for all of a GPU, which would break one.
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Remembers that beginning or ending a recording has failed.

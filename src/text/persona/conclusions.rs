@@ -34,6 +34,10 @@ pub fn contradiction(ending: &[Block]) -> Option<(usize, String)> {
         };
         for (tag, text) in parts {
             let Some(now) = Conclusion::of(text) else { continue };
+            // `Agreed.` is no answer.
+            if tag == Tag::GroupConsensus && matches!(now, Conclusion::Word(_)) {
+                continue;
+            }
             if let Some((other, earlier)) = said.iter().find(|(_, earlier)| earlier.contradicts(&now)) {
                 return Some((block.span.start, format!("`<{other}>` says {earlier}, but `<{tag}>` says {now}")));
             }
@@ -91,19 +95,20 @@ impl Conclusion {
     }
 }
 
-/// The only capital letter that a text has in parentheses, as often as it may: `It is (C), as (C) holds`.
+/// The letter in parentheses of a text that names no other one: `It is (C), as (C) holds`, but not `Not (B), so C`.
 fn enclosed(text: &str) -> Option<char> {
     let bytes = text.as_bytes();
-    let letters = text.match_indices('(').filter_map(|(at, _)| match bytes.get(at + 1..at + 3) {
-        // `f(X)` is no choice.
-        Some([letter @ b'A'..=b'Z', b')']) if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() => {
-            Some(char::from(*letter))
-        }
-        _ => None,
+    let is_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+    let named = text.match_indices(|c: char| c.is_ascii_uppercase()).filter_map(|(at, letter)| {
+        let in_parentheses = at > 0 && bytes[at - 1] == b'(' && bytes.get(at + 1) == Some(&b')');
+        let in_word = is_word(at + 1) || (at > 0 && is_word(at - 1));
+        // `f(X)` is no choice, and `A` and `I` are words.
+        let is_other = if in_parentheses { at > 1 && is_word(at - 2) } else { matches!(letter, "A" | "I") };
+        (!in_word && !is_other).then(|| (char::from(bytes[at]), in_parentheses))
     });
-    let mut letters: Vec<char> = letters.collect();
-    letters.dedup();
-    if let [letter] = letters[..] { Some(letter) } else { None }
+    let named: Vec<(char, bool)> = named.collect();
+    let (letter, _) = *named.iter().find(|(_, in_parentheses)| *in_parentheses)?;
+    named.iter().all(|(other, _)| *other == letter).then_some(letter)
 }
 
 /// A number alone, with or without commas between thousands.
@@ -142,6 +147,8 @@ mod tests {
             ("yes", "Yes.", None),
             ("(C)", "C", None),
             ("(C)", "Not (A), but (C)", None),
+            ("C", "We rejected (B), so it is C", None),
+            ("(B)", "A look at it leaves (C)", Some("(B), but `<group_solution>` says (C)")),
             ("(C)", "a cup", None),
             ("", "7", None),
         ] {
@@ -150,6 +157,7 @@ mod tests {
         }
         let three = [(GroupConsensus, "We all agree"), (GroupSolution, "7"), (Answer, "8")];
         assert_eq!(found(&three), Some((2, "`<group_solution>` says 7, but `<answer>` says 8".into())));
+        assert_eq!(found(&[(GroupConsensus, "Agreed."), (Answer, "Paris")]), None);
         let within = |text| found(&[(GroupSolution, text)]);
         let said = "`<group_solution>` says (C), but `<answer>` says (A)";
         assert_eq!(within("(C) <answer>(A)</answer>"), Some((0, said.into())));
